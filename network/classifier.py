@@ -1,0 +1,69 @@
+"""Stage 1's classifiers (Table 1): which class it is, so that stage 3 need only say where."""
+
+import re
+
+from torch import Tensor, nn
+from torchvision import models
+
+from network.backbone import IMAGENET_MEAN, IMAGENET_STD
+from network.errors import InputError
+from network.timm_models import create_timm
+from network.weights import pretrained_state
+
+TORCHVISION_ARCHS = {'efficientnet_b7': models.efficientnet_b7,
+                     'densenet161': models.densenet161,
+                     'resnet50': models.resnet50}
+IMAGENET_CLASSES = 1000
+
+
+def build_classifier(arch: str, classes: int, pretrained: str = 'auto',
+                     keep_head: bool = False) -> nn.Module:
+    """Normalised images N x 3 x H x W -> logits N x classes.
+
+    `arch`: `efficientnet_b7` (dropout 0.5, stochastic depth 0.2) | `densenet161` | `resnet50` |
+    `timm/NAME`; `pretrained` as in `network.weights.pretrained_state`. The last layer is new, at
+    PyTorch's default initialisation, unless `keep_head` asks for the ImageNet classes as they are.
+    The model has `mean` and `std` (per RGB channel in [0, 1]) and `head_name`, its last layer.
+    Raises InputError for an unknown name, or weights that cannot be had.
+    """
+    if keep_head and classes != IMAGENET_CLASSES:
+        raise InputError(f'the pretrained classifier has {IMAGENET_CLASSES} classes, '
+                         f'not {classes}: train one (cls/train.py), or leave --clsnum alone')
+    if arch in TORCHVISION_ARCHS:
+        model = TORCHVISION_ARCHS[arch]()
+        model.mean, model.std = IMAGENET_MEAN, IMAGENET_STD
+        state = pretrained_state(arch, pretrained)
+        if state is not None:
+            model.load_state_dict(_rename_densenet(state))
+    elif arch.startswith('timm/'):
+        model = create_timm(arch, pretrained)
+        model.mean = tuple(model.pretrained_cfg['mean'])
+        model.std = tuple(model.pretrained_cfg['std'])
+    else:
+        raise InputError(f'unknown classifier {arch!r}: use {", ".join(TORCHVISION_ARCHS)} '
+                         'or timm/NAME')
+    model.head_name = _last_linear(model)
+    if not keep_head:
+        _replace_head(model, classes)
+    return model
+
+
+def head_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Weight and bias of the classifier's last layer."""
+    return list(model.get_submodule(model.head_name).parameters())
+
+
+def _last_linear(model: nn.Module) -> str:
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+
+
+def _replace_head(model: nn.Module, classes: int) -> None:
+    parent, _, name = model.head_name.rpartition('.')
+    old = model.get_submodule(model.head_name)
+    setattr(model.get_submodule(parent), name, nn.Linear(old.in_features, classes))
+
+
+def _rename_densenet(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """torchvision's DenseNet file was saved when its layers were still called `norm.1`."""
+    old = re.compile(r'(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)')
+    return {old.sub(r'\1\2', key): value for key, value in state.items()}

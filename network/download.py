@@ -1,0 +1,69 @@
+"""Downloads: resumed where they broke off, checked, under their final name only when whole."""
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tqdm import tqdm
+
+from network.errors import InputError
+
+CHUNK = 1 << 20
+
+
+def download(url: str, path: Path, checksum: str) -> Path:
+    """Fetch `url` to `path` and return `path`.
+
+    `checksum` is `ALGORITHM:HEX`, for example `sha256:19c8e357`; HEX may be only the beginning.
+    An earlier attempt's `<path>.part` is gone on with where the server allows it.
+    Raises InputError when the server cannot be reached or the checksum differs.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + '.part')
+    try:
+        _fetch(url, part)
+    except (urllib.error.URLError, OSError) as error:
+        raise InputError(f'cannot download {url} ({error}): '
+                         f'put the file at {path} by hand') from error
+    if not has_checksum(part, checksum):
+        part.unlink()
+        raise InputError(f'{url} does not have the checksum {checksum}: '
+                         f'run again, or put the right file at {path} by hand')
+    os.replace(part, path)
+    return path
+
+
+def has_checksum(path: Path, checksum: str) -> bool:
+    """Whether the file's digest begins as `checksum` (`ALGORITHM:HEX`) says."""
+    algorithm, expected = checksum.split(':')
+    digest = hashlib.new(algorithm)
+    with open(path, 'rb') as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest().startswith(expected)
+
+
+def _fetch(url: str, part: Path) -> None:
+    done = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={'Range': f'bytes={done}-'} if done else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing follows what is there: it is whole
+            return
+        raise
+    with response:
+        resumed = response.status == 206
+        total = done * resumed + int(response.headers.get('Content-Length', 0))
+        with (
+            open(part, 'ab' if resumed else 'wb') as file,
+            tqdm(total=total or None, initial=done * resumed, unit='B', unit_scale=True,
+                 desc=part.stem) as bar,
+        ):
+            while chunk := response.read(CHUNK):
+                bar.update(file.write(chunk))
+    if total and part.stat().st_size != total:
+        raise OSError(f'the connection broke after {part.stat().st_size} of {total} bytes: '
+                      'the next run goes on from there')

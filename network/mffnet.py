@@ -1,0 +1,152 @@
+"""MFF-Net, the network of the paper's Figure 4: shallow features sharpen the deep ones.
+
+    image N x 3 x H x W
+      -> backbone: stage2 ... stage5 at strides 4 ... 32
+      -> MCA: channel attention, one vector multiplied together from the fused stages
+      -> MFF: each stage projected to 128 channels, brought to stage3's size, multiplied
+      -> head: 1x1 convolution to the classes (CamNet) or to one channel (SegNet)
+"""
+
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from network.backbone import build_backbone
+
+WIDTH = 128
+
+
+def multiply(tensors: list[Tensor]) -> Tensor:
+    """Elementwise product, in float32: a product of three overflows half precision."""
+    return reduce(torch.mul, (tensor.float() for tensor in tensors))
+
+
+def squeeze(channels: int) -> nn.Sequential:
+    """1x1 convolution to 128 channels, batch norm, ReLU."""
+    return nn.Sequential(nn.Conv2d(channels, WIDTH, 1), nn.BatchNorm2d(WIDTH), nn.ReLU())
+
+
+class MCA(nn.Module):
+    """Multiplicative channel attention (Fig. 4b): maps N x C_s x H_s x W_s -> the same, scaled.
+
+    Every stage is pooled and squeezed to a vector of 128; their product, shared by all stages,
+    is expanded to each stage's channels and gates them.
+    """
+
+    def __init__(self, channels: dict[str, int]):
+        super().__init__()
+        self.squeeze = nn.ModuleDict({stage: squeeze(c) for stage, c in channels.items()})
+        self.excite = nn.ModuleDict({s: nn.Conv2d(WIDTH, c, 1) for s, c in channels.items()})
+
+    def forward(self, maps: dict[str, Tensor]) -> dict[str, Tensor]:
+        pooled = {stage: x.mean((2, 3), keepdim=True) for stage, x in maps.items()}
+        shared = multiply([self.squeeze[stage](x) for stage, x in pooled.items()])
+        return {stage: x * self.excite[stage](shared).sigmoid() for stage, x in maps.items()}
+
+
+class MFF(nn.Module):
+    """Multiplicative feature fusion (Fig. 4b): maps N x C_s x H_s x W_s -> (deep, fused), both
+    N x 128 x H x W at the shallowest stage's size; `deep` is the deepest stage's map alone."""
+
+    def __init__(self, channels: dict[str, int]):
+        super().__init__()
+        self.project = nn.ModuleDict({stage: squeeze(c) for stage, c in channels.items()})
+
+    def forward(self, maps: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        size = maps[min(maps)].shape[2:]
+        projected = {stage: upsample(self.project[stage](maps[stage]), size) for stage in maps}
+        return projected[max(maps)], multiply(list(projected.values()))
+
+
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear with aligned corners, N x C x h x w -> N x C x size."""
+    if maps.shape[2:] == size:
+        return maps
+    return interpolate(maps, size, mode='bilinear', align_corners=True)
+
+
+class MFFNet(nn.Module):
+    """What CamNet and SegNet share: backbone, MCA, MFF, dropout and a 1x1 convolution.
+
+    `mean` and `std` are what the backbone expects of the input, per RGB channel in [0, 1].
+    `stages` names the backbone's stages that are fused.
+    """
+
+    def __init__(self, outputs: int, backbone: str, pretrained: str, stages: str = '345'):
+        super().__init__()
+        self.backbone = build_backbone(backbone, pretrained)
+        self.mean, self.std = self.backbone.mean, self.backbone.std
+        self.stages = stages
+        channels = {stage: self.backbone.channels[int(stage) - 2] for stage in stages}
+        self.mca = MCA(channels)
+        self.mff = MFF(channels)
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Conv2d(WIDTH, outputs, 1)
+        for module in (self.mca, self.mff, self.head):
+            module.apply(_initialise)
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images N x 3 x H x W -> (deep, fused), both N x 128 x H/8 x W/8."""
+        maps = self.backbone(images)
+        return self.mff(self.mca({stage: maps[int(stage) - 2] for stage in self.stages}))
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """All that was not pretrained: everything but the backbone."""
+        return [p for name, p in self.named_parameters() if not name.startswith('backbone.')]
+
+
+class CamNet(MFFNet):
+    """MFF-Net 1 of Fig. 4: class activation maps (CAMs) from shallow x deep features.
+
+    Evaluation mode: normalised images N x 3 x H x W -> CAMs N x classes x H/8 x W/8, >= 0.
+    Training mode: -> (deep_logits, fused_logits), each N x classes, or fused_logits alone with
+    `auxiliary=False`; a logit is the spatial mean of its CAM.
+    """
+
+    def __init__(self, classes: int, backbone: str = 'resnet50', auxiliary: bool = True,
+                 pretrained: str = 'auto'):
+        super().__init__(classes, backbone, pretrained)
+        self.auxiliary = auxiliary
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        deep, fused = self.features(images)
+        if not self.training:
+            return self.cam(fused)
+        if not self.auxiliary:
+            return self._logits(fused)
+        return self._logits(deep), self._logits(fused)
+
+    def cams(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images -> (deep, fused) CAMs; the deep one is the plain CAM of the last stage."""
+        deep, fused = self.features(images)
+        return self.cam(deep), self.cam(fused)
+
+    def cam(self, features: Tensor) -> Tensor:
+        """A feature map N x 128 x h x w (deep or fused) -> CAMs N x classes x h x w, >= 0."""
+        return self.head(features).float().relu()
+
+    def _logits(self, features: Tensor) -> Tensor:
+        return self.cam(self.dropout(features)).mean((2, 3))
+
+
+class SegNet(MFFNet):
+    """MFF-Net 2 of Fig. 4: class-agnostic segmentation.
+
+    Normalised images N x 3 x H x W -> logits N x 1 x H/8 x W/8.
+    """
+
+    def __init__(self, backbone: str = 'resnet50', pretrained: str = 'auto'):
+        super().__init__(1, backbone, pretrained)
+
+    def forward(self, images: Tensor) -> Tensor:
+        _, fused = self.features(images)
+        return self.head(self.dropout(fused)).float()
+
+
+def _initialise(module: nn.Module) -> None:
+    """Kaiming normal (fan in, ReLU) and zero biases; batch norm starts at scale 1, shift 0."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode='fan_in', nonlinearity='relu')
+        nn.init.zeros_(module.bias)
