@@ -1,0 +1,1 @@
+"""What the stages share: lists and datasets, the training loop, pseudo masks, boxes, metrics."""

@@ -1,0 +1,184 @@
+"""The command line of the stage scripts: typed flags, under the authors' names.
+
+A script says which groups of flags it has and its defaults:
+
+    parser = stage_parser(__file__, __doc__, mode='train', data='CUB_200_2011', list='train.txt',
+                          clsnum=200, batch_size=64, resize=256, crop=224)
+    add_backbone(parser)
+    add_training(parser, lr=0.02, epoch=32)
+    args = parser.parse_args()
+"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from utils.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that shows the script's docstring and complains in one line."""
+
+    def __init__(self, doc: str):
+        super().__init__(description=doc, allow_abbrev=False,
+                         formatter_class=_Formatter)
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f'{message} (see --help)')
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def stage_parser(script: str, doc: str, *, mode: str, data: str, list: str, clsnum: int,
+                 batch_size: int, resize: int, crop: int) -> Parser:
+    """The flags that all stage scripts have; paths start from the script's own place."""
+    parser = Parser(doc)
+    parser.set_defaults(stage=Path(script).resolve().parent)
+    add = parser.add_argument
+    add('--datapath', type=Path, default=ROOT / 'dataset' / data, help='the data folder')
+    add('--savepath', type=Path, default=Path(script).resolve().parent / 'out',
+        help='where outputs go')
+    add('--mode', choices=[mode], default=mode, help="the script's own mode")
+    add('--list', default=list, help='the image list: a path, or a file in the data folder')
+    add('--clsnum', type=positive_int, default=clsnum, help='number of classes')
+    add('--batch_size', type=positive_int, default=batch_size, help='images per step')
+    add('--resize', type=positive_int, default=resize, help='images become this size, square')
+    add('--crop', type=natural, default=crop,
+        help=f'{"random" if mode == "train" else "centre"} crop of it; 0 = none')
+    add('--num_workers', type=natural, default=default_workers(),
+        help='processes that read images; 0 = none but the main one')
+    add('--device', default='auto', help='auto | cpu | cuda | cuda:N')
+    add('--amp', choices=['auto', 'fp16', 'bf16', 'off', 'apex'],
+        default='auto' if mode == 'train' else 'off',
+        help='mixed precision; auto: fp16 on CUDA, bf16 where the CPU has it, else off')
+    add('--seed', type=natural, default=0, help='fixes all that is random')
+    return parser
+
+
+def default_workers() -> int:
+    """With CUDA a reader a core, else the cores that a network on two of them leaves: on the CPU
+    readers and network are in each other's way. At most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return min(8, cores if torch.cuda.is_available() else max(0, cores - 2))
+
+
+def add_backbone(parser: Parser) -> None:
+    parser.add_argument('--backbone', default='resnet50',
+                        help='resnet50 | resnet101 | resnet152 | timm/NAME')
+
+
+def add_arch(parser: Parser) -> None:
+    parser.add_argument('--arch', default='efficientnet_b7',
+                        help='efficientnet_b7 | densenet161 | resnet50 | timm/NAME')
+
+
+def add_training(parser: Parser, *, lr: float, epoch: int) -> None:
+    """The flags of the training scripts."""
+    add = parser.add_argument
+    add('--lr', type=positive_float, default=lr, help='learning rate of the new layers')
+    add('--epoch', type=positive_int, default=epoch, help='number of epochs')
+    add('--momentum', type=fraction, default=0.9, help='momentum of SGD')
+    add('--nesterov', type=boolean, default=True, help="Nesterov's momentum: true | false")
+    add('--weight_decay', type=not_negative_float, default=1e-4, help='on every parameter')
+    add('--pretrained', default='auto',
+        help='ImageNet weights: auto (resource/, else a download) | none | a file')
+    add('--snapshot', type=Path, help='start from this whole model')
+    add('--resume', action='store_true', help='go on from last.ckpt')
+
+
+def add_snapshot(parser: Parser, default: str) -> None:
+    """The test scripts' checkpoint; the default is a file in --savepath."""
+    parser.add_argument('--snapshot', type=Path,
+                        help=f'the checkpoint, ours or the authors\' (default: SAVEPATH/{default})')
+    parser.set_defaults(default_snapshot=default)
+
+
+def add_maskpath(parser: Parser) -> None:
+    parser.add_argument('--maskpath', type=Path, help='pseudo masks (default: DATAPATH/mask)')
+
+
+def add_evaluation(parser: Parser, threshold: float) -> None:
+    add = parser.add_argument
+    add('--threshold', type=fraction, default=threshold, help='foreground is what exceeds it')
+    add('--sweep', action='store_true', help='GT-known at all thresholds 0, 0.01, ... as well')
+
+
+def add_top1top5(parser: Parser, stage: str) -> None:
+    """The classifier's result, by default in `<stage>/out/`, else where the authors put it."""
+    folder = ROOT / stage
+    places = [folder / 'out' / 'top1top5.npy', folder / 'top1top5.npy']
+    parser.add_argument(
+        '--top1top5', type=lambda text: None if text == 'none' else Path(text),
+        default=next((place for place in places if place.is_file()), places[0]),
+        help="the cls stage's result, ours or the authors'; none = GT-known alone")
+
+
+def parse(parser: Parser) -> argparse.Namespace:
+    """Parse the command line, fill in the defaults that hang on other flags, and check them.
+
+    Seeds PyTorch, so that networks built next start from the same weights each time.
+    """
+    args = parser.parse_args()
+    if args.crop > args.resize:
+        raise InputError(f'--crop {args.crop} is larger than --resize {args.resize}')
+    if args.mode == 'train' and args.batch_size < 2:
+        raise InputError('--batch_size 1: batch norm needs at least 2 images to train')
+    if not args.datapath.is_dir():
+        raise InputError(f'no data folder {args.datapath}: check --datapath '
+                         '(the README says how to make or prepare one)')
+    if getattr(args, 'maskpath', ROOT) is None:
+        args.maskpath = args.datapath / 'mask'
+    if hasattr(args, 'default_snapshot') and args.snapshot is None:
+        args.snapshot = args.savepath / args.default_snapshot
+    torch.manual_seed(args.seed)
+    return args
+
+
+def list_path(args: argparse.Namespace) -> Path:
+    """The list file: in the data folder, else as given."""
+    inside = args.datapath / args.list
+    return inside if inside.is_file() else Path(args.list)
+
+
+def natural(text: str) -> int:
+    return _number(text, int, lambda value: value >= 0, 'an integer, 0 or more')
+
+
+def positive_int(text: str) -> int:
+    return _number(text, int, lambda value: value > 0, 'an integer above 0')
+
+
+def positive_float(text: str) -> float:
+    return _number(text, float, lambda value: 0 < value < float('inf'), 'a number above 0')
+
+
+def not_negative_float(text: str) -> float:
+    return _number(text, float, lambda value: 0 <= value < float('inf'), 'a number, 0 or more')
+
+
+def fraction(text: str) -> float:
+    return _number(text, float, lambda value: 0 <= value < 1, 'a number from 0 to below 1')
+
+
+def boolean(text: str) -> bool:
+    values = {'true': True, '1': True, 'yes': True, 'false': False, '0': False, 'no': False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f'{text!r} is not true or false')
+    return values[text.lower()]
+
+
+def _number(text, kind, valid, description):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not valid(value):
+        raise argparse.ArgumentTypeError(f'{text!r} is not {description}')
+    return value

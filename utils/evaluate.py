@@ -1,0 +1,182 @@
+"""seg/test, and cam/test --evaluate: how well maps locate the objects of the val list.
+
+Two protocols, each with its own view of the image: the paper's (resized, centre crop) and the
+field's (the whole image at 224 x 224).
+"""
+
+import argparse
+import csv
+import io
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from network import CamNet, SegNet
+from utils.boxes import box_from_crop, box_to_crop, clip_to_image
+from utils.datasets import TestImages, mask_path
+from utils.errors import InputError
+from utils.files import write_text
+from utils.images import read_binary_mask
+from utils.lists import ImageList
+from utils.localization import SWEEP, LocalizationCount, Located, locate
+from utils.losses import segmentation_probability
+from utils.metrics import SIDE, MaxBoxAcc, PxAP
+from utils.pseudo_mask import scaled_cam
+from utils.results import write_results
+from utils.testing import Predictor, test_batches
+from utils.top1top5 import Hits, hits_of
+
+V2_DELTAS = (0.3, 0.5, 0.7)
+
+
+def evaluate_segmentation(args: argparse.Namespace, model: SegNet, images: ImageList,
+                          folder: Path, hits: Hits | None) -> None:
+    """Write `boxes.csv` and results.json for the images of a list in `folder`.
+
+    `hits`: the classifier's, or None where GT-known is all that is wanted.
+    """
+    begin = time.monotonic()
+    predictor = Predictor(model, args)
+    evaluation = Evaluation(args, images, hits)
+    for batch in _batches(args, images, folder):
+        crops, wholes = (segmentation_probability(predictor(batch[key]), batch[key].shape[1])
+                         for key in ('image', 'whole'))
+        evaluation.add(batch, crops.cpu().numpy(), wholes.cpu().numpy())
+    figures = evaluation.figures()
+    evaluation.write_boxes(args.savepath / 'boxes.csv')
+    path = write_results(args, figures, time.monotonic() - begin, len(images))
+    _print_figures('SPOL', figures, args.threshold)
+    print(f'wrote {args.savepath / "boxes.csv"} and {path}')
+
+
+def evaluate_cams(args: argparse.Namespace, model: CamNet, images: ImageList,
+                  folder: Path) -> None:
+    """Write the figures of the CAMs of each image's true class to results.json: `fused` (deep x
+    shallow) and, where it was trained, `deep` (the plain CAM)."""
+    begin = time.monotonic()
+    predictor = Predictor(model, args)
+    kinds = ('deep', 'fused') if model.auxiliary else ('fused',)
+    evaluations = {kind: Evaluation(args, images) for kind in kinds}
+    for batch in _batches(args, images, folder):
+        labels = images.labels[batch['index']]
+        crops, wholes = (dict(zip(('deep', 'fused'), predictor(batch[key], model.cams),
+                                  strict=True)) for key in ('image', 'whole'))
+        for kind, evaluation in evaluations.items():
+            side = batch['image'].shape[1]
+            evaluation.add(batch, [scaled_cam(cam, side) for cam in _pick(crops[kind], labels)],
+                           [cv2.resize(cam, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+                            for cam in _pick(wholes[kind], labels)])
+    figures = {kind: evaluation.figures() for kind, evaluation in evaluations.items()}
+    path = write_results(args, figures, time.monotonic() - begin, len(images), 'evaluation')
+    for kind in kinds:
+        _print_figures(f'{kind} CAM', figures[kind], args.threshold)
+    print(f'wrote {path}')
+
+
+class Evaluation:
+    """Counts the images' maps by both protocols."""
+
+    def __init__(self, args: argparse.Namespace, images: ImageList, hits: Hits | None = None):
+        if images.boxes is None:
+            raise InputError(f'{args.list} has no boxes to compare with: add them to its lines')
+        self.args, self.images, self.hits = args, images, hits
+        self.counts = LocalizationCount(np.union1d(SWEEP if args.sweep else [], args.threshold))
+        self.largest = MaxBoxAcc()
+        self.every = MaxBoxAcc(V2_DELTAS, multi_contour=True)
+        self.pixels = PxAP()
+        masks = args.datapath / 'segmentation'
+        self.masks = masks if masks.is_dir() else None
+        self.rows: list[tuple] = []
+
+    def add(self, batch: dict, crop_maps: list[np.ndarray], whole_maps: list[np.ndarray]) -> None:
+        """Count a batch of `TestImages`: each image's map in the crop, and of the whole image."""
+        for index, size, crop_map, whole_map in zip(
+                batch['index'].tolist(), batch['size'].tolist(), crop_maps, whole_maps,
+                strict=True):
+            self._count_paper(index, tuple(size), crop_map)
+            self._count_field(index, tuple(size), whole_map)
+
+    def figures(self) -> dict:
+        """All figures, as results.json has them; null for what there is no ground truth for."""
+        (max_box_acc,), (threshold,) = self.largest.compute()
+        v2, _ = self.every.compute()
+        figures = {
+            **self.counts.at(self.args.threshold),
+            'max_box_acc': float(max_box_acc),
+            'max_box_acc_v2': float(v2.mean()),
+            'pxap': self.pixels.compute() if self.masks else None,
+            'best_threshold': float(threshold),
+        }
+        if self.hits is None:
+            for count in ('paper', 'strict'):
+                figures[count].update(top1=None, top5=None)
+        else:
+            top1, top5 = np.mean([self.hits[name] for name in self.images.names], axis=0)
+            figures['classification'] = {'top1': float(top1), 'top5': float(top5)}
+        if self.args.sweep:
+            figures['sweep'] = self.counts.sweep()
+        return figures
+
+    def write_boxes(self, path: Path) -> None:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator='\n')
+        writer.writerow(('name', 'x0', 'y0', 'x1', 'y1', 'iou', 'correct'))
+        writer.writerows(self.rows)
+        write_text(path, text.getvalue())
+
+    def _count_paper(self, index: int, size: tuple[int, int], score_map: np.ndarray) -> None:
+        args, name = self.args, self.images.names[index]
+        boxes = clip_to_image(self.images.boxes[index], size)
+        boxes = box_to_crop(boxes, size, args.resize, args.crop)
+        top1, top5 = hits_of(self.hits, name, args.top1top5) if self.hits else (False, False)
+        self.counts.accumulate(score_map, boxes, top1, top5)
+        located = locate(score_map, boxes, args.threshold)
+        self.rows.append((name, *self._corners(located, size), f'{located.iou:.6f}',
+                          int(located.correct)))
+
+    def _count_field(self, index: int, size: tuple[int, int], score_map: np.ndarray) -> None:
+        boxes = self.images.boxes[index]
+        self.largest.accumulate(score_map, boxes, size)
+        self.every.accumulate(score_map, boxes, size)
+        if self.masks:
+            mask = read_binary_mask(mask_path(self.masks, self.images.names[index]))
+            self.pixels.accumulate(score_map, mask)
+
+    def _corners(self, located: Located, size: tuple[int, int]) -> tuple[str, ...]:
+        if located.box is None:
+            return ('',) * 4
+        corners = box_from_crop(located.box, size, self.args.resize, self.args.crop)
+        return tuple(f'{value:.2f}' for value in corners)
+
+
+def _batches(args: argparse.Namespace, images: ImageList, folder: Path):
+    dataset = TestImages(images, folder, args.resize, args.crop, whole=SIDE)
+    return test_batches(dataset, args, 'locating')
+
+
+def _pick(cams: Tensor, labels: np.ndarray) -> np.ndarray:
+    """CAMs N x classes x h x w -> those of each image's class, N x h x w."""
+    return cams[np.arange(len(labels)), labels].cpu().numpy()
+
+
+def _print_figures(what: str, figures: dict, threshold: float) -> None:
+    def shown(counted: dict) -> str:
+        return ', '.join(f'{name} {value:.4f}' for name, value in counted.items()
+                         if value is not None)
+
+    print(f'{what} at threshold {threshold}, {figures["count"]} images '
+          f'({figures["no_contour"]} without a contour, {figures["no_box"]} without a box):')
+    print(f'  strict count: {shown(figures["strict"])}')
+    print(f'  paper\'s count: {shown(figures["paper"])}')
+    print(f'  MaxBoxAcc {figures["max_box_acc"]:.4f}, '
+          f'MaxBoxAccV2 {figures["max_box_acc_v2"]:.4f}'
+          + (f', PxAP {figures["pxap"]:.4f}' if figures['pxap'] is not None else ''))
+    if 'classification' in figures:
+        print(f'  classifier: {shown(figures["classification"])}')
+    if 'sweep' in figures:
+        best = figures['sweep']
+        print(f'  best threshold {best["best_threshold"]:.2f}: GT-known '
+              f'{best["best"]["strict"]["gt_known"]:.4f} (strict)')

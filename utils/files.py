@@ -1,0 +1,35 @@
+"""Outputs: written under a temporary name and renamed, so that none is ever half there."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from utils.errors import InputError
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then give it its name.
+
+    Raises InputError where the folder or the disk does not allow it; `path` is then as it was.
+    """
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, 'wb') as file:
+            write(file)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f'cannot write {path} ({error.strerror or error}): '
+                         'check the folder, its rights and the free space') from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, content: dict) -> None:
+    write_text(path, json.dumps(content, indent=2) + '\n')

@@ -1,0 +1,82 @@
+"""Reading, resizing and normalising images: one way for all stages.
+
+Images are RGB, uint8, H x W x 3, until a whole batch is normalised at once.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.errors import InputError
+
+cv2.setNumThreads(0)  # loader workers and PyTorch share the cores already
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An image file as RGB, uint8, H x W x 3.
+
+    Grey and RGBA images become RGB (alpha is dropped), 16 bits become 8; pixels lie as they are
+    stored: an EXIF orientation is ignored, since boxes and masks refer to the stored pixels.
+    Raises InputError where there is no file, or none that can be decoded.
+    """
+    image = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def read_stored_mask(path: Path) -> np.ndarray:
+    """A stored pseudo mask, uint8, H x W x 2: 255 x CAM and 255 x Gaussian prior.
+
+    Raises InputError where there is no file, or none that can be decoded.
+    """
+    return _decode(path, cv2.IMREAD_COLOR)[..., :2]
+
+
+def read_binary_mask(path: Path) -> np.ndarray:
+    """A ground-truth mask, bool, H x W: foreground is what exceeds half of the range."""
+    return _decode(path, cv2.IMREAD_GRAYSCALE) > 127
+
+
+def _decode(path: Path, flags: int) -> np.ndarray:
+    try:
+        image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+    except FileNotFoundError:
+        raise InputError(f'no image at {path}: check the list and the folder') from None
+    except (OSError, cv2.error) as error:
+        raise InputError(f'{path} cannot be read as an image: replace it') from error
+    if image is None:
+        raise InputError(f'{path} cannot be read as an image: replace it')
+    return image
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear with half-pixel centres and without antialiasing; size = (height, width)."""
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def resize_nearest(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Nearest neighbour as OpenCV's INTER_NEAREST; size = (height, width)."""
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def centre_crop(image: np.ndarray, crop: int) -> np.ndarray:
+    """The central crop x crop pixels of an image of at least that size; 0 = the whole image."""
+    if not crop:
+        return image
+    top, left = crop_offset(image.shape[0], crop), crop_offset(image.shape[1], crop)
+    return image[top:top + crop, left:left + crop]
+
+
+def crop_offset(size: int, crop: int) -> int:
+    """Where a centre crop begins."""
+    return (size - crop) // 2
+
+
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """A batch of bytes N x H x W x 3 -> float32 N x 3 x H x W, channels last in memory."""
+    images = images.permute(0, 3, 1, 2).float()
+    shift = torch.tensor(mean, device=images.device).view(1, 3, 1, 1) * 255
+    scale = torch.tensor(std, device=images.device).view(1, 3, 1, 1) * 255
+    return images.sub_(shift).div_(scale)

@@ -1,0 +1,77 @@
+"""Pseudo masks: a CAM and its Gaussian prior, and the segmentation target made of them.
+
+The paper's Gaussian prior pseudo label: where a CAM responds weakly, it still tells where the
+object extends; a Gaussian fitted there adds the parts that the CAM misses.
+"""
+
+import cv2
+import numpy as np
+
+from utils.images import resize
+
+SIDE = 256                         # pseudo masks are made at SIDE x SIDE
+WEAK = (0.1, 0.5)                  # the Gaussian is fitted where the CAM lies between these
+SMALLEST_AREA = 20                 # pixels; contours below it are specks
+SHRINK = 10                        # the fitted covariance is divided by this
+FOREGROUND, BACKGROUND = 0.25, 0.01
+
+
+def pseudo_mask(cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """One class's CAM, 2-d float, >= 0 -> the image's stored mask, uint8, H x W x 3.
+
+    `size` = (H, W) of the image. The channels are 255 x CAM (its maximum scaled to 1),
+    255 x Gaussian prior, and 0.
+    """
+    cam = scaled_cam(cam, SIDE)
+    channels = np.dstack([255 * cam, 255 * gaussian_prior(cam)])
+    stored = np.zeros((*size, 3), np.uint8)
+    stored[..., :2] = resize(channels, size)  # the conversion truncates
+    return stored
+
+
+def scaled_cam(cam: np.ndarray, side: int) -> np.ndarray:
+    """A CAM, 2-d float, >= 0 -> side x side, its maximum scaled to 1 (all 0 stays 0)."""
+    return resize(cam / (cam.max() + 1e-6), (side, side))
+
+
+def gaussian_prior(cam: np.ndarray) -> np.ndarray:
+    """A CAM in [0, 1], 2-d float -> the pixelwise maximum of the Gaussians of its weak regions,
+    in [0, 1], float64 of the same shape; 0 where there is no such region."""
+    weak = np.where((cam >= WEAK[0]) & (cam <= WEAK[1]), cam, 0).astype(np.float64)
+    contours, _ = cv2.findContours((weak > 0).astype(np.uint8), cv2.RETR_TREE,
+                                   cv2.CHAIN_APPROX_SIMPLE)
+    prior = np.zeros_like(weak)
+    for contour in contours:
+        if cv2.contourArea(contour) >= SMALLEST_AREA:
+            np.maximum(prior, _gaussian(contour, weak), out=prior)
+    return prior
+
+
+def _gaussian(contour: np.ndarray, weak: np.ndarray) -> np.ndarray | float:
+    """The Gaussian with the mean and a tenth of the covariance of `weak` inside the contour."""
+    left, top, width, height = cv2.boundingRect(contour)
+    filled = np.zeros((height, width), np.uint8)
+    cv2.drawContours(filled, [contour], -1, 1, cv2.FILLED, offset=(-left, -top))
+    weight = weak[top:top + height, left:left + width] * filled
+    weight /= weight.sum()
+    x, y = np.arange(left, left + width), np.arange(top, top + height)
+    along_x, along_y = weight.sum(0), weight.sum(1)
+    mean_x, mean_y = along_x @ x, along_y @ y
+    dx, dy = x - mean_x, y - mean_y
+    sx, sy, sxy = along_x @ dx**2 / SHRINK, along_y @ dy**2 / SHRINK, dy @ weight @ dx / SHRINK
+    if sx * sy - sxy**2 <= 1e-9 * sx * sy:  # a line has no area to fill
+        return 0.0
+    dx, dy = np.arange(weak.shape[1]) - mean_x, (np.arange(weak.shape[0]) - mean_y)[:, None]
+    squared = dx**2 / sx - 2 * dx * dy * sxy / (sx * sy) + dy**2 / sy
+    return np.exp(-squared / (2 * (1 - sxy**2 / (sx * sy))))
+
+
+def seg_target(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A stored mask, uint8, H x W x 2 or more -> (foreground, weight), both bool, H x W.
+
+    Foreground: CAM or prior above 0.25. The weight is 0 in the conflict region, neither
+    foreground nor sure background (CAM below 0.01), which the loss ignores.
+    """
+    cam, prior = stored[..., 0], stored[..., 1]
+    foreground = (cam > 255 * FOREGROUND) | (prior > 255 * FOREGROUND)
+    return foreground, foreground | (cam < 255 * BACKGROUND)

@@ -1,0 +1,37 @@
+"""What the test scripts share: a network that is ready to predict, and batches to predict on."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from utils.images import normalise
+from utils.loading import Batches, in_order
+from utils.progress import track
+from utils.runtime import Precision, choose_device
+
+
+class Predictor:
+    """A network in evaluation mode, on its device, at the precision that --amp says."""
+
+    def __init__(self, model: nn.Module, args: argparse.Namespace):
+        self.device = choose_device(args.device)
+        self.precision = Precision(args.amp, self.device)
+        self.model = model.to(self.device, memory_format=torch.channels_last).eval()
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor, forward: Callable[[Tensor], Any] | None = None) -> Any:
+        """Bytes N x H x W x 3 -> what the model, or its method `forward`, makes of them."""
+        images = normalise(images.to(self.device), self.model.mean, self.model.std)
+        with self.precision.autocast():
+            return (forward or self.model)(images)
+
+
+def test_batches(dataset: Dataset, args: argparse.Namespace, label: str) -> Iterator[dict]:
+    """All images in order, in batches, with a progress bar."""
+    device = choose_device(args.device)
+    batches = Batches(dataset, in_order(len(dataset), args.batch_size), args.num_workers, device)
+    return track(batches, label, len(dataset))

@@ -1,0 +1,229 @@
+"""The training loop of all stages.
+
+Everything random comes from (seed, epoch, image) or (seed, epoch, step), never from a state that
+a restart would lose, so a resumed run ends where an uninterrupted one does.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
+from torch.utils.tensorboard import SummaryWriter
+
+from network.weights import load_checkpoint
+from utils.errors import InputError
+from utils.files import write_whole
+from utils.images import normalise
+from utils.loading import Batches
+from utils.progress import Progress
+from utils.results import write_results
+from utils.runtime import Precision, choose_device
+
+Batch = dict[str, Any]
+SECONDS_BETWEEN_FIGURES = 1
+
+
+class EpochBatches(Sampler):
+    """Batches of (epoch, index), shuffled by (seed, epoch), from batch `start` on.
+
+    A last batch of a single image is left out: batch norm cannot train on it.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int):
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.epoch = self.start = 0
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.count, self.batch_size)
+        return full + (rest > 1)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        for step in range(self.start, len(self)):
+            batch = order[step * self.batch_size:(step + 1) * self.batch_size]
+            yield [(self.epoch, int(index)) for index in batch]
+
+
+def constant(epoch: int, epochs: int) -> float:
+    return 1.0
+
+
+def linear_decay(epoch: int, epochs: int) -> float:
+    return 1 - epoch / epochs
+
+
+def second_half(epoch: int, epochs: int) -> bool:
+    """Whether the model after `epoch` (from 1) is kept: those beyond the middle."""
+    return epoch > epochs / 2 + 1
+
+
+def every_epoch(epoch: int, epochs: int) -> bool:
+    return True
+
+
+class Trainer:
+    """Trains a model and writes `model-N`, `last.ckpt`, TensorBoard events and results.json.
+
+    loss(model, batch) -> {'total': ..., others to show}; the batch holds tensors on the device,
+    'image' normalised (float32, N x 3 x H x W).
+    groups: SGD's parameter groups; a group's 'lr', else args.lr, times schedule(epoch, epochs),
+    epoch from 0, is its rate within the epoch. keep(epoch, epochs), epoch from 1, says which
+    epochs' models are kept; the last one always is.
+    """
+
+    def __init__(self, args: argparse.Namespace, model: nn.Module, dataset: Dataset,
+                 groups: list[dict], loss: Callable[[nn.Module, Batch], dict[str, Tensor]],
+                 schedule: Callable[[int, int], float] = constant,
+                 keep: Callable[[int, int], bool] = second_half):
+        self.args, self.loss, self.schedule, self.keep = args, loss, schedule, keep
+        self.device = choose_device(args.device)
+        self.precision = Precision(args.amp, self.device)
+        if args.snapshot:
+            load_checkpoint(model, args.snapshot)
+        model = model.to(self.device, memory_format=torch.channels_last).train()
+        optimizer = torch.optim.SGD(
+            groups, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay,
+            nesterov=args.nesterov, fused=self.device.type == 'cuda')
+        self.rates = [group['lr'] for group in optimizer.param_groups]
+        self.model, self.optimizer = self.precision.prepare(model, optimizer)
+        self.batches = EpochBatches(len(dataset), args.batch_size, args.seed)
+        if not len(self.batches):
+            raise InputError('training needs at least two images: check --list')
+        self.loader = Batches(dataset, self.batches, args.num_workers, self.device)
+
+    def run(self) -> None:
+        """Train all epochs, or those that are left with --resume."""
+        begin = time.monotonic()
+        first = self._resume() if self.args.resume else 0
+        self.writer = SummaryWriter(str(self.args.savepath))
+        figures = {}
+        for epoch in range(first, self.args.epoch):
+            figures = self._epoch(epoch)
+            self._save(epoch + 1)
+        self.writer.close()
+        seconds = time.monotonic() - begin
+        images = (self.args.epoch - first) * self.batches.count
+        path = write_results(self.args, {'loss': figures, 'amp': self.precision.name,
+                                         'device': str(self.device)}, seconds, images, 'training')
+        print(f'wrote {self.args.savepath / f"model-{self.args.epoch}"} and {path}')
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
+        """One epoch; returns its mean losses."""
+        factor = self.schedule(epoch, self.args.epoch)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group['lr'] = rate * factor
+        self.batches.epoch = epoch
+        progress = Progress(f'epoch {epoch + 1}/{self.args.epoch}', self.batches.count)
+        meter = Meter()
+        for step, batch in enumerate(self.loader):
+            torch.manual_seed(step_seed(self.args.seed, epoch, step))
+            losses = self._step(batch)
+            meter.add(losses)
+            progress.update(len(batch['image']), **self._figures(meter, epoch))
+        figures = self._check(meter.read(), epoch)
+        progress.close(**figures)
+        self._log(figures, epoch, factor, progress.rate)
+        return figures
+
+    def _step(self, batch: Batch) -> dict[str, Tensor]:
+        batch = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
+        batch['image'] = normalise(batch['image'], self.model.mean, self.model.std)
+        with self.precision.autocast():
+            losses = self.loss(self.model, batch)
+        self.precision.step(losses['total'], self.optimizer)
+        return losses
+
+    def _figures(self, meter: 'Meter', epoch: int) -> dict[str, float]:
+        """The running means, read from the device only once a second."""
+        if meter.due():
+            self._check(meter.read(), epoch)
+        return meter.last
+
+    def _check(self, figures: dict[str, float], epoch: int) -> dict[str, float]:
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise InputError(f'the {name} loss became {value} in epoch {epoch + 1}: stopped; '
+                                 'try a lower --lr or --amp off')
+        return figures
+
+    def _log(self, figures: dict[str, float], epoch: int, factor: float, rate: float) -> None:
+        for name, value in figures.items():
+            self.writer.add_scalar(f'loss/{name}', value, epoch + 1)
+        self.writer.add_scalar('lr', self.args.lr * factor, epoch + 1)
+        self.writer.add_scalar('images_per_second', rate, epoch + 1)
+
+    def _save(self, epoch: int) -> None:
+        """Keep the model after `epoch` (from 1) where it is wanted, and all for --resume."""
+        model = self.model.state_dict()
+        if self.keep(epoch, self.args.epoch) or epoch == self.args.epoch:
+            save_checkpoint(model, self.args.savepath / f'model-{epoch}')
+        save_checkpoint({'model': model, 'optimizer': self.optimizer.state_dict(),
+                         'scaler': self.precision.scaler.state_dict(), 'epoch': epoch,
+                         'run': self._identity()}, self.args.savepath / 'last.ckpt')
+
+    def _resume(self) -> int:
+        """Restore `last.ckpt`; returns the number of epochs done."""
+        path = self.args.savepath / 'last.ckpt'
+        if not path.is_file():
+            raise InputError(f'--resume: no {path}; start without --resume')
+        try:
+            state = torch.load(path, map_location='cpu', weights_only=True)
+            identity = state['run']
+            differing = [name for name, value in self._identity().items()
+                         if identity.get(name) != value]
+            if not differing:
+                self.model.load_state_dict(state['model'])
+                self.optimizer.load_state_dict(state['optimizer'])
+                self.precision.scaler.load_state_dict(state['scaler'])
+        except Exception as error:  # torch raises many kinds on damaged files
+            raise InputError(f'--resume: {path} is damaged or of another run '
+                             f'({(str(error).splitlines() or ["?"])[0]}); start without --resume'
+                             ) from error
+        if differing:
+            raise InputError(f'--resume: {path} was written with another {", ".join(differing)}: '
+                             'give the same flags, or start without --resume')
+        return state['epoch']
+
+    def _identity(self) -> dict[str, int | float]:
+        """What a run must share with the one it resumes, to end as that would have."""
+        return {'seed': self.args.seed, 'batch_size': self.args.batch_size,
+                'epoch': self.args.epoch, 'lr': self.args.lr, 'images': self.batches.count}
+
+
+class Meter:
+    """Means of losses, summed on the device and read from there seldom."""
+
+    def __init__(self):
+        self._names, self._sum, self._count = (), 0, 0
+        self._read_at = 0.0
+        self.last: dict[str, float] = {}
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        self._names = tuple(losses)
+        self._sum = self._sum + torch.stack([loss.detach().float() for loss in losses.values()])
+        self._count += 1
+
+    def due(self) -> bool:
+        return time.monotonic() - self._read_at > SECONDS_BETWEEN_FIGURES
+
+    def read(self) -> dict[str, float]:
+        means = (self._sum / self._count).tolist()
+        self.last = dict(zip(self._names, means, strict=True))
+        self._read_at = time.monotonic()
+        return self.last
+
+
+def step_seed(seed: int, epoch: int, step: int) -> int:
+    """The seed of one step's dropout."""
+    return int(np.random.SeedSequence((seed, epoch, step)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def save_checkpoint(state: dict, path: Path) -> None:
+    write_whole(path, lambda file: torch.save(state, file))
