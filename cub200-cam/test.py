@@ -1,0 +1,52 @@
+"""Stage 2 on CUB-200-2011: make pseudo masks of the training images.
+
+    python cub200-cam/test.py               pseudo masks, for cub200-seg/train.py
+    python cub200-cam/test.py --evaluate    how well the CAMs alone locate the val images
+
+Reads out/model-32, <datapath>/train.txt and <datapath>/image/; writes <datapath>/mask/ and
+out/results.json.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from network import CamNet, load_checkpoint
+from utils.arguments import (
+    add_backbone,
+    add_evaluation,
+    add_maskpath,
+    add_snapshot,
+    list_path,
+    parse,
+    stage_parser,
+)
+from utils.errors import run
+from utils.evaluate import evaluate_cams
+from utils.lists import read_cub_list
+from utils.make_masks import make_pseudo_masks
+
+
+def main():
+    parser = stage_parser(__file__, __doc__, mode='test', data='CUB_200_2011', list='train.txt',
+                          clsnum=200, batch_size=64, resize=256, crop=0)
+    add_backbone(parser)
+    add_snapshot(parser, 'model-32')
+    add_maskpath(parser)
+    add_evaluation(parser, threshold=0.2)
+    parser.add_argument('--evaluate', action='store_true',
+                        help='locate with the CAMs; --list and --crop default to val.txt and 224')
+    if '--evaluate' in sys.argv:
+        parser.set_defaults(list='val.txt', crop=224)
+    args = parse(parser)
+
+    images = read_cub_list(list_path(args), args.clsnum)
+    model = CamNet(args.clsnum, args.backbone, pretrained='none')
+    load_checkpoint(model, args.snapshot)
+    task = evaluate_cams if args.evaluate else make_pseudo_masks
+    task(args, model, images, args.datapath / 'image')
+
+
+if __name__ == '__main__':
+    run(main)

@@ -1,0 +1,49 @@
+"""Stage 3 on CUB-200-2011: box the objects of the val images, the result of SPOL.
+
+    python cub200-seg/test.py                     Top-1, Top-5 and GT-known localization
+    python cub200-seg/test.py --sweep             at all thresholds
+    python cub200-seg/test.py --top1top5 none     GT-known alone, without a classifier
+
+Reads out/model-8 (or --snapshot: ours or the authors'), cub200-cls/out/top1top5.npy,
+<datapath>/val.txt and <datapath>/image/; writes out/boxes.csv and out/results.json.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from network import SegNet, load_checkpoint
+from utils.arguments import (
+    add_backbone,
+    add_evaluation,
+    add_snapshot,
+    add_top1top5,
+    list_path,
+    parse,
+    stage_parser,
+)
+from utils.errors import run
+from utils.evaluate import evaluate_segmentation
+from utils.lists import read_cub_list
+from utils.top1top5 import read_top1top5
+
+
+def main():
+    parser = stage_parser(__file__, __doc__, mode='test', data='CUB_200_2011', list='val.txt',
+                          clsnum=200, batch_size=128, resize=256, crop=224)
+    add_backbone(parser)
+    add_snapshot(parser, 'model-8')
+    add_evaluation(parser, threshold=0.2)
+    add_top1top5(parser, 'cub200-cls')
+    args = parse(parser)
+
+    images = read_cub_list(list_path(args), args.clsnum)
+    hits = read_top1top5(args.top1top5) if args.top1top5 else None
+    model = SegNet(args.backbone, pretrained='none')
+    load_checkpoint(model, args.snapshot)
+    evaluate_segmentation(args, model, images, args.datapath / 'image', hits)
+
+
+if __name__ == '__main__':
+    run(main)

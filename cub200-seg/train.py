@@ -1,0 +1,50 @@
+"""Stage 3 on CUB-200-2011: train MFF-Net 2, class-agnostic segmentation, on the pseudo masks.
+
+    python cub200-seg/train.py
+
+Reads <datapath>/train.txt, <datapath>/image/ and <datapath>/mask/ (of cub200-cam/test.py); writes
+out/model-N, out/last.ckpt, out/results.json and TensorBoard events. Then run cub200-seg/test.py.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from network import SegNet
+from utils.arguments import (
+    add_backbone,
+    add_maskpath,
+    add_training,
+    list_path,
+    parse,
+    stage_parser,
+)
+from utils.datasets import TrainingMasks
+from utils.errors import run
+from utils.lists import read_cub_list
+from utils.losses import segmentation_loss
+from utils.training import Trainer, every_epoch
+
+
+def main():
+    parser = stage_parser(__file__, __doc__, mode='train', data='CUB_200_2011', list='train.txt',
+                          clsnum=200, batch_size=128, resize=256, crop=224)
+    add_backbone(parser)
+    add_maskpath(parser)
+    add_training(parser, lr=0.02, epoch=8)
+    args = parse(parser)
+
+    images = read_cub_list(list_path(args), args.clsnum)
+    dataset = TrainingMasks(images, args.datapath / 'image', args.resize, args.crop, args.seed,
+                            args.maskpath)
+    model = SegNet(args.backbone, args.pretrained)
+    Trainer(args, model, dataset, [{'params': model.parameters()}], loss, keep=every_epoch).run()
+
+
+def loss(model, batch):
+    return segmentation_loss(model(batch['image']), batch['foreground'], batch['weight'])
+
+
+if __name__ == '__main__':
+    run(main)
