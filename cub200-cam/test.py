@@ -15,16 +15,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from network import CamNet, load_checkpoint
 from utils.arguments import (
     add_backbone,
-    add_evaluation,
+    add_evaluate,
     add_maskpath,
     add_snapshot,
-    list_path,
     parse,
     stage_parser,
 )
+from utils.cub import cub_images
 from utils.errors import run
 from utils.evaluate import evaluate_cams
-from utils.lists import read_cub_list
 from utils.make_masks import make_pseudo_masks
 
 
@@ -34,18 +33,14 @@ def main():
     add_backbone(parser)
     add_snapshot(parser, 'model-32')
     add_maskpath(parser)
-    add_evaluation(parser, threshold=0.2)
-    parser.add_argument('--evaluate', action='store_true',
-                        help='locate with the CAMs; --list and --crop default to val.txt and 224')
-    if '--evaluate' in sys.argv:
-        parser.set_defaults(list='val.txt', crop=224)
+    add_evaluate(parser)
     args = parse(parser)
 
-    images = read_cub_list(list_path(args), args.clsnum)
+    images, folder = cub_images(args)
     model = CamNet(args.clsnum, args.backbone, pretrained='none')
     load_checkpoint(model, args.snapshot)
     task = evaluate_cams if args.evaluate else make_pseudo_masks
-    task(args, model, images, args.datapath / 'image')
+    task(args, model, images, folder)
 
 
 if __name__ == '__main__':

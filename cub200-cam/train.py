@@ -12,10 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from network import CamNet
-from utils.arguments import add_backbone, add_training, list_path, parse, stage_parser
+from utils.arguments import add_backbone, add_training, parse, stage_parser
+from utils.cub import cub_images
 from utils.datasets import TrainingImages
 from utils.errors import run
-from utils.lists import read_cub_list
 from utils.losses import distillation_loss
 from utils.training import Trainer
 
@@ -27,8 +27,8 @@ def main():
     add_training(parser, lr=0.02, epoch=32)
     args = parse(parser)
 
-    images = read_cub_list(list_path(args), args.clsnum)
-    dataset = TrainingImages(images, args.datapath / 'image', args.resize, args.crop, args.seed)
+    images, folder = cub_images(args)
+    dataset = TrainingImages(images, folder, args.resize, args.crop, args.seed)
     model = CamNet(args.clsnum, args.backbone, auxiliary=True, pretrained=args.pretrained)
     groups = [{'params': model.new_parameters()},
               {'params': model.backbone.parameters(), 'lr': args.lr / 10}]

@@ -12,10 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from network import build_classifier, load_checkpoint
-from utils.arguments import add_arch, add_snapshot, list_path, parse, stage_parser
+from utils.arguments import add_arch, add_snapshot, parse, stage_parser
 from utils.classify import classify
+from utils.cub import cub_images
 from utils.errors import run
-from utils.lists import read_cub_list
 
 
 def main():
@@ -25,10 +25,10 @@ def main():
     add_snapshot(parser, 'model-20')
     args = parse(parser)
 
-    images = read_cub_list(list_path(args), args.clsnum)
+    images, folder = cub_images(args)
     model = build_classifier(args.arch, args.clsnum, pretrained='none')
     load_checkpoint(model, args.snapshot)
-    classify(args, model, images, args.datapath / 'image')
+    classify(args, model, images, folder)
 
 
 if __name__ == '__main__':

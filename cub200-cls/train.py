@@ -12,14 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from network import build_classifier
-from network.classifier import head_parameters
-from utils.arguments import add_arch, add_training, list_path, parse, stage_parser
-from utils.datasets import TrainingImages
+from utils.arguments import add_arch, add_training, parse, stage_parser
+from utils.classify import train_classifier
+from utils.cub import cub_images
 from utils.errors import run
-from utils.lists import read_cub_list
-from utils.losses import classification_loss
-from utils.training import Trainer, linear_decay
 
 
 def main():
@@ -29,18 +25,8 @@ def main():
     add_training(parser, lr=0.05, epoch=20)
     args = parse(parser)
 
-    images = read_cub_list(list_path(args), args.clsnum)
-    dataset = TrainingImages(images, args.datapath / 'image', args.resize, args.crop, args.seed)
-    model = build_classifier(args.arch, args.clsnum, args.pretrained)
-    head = head_parameters(model)
-    groups = [{'params': head},
-              {'params': [p for p in model.parameters() if all(p is not h for h in head)],
-               'lr': args.lr / 10}]
-    Trainer(args, model, dataset, groups, loss, schedule=linear_decay).run()
-
-
-def loss(model, batch):
-    return classification_loss(model(batch['image']), batch['label'])
+    images, folder = cub_images(args)
+    train_classifier(args, images, folder)
 
 
 if __name__ == '__main__':

@@ -19,13 +19,12 @@ from utils.arguments import (
     add_evaluation,
     add_snapshot,
     add_top1top5,
-    list_path,
     parse,
     stage_parser,
 )
+from utils.cub import cub_images
 from utils.errors import run
 from utils.evaluate import evaluate_segmentation
-from utils.lists import read_cub_list
 from utils.top1top5 import read_top1top5
 
 
@@ -38,11 +37,11 @@ def main():
     add_top1top5(parser, 'cub200-cls')
     args = parse(parser)
 
-    images = read_cub_list(list_path(args), args.clsnum)
+    images, folder = cub_images(args)
     hits = read_top1top5(args.top1top5) if args.top1top5 else None
     model = SegNet(args.backbone, pretrained='none')
     load_checkpoint(model, args.snapshot)
-    evaluate_segmentation(args, model, images, args.datapath / 'image', hits)
+    evaluate_segmentation(args, model, images, folder, hits)
 
 
 if __name__ == '__main__':

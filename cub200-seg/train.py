@@ -16,13 +16,12 @@ from utils.arguments import (
     add_backbone,
     add_maskpath,
     add_training,
-    list_path,
     parse,
     stage_parser,
 )
+from utils.cub import cub_images
 from utils.datasets import TrainingMasks
 from utils.errors import run
-from utils.lists import read_cub_list
 from utils.losses import segmentation_loss
 from utils.training import Trainer, every_epoch
 
@@ -35,8 +34,8 @@ def main():
     add_training(parser, lr=0.02, epoch=8)
     args = parse(parser)
 
-    images = read_cub_list(list_path(args), args.clsnum)
-    dataset = TrainingMasks(images, args.datapath / 'image', args.resize, args.crop, args.seed,
+    images, folder = cub_images(args)
+    dataset = TrainingMasks(images, folder, args.resize, args.crop, args.seed,
                             args.maskpath)
     model = SegNet(args.backbone, args.pretrained)
     Trainer(args, model, dataset, [{'params': model.parameters()}], loss, keep=every_epoch).run()

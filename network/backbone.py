@@ -11,7 +11,7 @@ from torchvision.models.resnet import ResNet as TorchvisionResNet
 
 from network.errors import InputError
 from network.timm_models import create_timm
-from network.weights import pretrained_state
+from network.weights import load_pretrained
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -29,15 +29,12 @@ def build_backbone(name: str, pretrained: str = 'auto') -> nn.Module:
     It maps float images N x 3 x H x W, normalised by its `mean` and `std` (per RGB channel, of
     images in [0, 1]), to its four stages' maps, N x channels[i] x H/4.. W/4.. down to H/32, W/32.
 
-    `pretrained` is `auto`, `none` or a file; see `network.weights.pretrained_state`.
+    `pretrained` is `auto`, `none` or a file; see `network.weights.load_pretrained`.
     Raises InputError for an unknown name or weights that cannot be had.
     """
     if name in RESNET_LAYERS:
         backbone = ResNet(RESNET_LAYERS[name])
-        state = pretrained_state(name, pretrained)
-        if state is not None:
-            fc = {'fc.weight', 'fc.bias'}
-            backbone.load_state_dict({key: value for key, value in state.items() if key not in fc})
+        load_pretrained(backbone, name, pretrained)
         return backbone
     if name.startswith('timm/'):
         return TimmBackbone(name, pretrained)

@@ -1,14 +1,12 @@
 """Stage 1's classifiers (Table 1): which class it is, so that stage 3 need only say where."""
 
-import re
-
-from torch import Tensor, nn
+from torch import nn
 from torchvision import models
 
 from network.backbone import IMAGENET_MEAN, IMAGENET_STD
 from network.errors import InputError
 from network.timm_models import create_timm
-from network.weights import pretrained_state
+from network.weights import load_pretrained
 
 TORCHVISION_ARCHS = {'efficientnet_b7': models.efficientnet_b7,
                      'densenet161': models.densenet161,
@@ -21,7 +19,7 @@ def build_classifier(arch: str, classes: int, pretrained: str = 'auto',
     """Normalised images N x 3 x H x W -> logits N x classes.
 
     `arch`: `efficientnet_b7` (dropout 0.5, stochastic depth 0.2) | `densenet161` | `resnet50` |
-    `timm/NAME`; `pretrained` as in `network.weights.pretrained_state`. The last layer is new, at
+    `timm/NAME`; `pretrained` as in `network.weights.load_pretrained`. The last layer is new, at
     PyTorch's default initialisation, unless `keep_head` asks for the ImageNet classes as they are.
     The model has `mean` and `std` (per RGB channel in [0, 1]) and `head_name`, its last layer.
     Raises InputError for an unknown name, or weights that cannot be had.
@@ -32,9 +30,7 @@ def build_classifier(arch: str, classes: int, pretrained: str = 'auto',
     if arch in TORCHVISION_ARCHS:
         model = TORCHVISION_ARCHS[arch]()
         model.mean, model.std = IMAGENET_MEAN, IMAGENET_STD
-        state = pretrained_state(arch, pretrained)
-        if state is not None:
-            model.load_state_dict(_rename_densenet(state))
+        load_pretrained(model, arch, pretrained)
     elif arch.startswith('timm/'):
         model = create_timm(arch, pretrained)
         model.mean = tuple(model.pretrained_cfg['mean'])
@@ -61,9 +57,3 @@ def _replace_head(model: nn.Module, classes: int) -> None:
     parent, _, name = model.head_name.rpartition('.')
     old = model.get_submodule(model.head_name)
     setattr(model.get_submodule(parent), name, nn.Linear(old.in_features, classes))
-
-
-def _rename_densenet(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's DenseNet file was saved when its layers were still called `norm.1`."""
-    old = re.compile(r'(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)')
-    return {old.sub(r'\1\2', key): value for key, value in state.items()}

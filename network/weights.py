@@ -25,6 +25,9 @@ TORCHVISION_FILES = {
     'densenet161': 'densenet161-8d451a50.pth',
 }
 
+# torchvision's DenseNet file was saved when its layers were still called `norm.1`.
+OLD_DENSENET = re.compile(r'(denselayer\d+\.(?:norm|conv))\.([12]\.)')
+
 # Our names of the modules of MFF-Net -> the released state dicts' (the number is the stage).
 RELEASED_NAMES = (
     (r'^backbone\.', r'bkbone.'),
@@ -37,18 +40,25 @@ RELEASED_NAMES = (
 )
 
 
-def pretrained_state(name: str, pretrained: str) -> dict[str, Tensor] | None:
-    """The ImageNet state dict of the torchvision model `name`, or None for `pretrained='none'`.
+def load_pretrained(model: nn.Module, name: str, pretrained: str) -> None:
+    """Load the ImageNet weights of the torchvision model `name`; `model` may lack its `fc`.
 
-    `pretrained`: a file; or `auto`, which takes `resource/FILE`, else torch's own cache, else
-    downloads to `resource/`, its checksum compared each time.
-    Raises InputError where the file is missing, damaged, or cannot be downloaded.
+    `pretrained`: `none` (the model stays as it is); a file; or `auto`, which takes
+    `resource/FILE`, else torch's own cache, else downloads to `resource/`, its checksum compared
+    each time.
+    Raises InputError where the file is missing, damaged, of another network, or cannot be
+    downloaded.
     """
     if pretrained == 'none':
-        return None
-    if pretrained != 'auto':
-        return read_state(pretrained)
-    return read_state(_find_torchvision_file(TORCHVISION_FILES[name]))
+        return
+    path = pretrained
+    if pretrained == 'auto':
+        path = _find_torchvision_file(TORCHVISION_FILES[name])
+    expected = {key: value.shape for key, value in model.state_dict().items()}
+    state = {OLD_DENSENET.sub(r'\1\2', key): value for key, value in read_state(path).items()
+             if key in expected or not key.startswith('fc.')}
+    check_keys(path, state, expected)
+    model.load_state_dict(state)
 
 
 def _find_torchvision_file(filename: str) -> Path:

@@ -11,6 +11,7 @@ A script says which groups of flags it has and its defaults:
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -84,13 +85,18 @@ def add_training(parser: Parser, *, lr: float, epoch: int) -> None:
     add = parser.add_argument
     add('--lr', type=positive_float, default=lr, help='learning rate of the new layers')
     add('--epoch', type=positive_int, default=epoch, help='number of epochs')
+    add('--max_steps', type=positive_int, help='stop after so many steps (default: none)')
     add('--momentum', type=fraction, default=0.9, help='momentum of SGD')
     add('--nesterov', type=boolean, default=True, help="Nesterov's momentum: true | false")
     add('--weight_decay', type=not_negative_float, default=1e-4, help='on every parameter')
-    add('--pretrained', default='auto',
-        help='ImageNet weights: auto (resource/, else a download) | none | a file')
+    add_pretrained(parser)
     add('--snapshot', type=Path, help='start from this whole model')
     add('--resume', action='store_true', help='go on from last.ckpt')
+
+
+def add_pretrained(parser: Parser) -> None:
+    parser.add_argument('--pretrained', default='auto',
+                        help='ImageNet weights: auto (resource/, else a download) | none | a file')
 
 
 def add_snapshot(parser: Parser, default: str) -> None:
@@ -108,6 +114,15 @@ def add_evaluation(parser: Parser, threshold: float) -> None:
     add = parser.add_argument
     add('--threshold', type=fraction, default=threshold, help='foreground is what exceeds it')
     add('--sweep', action='store_true', help='GT-known at all thresholds 0, 0.01, ... as well')
+
+
+def add_evaluate(parser: Parser) -> None:
+    """cam/test's second task, for which other images are the default."""
+    add_evaluation(parser, threshold=0.2)
+    parser.add_argument('--evaluate', action='store_true',
+                        help='locate with the CAMs; --list and --crop default to val.txt and 224')
+    if '--evaluate' in sys.argv:
+        parser.set_defaults(list='val.txt', crop=224)
 
 
 def add_top1top5(parser: Parser, stage: str) -> None:

@@ -1,4 +1,4 @@
-"""cls/test: which images the classifier names rightly, at first and among its first five."""
+"""Stage 1 of both chains: train the classifier; which images it names rightly."""
 
 import argparse
 import time
@@ -7,11 +7,29 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from utils.datasets import TestImages
+from network import build_classifier
+from network.classifier import head_parameters
+from utils.datasets import TestImages, TrainingImages
 from utils.lists import ImageList
+from utils.losses import classification_loss
 from utils.results import write_results
 from utils.testing import Predictor, test_batches
 from utils.top1top5 import write_top1top5
+from utils.training import Batch, Trainer, linear_decay
+
+
+def train_classifier(args: argparse.Namespace, images: ImageList, folder: Path) -> None:
+    """Fine-tune: the new last layer at --lr, the rest at a tenth, both falling linearly."""
+    dataset = TrainingImages(images, folder, args.resize, args.crop, args.seed)
+    model = build_classifier(args.arch, args.clsnum, args.pretrained)
+    head = head_parameters(model)
+    rest = [p for p in model.parameters() if all(p is not h for h in head)]
+    groups = [{'params': head}, {'params': rest, 'lr': args.lr / 10}]
+    Trainer(args, model, dataset, groups, _loss, schedule=linear_decay).run()
+
+
+def _loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    return classification_loss(model(batch['image']), batch['label'])
 
 
 def classify(args: argparse.Namespace, model: nn.Module, images: ImageList, folder: Path) -> None:

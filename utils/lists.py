@@ -3,11 +3,15 @@
 An `ImageList` holds a million names in a few dozen megabytes, and worker processes share it.
 """
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from xml.etree.ElementTree import ParseError
 
 import numpy as np
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import parse as parse_xml
 
 from utils.errors import InputError
 
@@ -18,16 +22,18 @@ class PackedNames:
     """An immutable sequence of strings in two arrays: no Python object a name."""
 
     def __init__(self, names: Iterable[str]):
-        encoded = [name.encode() for name in names]
-        self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
-        self._bytes = b''.join(encoded)
+        characters, ends = bytearray(), array('q')
+        for name in names:
+            characters += name.encode(errors='surrogateescape')
+            ends.append(len(characters))
+        self._bytes, self._ends = bytes(characters), np.array(ends, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._ends)
 
     def __getitem__(self, index: int) -> str:
         start = self._ends[index - 1] if index else 0
-        return self._bytes[start:self._ends[index]].decode()
+        return self._bytes[start:self._ends[index]].decode(errors='surrogateescape')
 
     def __iter__(self) -> Iterator[str]:
         return (self[index] for index in range(len(self)))
@@ -64,7 +70,7 @@ def read_cub_list(path: Path, classes: int) -> ImageList:
             raise InputError(f'{where}: expected `name,label,xmin ymin xmax ymax`, '
                              f'found {line[:80]!r}: mend the line')
         names.append(checked_name(fields[0], where))
-        labels.append(checked_label(fields[1], classes, where))
+        labels.append(checked_label(fields[1].strip(), classes, where))
         if len(fields) == 3:
             boxes.append(_checked_box(fields[2], where))
         if boxes and len(boxes) != len(names):
@@ -76,10 +82,75 @@ def read_cub_list(path: Path, classes: int) -> ImageList:
                      np.array(boxes, dtype=np.float64)[:, None] if boxes else None)
 
 
+def read_imagenet_list(path: Path, classes: int, boxes: Path | None = None,
+                       wnids: Sequence[str] = (), leave_out: frozenset[str] = frozenset()
+                       ) -> ImageList:
+    """Read lines `name label`, but for the names to leave out.
+
+    `boxes`: the folder of the images' XML files, where they are wanted and it exists; of the
+    objects in them those count whose wnid is that of the image's label, `wnids[label]`.
+    Raises InputError, with the line's number, for anything else.
+    """
+    labels = array('q')
+
+    def names() -> Iterator[str]:
+        for number, line in _lines(path):
+            name, _, label = line.rpartition(' ')
+            if name not in leave_out:
+                where = f'{path}, line {number}'
+                labels.append(checked_label(label, classes, where))
+                yield checked_name(name, where)
+
+    packed = PackedNames(names())
+    if not packed:
+        raise InputError(f'{path} is empty: one line an image, `name label`')
+    labels = np.array(labels, dtype=np.int64)
+    has_boxes = boxes is not None and boxes.is_dir()
+    return ImageList(packed, labels, XmlBoxes(packed, labels, boxes, wnids) if has_boxes else None)
+
+
+def read_wnids(path: Path) -> list[str]:
+    """The classes' wnids, one a line; a class's index is the number of its line, from 0."""
+    return [line for _, line in _lines(path)]
+
+
+class XmlBoxes(Sequence):
+    """The boxes of each image of a list, (K, 4) float64, read when they are asked for."""
+
+    def __init__(self, names: PackedNames, labels: np.ndarray, folder: Path,
+                 wnids: Sequence[str]):
+        self._names, self._labels, self._folder, self._wnids = names, labels, folder, wnids
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        name = PurePosixPath(self._names[index]).with_suffix('.xml').name
+        return read_xml_boxes(self._folder / name, self._wnids[self._labels[index]])
+
+
+def read_xml_boxes(path: Path, wnid: str) -> np.ndarray:
+    """The boxes of the objects called `wnid` in a PASCAL VOC style XML file, (K, 4) float64.
+
+    Raises InputError for a file that is missing, is no such XML, declares entities, or has a
+    box with no area.
+    """
+    try:
+        objects = parse_xml(path).getroot().findall('object')
+    except FileNotFoundError:
+        raise InputError(f'no boxes at {path}: every image of the list needs its XML') from None
+    except (OSError, ParseError, DefusedXmlException, ValueError, LookupError) as error:
+        raise InputError(f'{path} is no XML with boxes ({error}): replace it') from error
+    boxes = [[found.findtext(f'bndbox/{side}', '') for side in ('xmin', 'ymin', 'xmax', 'ymax')]
+             for found in objects if found.findtext('name') == wnid]
+    return np.array([_checked_box(' '.join(box), str(path)) for box in boxes],
+                    dtype=np.float64).reshape(-1, 4)
+
+
 def checked_name(name: str, where: str) -> str:
     """`name` if it is a relative path that stays in its folder, else InputError."""
-    path = PurePosixPath(name)
-    if not name or '\0' in name or '\\' in name or path.is_absolute() or '..' in path.parts:
+    if (not name or name.startswith('/') or '\0' in name or '\\' in name
+            or ('..' in name and '..' in name.split('/'))):
         raise InputError(f'{where}: the name {name[:80]!r} does not stay in the data folder: '
                          'use a path relative to the image folder')
     return name
@@ -87,7 +158,7 @@ def checked_name(name: str, where: str) -> str:
 
 def checked_label(text: str, classes: int, where: str) -> int:
     """The label in `text` if it is an integer in 0 ... classes-1, else InputError."""
-    label = int(text) if text.isascii() and text.strip().isdigit() else -1
+    label = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
     if not 0 <= label < classes:
         raise InputError(f'{where}: the label {text[:80]!r} is not in 0 ... {classes - 1}: '
                          'mend the line or --clsnum')

@@ -1,6 +1,6 @@
 """The training loop of all stages.
 
-Everything random comes from (seed, epoch, image) or (seed, epoch, step), never from a state that
+Everything random comes from (seed, epoch, image) or (seed, step), never from a state that
 a restart would lose, so a resumed run ends where an uninterrupted one does.
 """
 
@@ -74,15 +74,17 @@ class Trainer:
     loss(model, batch) -> {'total': ..., others to show}; the batch holds tensors on the device,
     'image' normalised (float32, N x 3 x H x W).
     groups: SGD's parameter groups; a group's 'lr', else args.lr, times schedule(epoch, epochs),
-    epoch from 0, is its rate within the epoch. keep(epoch, epochs), epoch from 1, says which
-    epochs' models are kept; the last one always is.
+    epoch from 0, is its rate within the epoch.
+    Models are kept after those epochs (from 1) of which keep(epoch, epochs) is true, N being the
+    epoch; or, with `save_steps`, every so many steps, N being the step. The last always is.
     """
 
     def __init__(self, args: argparse.Namespace, model: nn.Module, dataset: Dataset,
                  groups: list[dict], loss: Callable[[nn.Module, Batch], dict[str, Tensor]],
                  schedule: Callable[[int, int], float] = constant,
-                 keep: Callable[[int, int], bool] = second_half):
-        self.args, self.loss, self.schedule, self.keep = args, loss, schedule, keep
+                 keep: Callable[[int, int], bool] = second_half, save_steps: int | None = None):
+        self.args, self.loss, self.schedule = args, loss, schedule
+        self.keep, self.save_steps = keep, save_steps
         self.device = choose_device(args.device)
         self.precision = Precision(args.amp, self.device)
         if args.snapshot:
@@ -97,40 +99,47 @@ class Trainer:
         if not len(self.batches):
             raise InputError('training needs at least two images: check --list')
         self.loader = Batches(dataset, self.batches, args.num_workers, self.device)
+        self.last_step = min(args.epoch * len(self.batches), args.max_steps or math.inf)
 
     def run(self) -> None:
-        """Train all epochs, or those that are left with --resume."""
+        """Train to the end, from the beginning or, with --resume, from where it stopped."""
         begin = time.monotonic()
-        first = self._resume() if self.args.resume else 0
+        step = self._resume() if self.args.resume else 0
         self.writer = SummaryWriter(str(self.args.savepath))
-        figures = {}
-        for epoch in range(first, self.args.epoch):
-            figures = self._epoch(epoch)
-            self._save(epoch + 1)
+        figures, self.images = {}, 0
+        while step < self.last_step:
+            figures, step = self._epoch(*divmod(step, len(self.batches)))
         self.writer.close()
-        seconds = time.monotonic() - begin
-        images = (self.args.epoch - first) * self.batches.count
-        path = write_results(self.args, {'loss': figures, 'amp': self.precision.name,
-                                         'device': str(self.device)}, seconds, images, 'training')
-        print(f'wrote {self.args.savepath / f"model-{self.args.epoch}"} and {path}')
+        path = write_results(
+            self.args, {'loss': figures, 'steps': step, 'amp': self.precision.name,
+                        'device': str(self.device)}, time.monotonic() - begin, self.images,
+            'training')
+        print(f'wrote {self._model_path(step)} and {path}')
 
-    def _epoch(self, epoch: int) -> dict[str, float]:
-        """One epoch; returns its mean losses."""
+    def _epoch(self, epoch: int, start: int) -> tuple[dict[str, float], int]:
+        """Train from batch `start` of an epoch to its end, or to the last step of all; returns
+        the mean losses and the number of steps done in all."""
         factor = self.schedule(epoch, self.args.epoch)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group['lr'] = rate * factor
-        self.batches.epoch = epoch
-        progress = Progress(f'epoch {epoch + 1}/{self.args.epoch}', self.batches.count)
+        self.batches.epoch, self.batches.start = epoch, start
+        step = epoch * len(self.batches) + start
+        progress = Progress(f'epoch {epoch + 1}/{self.args.epoch}', self.batches.count,
+                            start * self.args.batch_size)
         meter = Meter()
-        for step, batch in enumerate(self.loader):
-            torch.manual_seed(step_seed(self.args.seed, epoch, step))
-            losses = self._step(batch)
-            meter.add(losses)
-            progress.update(len(batch['image']), **self._figures(meter, epoch))
-        figures = self._check(meter.read(), epoch)
+        for batch in self.loader:
+            torch.manual_seed(step_seed(self.args.seed, step))
+            meter.add(self._step(batch))
+            step += 1
+            self.images += len(batch['image'])
+            progress.update(len(batch['image']), **self._figures(meter, step))
+            self._save(step)
+            if step == self.last_step:
+                break
+        figures = self._check(meter.read(), step)
         progress.close(**figures)
-        self._log(figures, epoch, factor, progress.rate)
-        return figures
+        self._log(figures, step, factor, progress.rate)
+        return figures, step
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         batch = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
@@ -140,61 +149,77 @@ class Trainer:
         self.precision.step(losses['total'], self.optimizer)
         return losses
 
-    def _figures(self, meter: 'Meter', epoch: int) -> dict[str, float]:
+    def _figures(self, meter: 'Meter', step: int) -> dict[str, float]:
         """The running means, read from the device only once a second."""
         if meter.due():
-            self._check(meter.read(), epoch)
+            self._check(meter.read(), step)
         return meter.last
 
-    def _check(self, figures: dict[str, float], epoch: int) -> dict[str, float]:
+    def _check(self, figures: dict[str, float], step: int) -> dict[str, float]:
         for name, value in figures.items():
             if not math.isfinite(value):
-                raise InputError(f'the {name} loss became {value} in epoch {epoch + 1}: stopped; '
+                raise InputError(f'the {name} loss became {value} by step {step}: stopped; '
                                  'try a lower --lr or --amp off')
         return figures
 
-    def _log(self, figures: dict[str, float], epoch: int, factor: float, rate: float) -> None:
+    def _log(self, figures: dict[str, float], step: int, factor: float, rate: float) -> None:
         for name, value in figures.items():
-            self.writer.add_scalar(f'loss/{name}', value, epoch + 1)
-        self.writer.add_scalar('lr', self.args.lr * factor, epoch + 1)
-        self.writer.add_scalar('images_per_second', rate, epoch + 1)
+            self.writer.add_scalar(f'loss/{name}', value, step)
+        self.writer.add_scalar('lr', self.args.lr * factor, step)
+        self.writer.add_scalar('images_per_second', rate, step)
 
-    def _save(self, epoch: int) -> None:
-        """Keep the model after `epoch` (from 1) where it is wanted, and all for --resume."""
-        model = self.model.state_dict()
-        if self.keep(epoch, self.args.epoch) or epoch == self.args.epoch:
-            save_checkpoint(model, self.args.savepath / f'model-{epoch}')
-        save_checkpoint({'model': model, 'optimizer': self.optimizer.state_dict(),
-                         'scaler': self.precision.scaler.state_dict(), 'epoch': epoch,
+    def _save(self, step: int) -> None:
+        """After a step (from 1): keep the model, and all for --resume, where it is time."""
+        epoch, rest = divmod(step, len(self.batches))
+        last = step == self.last_step
+        if self.save_steps:
+            keep = last or step % self.save_steps == 0
+        else:
+            keep = last or (not rest and self.keep(epoch, self.args.epoch))
+        if not (keep or not rest):
+            return
+        if not all(torch.isfinite(p).all() for p in self.model.parameters()):
+            raise InputError(f'the weights are no longer finite by step {step}: stopped, not '
+                             'saved; try a lower --lr or --amp off')
+        state = self.model.state_dict()
+        if keep:
+            save_checkpoint(state, self._model_path(step))
+        save_checkpoint({'model': state, 'optimizer': self.optimizer.state_dict(),
+                         'scaler': self.precision.scaler.state_dict(), 'step': step,
                          'run': self._identity()}, self.args.savepath / 'last.ckpt')
 
+    def _model_path(self, step: int) -> Path:
+        """model-STEP, or model-EPOCH, counting an epoch that --max_steps cut short."""
+        number = step if self.save_steps else math.ceil(step / len(self.batches))
+        return self.args.savepath / f'model-{number}'
+
     def _resume(self) -> int:
-        """Restore `last.ckpt`; returns the number of epochs done."""
+        """Restore `last.ckpt`; returns the number of steps done."""
         path = self.args.savepath / 'last.ckpt'
         if not path.is_file():
             raise InputError(f'--resume: no {path}; start without --resume')
         try:
             state = torch.load(path, map_location='cpu', weights_only=True)
-            identity = state['run']
             differing = [name for name, value in self._identity().items()
-                         if identity.get(name) != value]
+                         if state['run'].get(name) != value]
             if not differing:
                 self.model.load_state_dict(state['model'])
                 self.optimizer.load_state_dict(state['optimizer'])
                 self.precision.scaler.load_state_dict(state['scaler'])
         except Exception as error:  # torch raises many kinds on damaged files
-            raise InputError(f'--resume: {path} is damaged or of another run '
+            raise InputError(f'--resume: {path} is damaged or of another network '
                              f'({(str(error).splitlines() or ["?"])[0]}); start without --resume'
                              ) from error
         if differing:
             raise InputError(f'--resume: {path} was written with another {", ".join(differing)}: '
                              'give the same flags, or start without --resume')
-        return state['epoch']
+        return state['step']
 
-    def _identity(self) -> dict[str, int | float]:
+    def _identity(self) -> dict[str, int | float | str]:
         """What a run must share with the one it resumes, to end as that would have."""
-        return {'seed': self.args.seed, 'batch_size': self.args.batch_size,
-                'epoch': self.args.epoch, 'lr': self.args.lr, 'images': self.batches.count}
+        names = ('seed', 'batch_size', 'epoch', 'lr', 'resize', 'crop', 'list')
+        return {**{name: getattr(self.args, name) for name in names},
+                'number of images': self.batches.count}
 
 
 class Meter:
@@ -220,9 +245,9 @@ class Meter:
         return self.last
 
 
-def step_seed(seed: int, epoch: int, step: int) -> int:
+def step_seed(seed: int, step: int) -> int:
     """The seed of one step's dropout."""
-    return int(np.random.SeedSequence((seed, epoch, step)).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def save_checkpoint(state: dict, path: Path) -> None:
