@@ -18,6 +18,7 @@ from typing import NoReturn
 import torch
 
 from utils.errors import InputError
+from utils.files import make_output_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -152,6 +153,7 @@ def parse(parser: Parser) -> argparse.Namespace:
         args.maskpath = args.datapath / 'mask'
     if hasattr(args, 'default_snapshot') and args.snapshot is None:
         args.snapshot = args.savepath / args.default_snapshot
+    make_output_folder(args.savepath)
     torch.manual_seed(args.seed)
     return args
 

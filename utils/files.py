@@ -27,6 +27,17 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def make_output_folder(path: Path) -> None:
+    """Make the folder, or raise InputError where nothing could be written to it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'cannot make the output folder {path} ({error.strerror}): '
+                         'choose another --savepath') from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise InputError(f'the output folder {path} is read-only: choose another --savepath')
+
+
 def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda file: file.write(text.encode()))
 
