@@ -47,6 +47,7 @@ def run_script(monkeypatch, capsys) -> Callable:
     def call(script: str, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, 'argv', [script, *map(str, arguments)])
         path = list(sys.path)
+        sys.path.insert(0, str((ROOT / script).parent))  # as `python script.py` does
         code = 0
         try:
             runpy.run_path(str(ROOT / script), run_name='__main__')

@@ -1,8 +1,9 @@
 """What a chain of stages reached: a table of its figures, and a picture of what it does.
 
-    python tools/report.py --run mini     after demo.sh: reads cub200-*/out/mini/
+    python tools/report.py --run mini                     after demo.sh
+    python tools/report.py --chain imagenet --run mini    after demo.sh --dataset imagenet
 
-Reads the results.json of cls/test, cam/test --evaluate --sweep and seg/test --sweep; all else
+From each stage's out/, or a folder in it that --run names, it reads the results.json of cls/test, cam/test --evaluate --sweep and seg/test --sweep; all else
 (checkpoints, data, sizes) it takes from the arguments recorded there. Writes the picture,
 `image | CAM | pseudo mask | predicted mask | boxes (true green, predicted red)`, to --out.
 """
@@ -10,6 +11,7 @@ Reads the results.json of cls/test, cam/test --evaluate --sweep and seg/test --s
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,31 +24,36 @@ from torch.utils.data import Subset, default_collate
 from network import CamNet, SegNet, load_checkpoint
 from utils.arguments import ROOT, Parser
 from utils.boxes import box_to_crop, clip_to_image, largest_box
+from utils.cub import cub_images
 from utils.datasets import TestImages
 from utils.drawing import contact_sheet, cut_out, draw_boxes, heatmap, target_image
 from utils.errors import InputError, run
-from utils.lists import ImageList, read_cub_list
+from utils.imagenet import val_images
+from utils.lists import ImageList
+from utils.localization import SWEEP
 from utils.losses import segmentation_probability
 from utils.make_masks import write_png
 from utils.pseudo_mask import pseudo_mask, scaled_cam, seg_target
 from utils.testing import Predictor
 
 TITLES = ['image', 'CAM', 'pseudo mask', 'predicted mask', 'boxes']
+CHAINS = {'cub200': cub_images, 'imagenet': val_images}
+PAPER_INDEX = SWEEP.tolist().index(0.2)
 IMAGES, SIDE, BLOCKS = 12, 128, 2
 
 
 def main():
     parser = Parser(__doc__)
+    parser.add_argument('--chain', choices=CHAINS, default='cub200', help='whose stages')
     parser.add_argument('--run', default='.', help="folder in each stage's out/")
-    parser.add_argument('--out', type=Path, default=ROOT / 'cub200-seg' / 'out' / 'report.png',
-                        help='the picture')
+    parser.add_argument('--out', type=Path, default=Path('report.png'), help='the picture')
     args = parser.parse_args()
-    cls, cam, seg = (read_results(ROOT / f'cub200-{stage}' / 'out' / args.run / 'results.json',
+    cls, cam, seg = (read_results(ROOT / f'{args.chain}-{stage}' / 'out' / args.run / 'results.json',
                                   needs)
                      for stage, needs in (('cls', 'top1'), ('cam', 'evaluation'),
                                           ('seg', 'sweep')))
     print(table(cls, cam['evaluation'], seg))
-    picture = draw(cam['evaluation']['arguments'], seg['arguments'],
+    picture = draw(CHAINS[args.chain], cam['evaluation']['arguments'], seg['arguments'],
                    seg['sweep']['best_threshold'])
     write_png(args.out, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     print(f'picture: {args.out}')
@@ -65,35 +72,38 @@ def read_results(path: Path, needs: str) -> dict:
 
 def table(cls: dict, evaluation: dict, seg: dict) -> str:
     """The figures, in percent, as a Markdown table."""
-    paper_threshold = seg['arguments']['threshold']
     lines = [f'classification: top-1 {100 * cls["top1"]:.1f} %, top-5 {100 * cls["top5"]:.1f} %, '
              f'{cls["count"]} images',
              '',
-             f'| GT-known, strict count, % | threshold {paper_threshold} | best threshold '
+             '| GT-known, strict count, % | threshold 0.2 | best threshold for all '
              '| MaxBoxAccV2 | PxAP |',
              '| --- | --- | --- | --- | --- |']
-    for name, figures in (('plain deep CAM', evaluation['deep']),
-                          ('fused CAM (shallow x deep)', evaluation['fused']),
-                          ('SPOL (after segmentation)', seg)):
+    rows = {'plain deep CAM': evaluation.get('deep'),
+            'fused CAM (shallow x deep)': evaluation['fused'],
+            'SPOL (after segmentation)': seg}
+    for name, figures in rows.items():
+        if figures is None:
+            continue
         sweep = figures['sweep']
         pxap = '' if figures['pxap'] is None else f'{100 * figures["pxap"]:.1f}'
         lines.append(
-            f'| {name} | {100 * figures["strict"]["gt_known"]:.1f} '
+            f'| {name} | {100 * sweep["strict"][PAPER_INDEX]:.1f} '
             f'| {100 * sweep["best"]["strict"]["gt_known"]:.1f} (at {sweep["best_threshold"]:.2f}) '
             f'| {100 * figures["max_box_acc_v2"]:.1f} | {pxap} |')
     return '\n'.join(lines)
 
 
-def draw(cam: dict, seg: dict, threshold: float) -> np.ndarray:
+def draw(list_images: Callable, cam: dict, seg: dict, threshold: float) -> np.ndarray:
     """The contact sheet of images spread evenly over the list."""
-    cam_args, seg_args = (SimpleNamespace(**arguments) for arguments in (cam, seg))
-    images = read_cub_list(Path(seg_args.datapath) / seg_args.list, seg_args.clsnum)
+    cam_args, seg_args = (SimpleNamespace(**{**arguments, 'datapath': Path(arguments['datapath'])})
+                          for arguments in (cam, seg))
+    images, folder = list_images(seg_args)
     cam_net = CamNet(cam_args.clsnum, cam_args.backbone, pretrained='none')
     load_checkpoint(cam_net, cam_args.snapshot)
     seg_net = SegNet(seg_args.backbone, pretrained='none')
     load_checkpoint(seg_net, seg_args.snapshot)
 
-    dataset = TestImages(images, Path(seg_args.datapath) / 'image', seg_args.resize, seg_args.crop)
+    dataset = TestImages(images, folder, seg_args.resize, seg_args.crop)
     chosen = np.linspace(0, len(images) - 1, min(IMAGES, len(images))).astype(int)
     batch = default_collate(list(Subset(dataset, chosen.tolist())))
     cams = Predictor(cam_net, cam_args)(batch['image']).cpu().numpy()
