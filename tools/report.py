@@ -3,9 +3,10 @@
     python tools/report.py --run mini                     after demo.sh
     python tools/report.py --chain imagenet --run mini    after demo.sh --dataset imagenet
 
-From each stage's out/, or a folder in it that --run names, it reads the results.json of cls/test, cam/test --evaluate --sweep and seg/test --sweep; all else
-(checkpoints, data, sizes) it takes from the arguments recorded there. Writes the picture,
-`image | CAM | pseudo mask | predicted mask | boxes (true green, predicted red)`, to --out.
+From each stage's out/, or a folder in it that --run names, it reads the results.json of cls/test,
+cam/test --evaluate --sweep and seg/test --sweep; all else (checkpoints, data, sizes) it takes
+from the arguments recorded there. Writes the picture, `image | CAM | pseudo mask | predicted mask
+| boxes (true green, predicted red)`, to --out.
 """
 
 import argparse
@@ -48,10 +49,10 @@ def main():
     parser.add_argument('--run', default='.', help="folder in each stage's out/")
     parser.add_argument('--out', type=Path, default=Path('report.png'), help='the picture')
     args = parser.parse_args()
-    cls, cam, seg = (read_results(ROOT / f'{args.chain}-{stage}' / 'out' / args.run / 'results.json',
-                                  needs)
-                     for stage, needs in (('cls', 'top1'), ('cam', 'evaluation'),
-                                          ('seg', 'sweep')))
+    needed = {'cls': 'top1', 'cam': 'evaluation', 'seg': 'sweep'}
+    cls, cam, seg = (
+        read_results(ROOT / f'{args.chain}-{stage}' / 'out' / args.run / 'results.json', needs)
+        for stage, needs in needed.items())
     print(table(cls, cam['evaluation'], seg))
     picture = draw(CHAINS[args.chain], cam['evaluation']['arguments'], seg['arguments'],
                    seg['sweep']['best_threshold'])

@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from network import CamNet, SegNet
+from utils.arguments import list_path
 from utils.boxes import box_from_crop, box_to_crop, clip_to_image
 from utils.datasets import TestImages, mask_path
 from utils.errors import InputError
@@ -29,6 +30,7 @@ from utils.results import write_results
 from utils.testing import Predictor, test_batches
 from utils.top1top5 import Hits, hits_of
 
+NO_BOXES = np.empty((0, 4))
 V2_DELTAS = (0.3, 0.5, 0.7)
 
 
@@ -48,7 +50,10 @@ def evaluate_segmentation(args: argparse.Namespace, model: SegNet, images: Image
     figures = evaluation.figures()
     evaluation.write_boxes(args.savepath / 'boxes.csv')
     path = write_results(args, figures, time.monotonic() - begin, len(images))
-    _print_figures('SPOL', figures, args.threshold)
+    if images.boxes is None:
+        print(f'{list_path(args)} has no boxes: no localization figures')
+    else:
+        _print_figures('SPOL', figures, args.threshold)
     print(f'wrote {args.savepath / "boxes.csv"} and {path}')
 
 
@@ -56,6 +61,9 @@ def evaluate_cams(args: argparse.Namespace, model: CamNet, images: ImageList,
                   folder: Path) -> None:
     """Write the figures of the CAMs of each image's true class to results.json: `fused` (deep x
     shallow) and, where it was trained, `deep` (the plain CAM)."""
+    if images.boxes is None:
+        raise InputError(f'{list_path(args)} has no boxes to compare with: add them, or leave out '
+                         '--evaluate')
     begin = time.monotonic()
     predictor = Predictor(model, args)
     kinds = ('deep', 'fused') if model.auxiliary else ('fused',)
@@ -80,8 +88,6 @@ class Evaluation:
     """Counts the images' maps by both protocols."""
 
     def __init__(self, args: argparse.Namespace, images: ImageList, hits: Hits | None = None):
-        if images.boxes is None:
-            raise InputError(f'{args.list} has no boxes to compare with: add them to its lines')
         self.args, self.images, self.hits = args, images, hits
         self.counts = LocalizationCount(np.union1d(SWEEP if args.sweep else [], args.threshold))
         self.largest = MaxBoxAcc()
@@ -96,11 +102,16 @@ class Evaluation:
         for index, size, crop_map, whole_map in zip(
                 batch['index'].tolist(), batch['size'].tolist(), crop_maps, whole_maps,
                 strict=True):
+            if self.images.boxes is None:
+                self._add_row(index, tuple(size), locate(crop_map, NO_BOXES, self.args.threshold))
+                continue
             self._count_paper(index, tuple(size), crop_map)
             self._count_field(index, tuple(size), whole_map)
 
     def figures(self) -> dict:
         """All figures, as results.json has them; null for what there is no ground truth for."""
+        if self.images.boxes is None:
+            return {'count': len(self.images)}
         (max_box_acc,), (threshold,) = self.largest.compute()
         v2, _ = self.every.compute()
         figures = {
@@ -133,9 +144,12 @@ class Evaluation:
         boxes = box_to_crop(boxes, size, args.resize, args.crop)
         top1, top5 = hits_of(self.hits, name, args.top1top5) if self.hits else (False, False)
         self.counts.accumulate(score_map, boxes, top1, top5)
-        located = locate(score_map, boxes, args.threshold)
-        self.rows.append((name, *self._corners(located, size), f'{located.iou:.6f}',
-                          int(located.correct)))
+        self._add_row(index, size, locate(score_map, boxes, args.threshold))
+
+    def _add_row(self, index: int, size: tuple[int, int], located: Located) -> None:
+        verdict = (f'{located.iou:.6f}', int(located.correct))
+        self.rows.append((self.images.names[index], *self._corners(located, size),
+                          *(('', '') if self.images.boxes is None else verdict)))
 
     def _count_field(self, index: int, size: tuple[int, int], score_map: np.ndarray) -> None:
         boxes = self.images.boxes[index]
