@@ -24,8 +24,9 @@ x, y, x + w, y + h of the bounding rectangle of the object's visible part, in pi
 
 Drawn birds share one body plan and random poses; their head (colours, crest, beak) tells the
 class, and their plumage, which varies from bird to bird, leans towards its colours. A classifier
-can get by with the head alone, which is what makes localization from image labels hard. With photographs, one RGBA PNG cut-out is one
-class. Training and validation images never share a background.
+can get by with the head alone, which is what makes localization from image labels hard. With
+photographs, one RGBA PNG cut-out is one class. Training and validation images never share a
+background.
 
 The same arguments give the same bytes, and what an image shows does not depend on how many others
 are made. A set made with other arguments is replaced once the new one is complete (it is built in

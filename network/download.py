@@ -1,6 +1,7 @@
 """Downloads: resumed where they broke off, checked, under their final name only when whole."""
 
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -20,11 +21,11 @@ def download(url: str, path: Path, checksum: str) -> Path:
     An earlier attempt's `<path>.part` is gone on with where the server allows it.
     Raises InputError when the server cannot be reached or the checksum differs.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + '.part')
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         _fetch(url, part)
-    except (urllib.error.URLError, OSError) as error:
+    except (http.client.HTTPException, OSError) as error:
         raise InputError(f'cannot download {url} ({error}): '
                          f'put the file at {path} by hand') from error
     if not has_checksum(part, checksum):

@@ -60,7 +60,7 @@ def stage_parser(script: str, doc: str, *, mode: str, data: str, list: str, clsn
     add('--amp', choices=['auto', 'fp16', 'bf16', 'off', 'apex'],
         default='auto' if mode == 'train' else 'off',
         help='mixed precision; auto: fp16 on CUDA, bf16 where the CPU has it, else off')
-    add('--seed', type=natural, default=0, help='fixes all that is random')
+    add('--seed', type=seed, default=0, help='fixes all that is random')
     return parser
 
 
@@ -166,6 +166,10 @@ def list_path(args: argparse.Namespace) -> Path:
 
 def natural(text: str) -> int:
     return _number(text, int, lambda value: value >= 0, 'an integer, 0 or more')
+
+
+def seed(text: str) -> int:
+    return _number(text, int, lambda value: 0 <= value < 2**63, 'an integer from 0 to 2^63 - 1')
 
 
 def positive_int(text: str) -> int:

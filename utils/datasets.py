@@ -39,7 +39,7 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class TrainingImages(Dataset):
-    """(epoch, index) -> {'image': crop x crop x 3 uint8, 'label': int}."""
+    """(epoch, index) -> {'image': crop x crop x 3 uint8, 'label': int}; a crop of 0 is none."""
 
     images: ImageList
     folder: Path
@@ -59,7 +59,7 @@ class TrainingImages(Dataset):
 
     def random_crop(self, epoch: int, index: int) -> RandomCrop:
         rng = np.random.default_rng((self.seed, epoch, index))
-        return RandomCrop.draw(rng, self.resize, self.crop)
+        return RandomCrop.draw(rng, self.resize, self.crop or self.resize)
 
 
 @dataclass(frozen=True)

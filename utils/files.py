@@ -1,5 +1,6 @@
 """Outputs: written under a temporary name and renamed, so that none is ever half there."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -24,7 +25,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise InputError(f'cannot write {path} ({error.strerror or error}): '
                          'check the folder, its rights and the free space') from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def make_output_folder(path: Path) -> None:
@@ -39,7 +41,7 @@ def make_output_folder(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_whole(path, lambda file: file.write(text.encode()))
+    write_whole(path, lambda file: file.write(text.encode(errors='surrogateescape')))
 
 
 def write_json(path: Path, content: dict) -> None:

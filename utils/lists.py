@@ -149,7 +149,7 @@ def read_xml_boxes(path: Path, wnid: str) -> np.ndarray:
 
 def checked_name(name: str, where: str) -> str:
     """`name` if it is a relative path that stays in its folder, else InputError."""
-    if (not name or name.startswith('/') or '\0' in name or '\\' in name
+    if (not name.strip('./') or name.startswith('/') or '\0' in name or '\\' in name
             or ('..' in name and '..' in name.split('/'))):
         raise InputError(f'{where}: the name {name[:80]!r} does not stay in the data folder: '
                          'use a path relative to the image folder')
@@ -181,8 +181,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number (from 1) and content of the lines that are not blank."""
     if not path.is_file():
         raise InputError(f'no list at {path}: check --datapath and --list')
-    with open(path, encoding='utf-8', errors='surrogateescape') as file:
-        for number, line in enumerate(file, 1):
+    with open(path, encoding='utf-8-sig', errors='surrogateescape') as file:
+        lines = iter(lambda: file.readline(LONGEST_LINE + 1), '')
+        for number, line in enumerate(lines, 1):
             if len(line) > LONGEST_LINE:
                 raise InputError(f'{path}, line {number}: longer than {LONGEST_LINE} characters: '
                                  'this is no image list')

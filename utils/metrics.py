@@ -112,7 +112,7 @@ def normalise_map(score_map: np.ndarray) -> np.ndarray:
 
 def _boxes_in_map(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     height, width = size
-    return (np.asarray(boxes) * (SIDE / np.array([width, height] * 2))).astype(np.int64)
+    return (np.asarray(boxes) * SIDE / np.array([width, height] * 2)).astype(np.int64)
 
 
 def _inclusive_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:

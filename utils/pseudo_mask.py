@@ -59,7 +59,7 @@ def _gaussian(contour: np.ndarray, weak: np.ndarray) -> np.ndarray | float:
     mean_x, mean_y = along_x @ x, along_y @ y
     dx, dy = x - mean_x, y - mean_y
     sx, sy, sxy = along_x @ dx**2 / SHRINK, along_y @ dy**2 / SHRINK, dy @ weight @ dx / SHRINK
-    if sx * sy - sxy**2 <= 1e-9 * sx * sy:  # a line has no area to fill
+    if min(sx, sy) < 1e-9 or sx * sy - sxy**2 <= 1e-9 * sx * sy:  # a line has no area to fill
         return 0.0
     dx, dy = np.arange(weak.shape[1]) - mean_x, (np.arange(weak.shape[0]) - mean_y)[:, None]
     squared = dx**2 / sx - 2 * dx * dy * sxy / (sx * sy) + dy**2 / sy

@@ -1,8 +1,9 @@
 """top1top5.npy, stage 1's result: for each image, whether its class is the first, and among the
 first five, that the classifier names.
 
-Ours is a plain structured array (name, top1, top5). The authors' is a pickled dict; it is read
-by an unpickler that can build nothing but that dict.
+Ours is a plain structured array (name, top1, top5). The authors' is a pickled dict in a numpy
+array; it is read by an unpickler that knows dicts, lists, strings and bools, and has only inert
+stand-ins for the array around them.
 """
 
 import io
@@ -15,10 +16,7 @@ from utils.errors import InputError
 from utils.files import write_whole
 
 Hits = dict[str, tuple[bool, bool]]
-
-# What a pickled numpy array of one object refers to, in numpy 1 and numpy 2.
-ALLOWED = {(f'numpy.{core}.multiarray', '_reconstruct') for core in ('core', '_core')} | {
-    ('numpy', 'ndarray'), ('numpy', 'dtype')}
+FIELDS = [('name', 'U'), ('top1', 'b'), ('top5', 'b')]
 
 
 def write_top1top5(path: Path, names: list[str], top1: list[bool], top5: list[bool]) -> None:
@@ -62,14 +60,15 @@ def hits_of(hits: Hits, name: str, path: Path) -> tuple[bool, bool]:
 
 
 def _from_array(array: np.ndarray) -> Hits:
-    if array.dtype.names != ('name', 'top1', 'top5'):
-        raise InputError('is no top1top5.npy: it needs the fields name, top1, top5')
+    fields = array.dtype.fields or {}
+    if [(name, field[0].kind) for name, field in fields.items()] != FIELDS or array.ndim != 1:
+        raise InputError('is no top1top5.npy: it needs the fields name (text), top1, top5 (bool)')
     return {str(name): (bool(top1), bool(top5)) for name, top1, top5 in array.tolist()}
 
 
 def _from_dict(content: object) -> Hits:
-    if isinstance(content, np.ndarray) and content.shape == ():
-        content = content.item()
+    if isinstance(content, _Array) and len(content.items) == 1:
+        content = content.items[0]
     if not isinstance(content, dict):
         raise InputError('is no top1top5.npy: it needs a dict of image names')
     return {_checked_name(name): _checked_pair(pair) for name, pair in content.items()}
@@ -87,9 +86,33 @@ def _checked_pair(pair: object) -> tuple[bool, bool]:
     return bool(pair[0]), bool(pair[1])
 
 
-class _Unpickler(pickle.Unpickler):
+class _Inert:
+    """Stands in for numpy's dtype and ndarray: takes any arguments and state, does nothing."""
+
+    def __init__(self, *arguments: object):
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _Array(_Inert):
+    """Stands in for an array of objects: keeps the list of its items."""
+
+    def __setstate__(self, state: object) -> None:
+        *_, items = state
+        self.items = list(items)
+
+
+# What a pickled numpy array of objects refers to, in numpy 1 and numpy 2.
+STAND_INS = {('numpy.core.multiarray', '_reconstruct'): _Array,
+             ('numpy._core.multiarray', '_reconstruct'): _Array,
+             ('numpy', 'ndarray'): _Inert, ('numpy', 'dtype'): _Inert}
+
+
+class _Unpickler(pickle._Unpickler):  # the one in Python: no file makes it grow beyond its size
     def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in ALLOWED:
+        if (module, name) not in STAND_INS:
             raise InputError(f'is refused: it asks for {module}.{name}, '
                              'which no top1top5.npy needs')
-        return super().find_class(module, name)
+        return STAND_INS[module, name]

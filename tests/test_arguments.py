@@ -1,0 +1,307 @@
+"""The command line: flags, their types, and the stage scripts' defaults."""
+
+import argparse
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+import utils.arguments
+from utils.arguments import (
+    Parser,
+    add_arch,
+    add_backbone,
+    add_evaluation,
+    add_maskpath,
+    add_snapshot,
+    add_top1top5,
+    add_training,
+    list_path,
+    parse,
+    stage_parser,
+)
+from utils.errors import InputError
+
+
+@pytest.fixture
+def parser(tmp_path):
+    """A parser of all flags, its data folder tmp_path."""
+    return make_parser(tmp_path, 'train')
+
+
+def make_parser(datapath, mode):
+    parser = stage_parser(str(ROOT / 'cub200-cam' / 'train.py'), 'Doc.', mode=mode, data='DATA',
+                          list='train.txt', clsnum=200, batch_size=64, resize=256, crop=224)
+    add_backbone(parser)
+    add_arch(parser)
+    if mode == 'train':
+        add_training(parser, lr=0.02, epoch=32)
+    else:
+        add_snapshot(parser, 'model-7')
+    add_maskpath(parser)
+    add_evaluation(parser, threshold=0.2)
+    add_top1top5(parser, 'cub200-cls')
+    parser.set_defaults(datapath=datapath, savepath=datapath / 'out')
+    return parser
+
+
+@pytest.fixture
+def parsed(parser, monkeypatch, tmp_path):
+    """parsed('--epoch', '1') -> what `parse` makes of the command line, given in tmp_path."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*flags, parser=parser):
+        monkeypatch.setattr(sys, 'argv', ['train.py', *flags])
+        return parse(parser)
+
+    return call
+
+
+def complaint(call, *arguments, **named):
+    """The message of the InputError that is raised, which must be one line."""
+    with pytest.raises(InputError) as caught:
+        call(*arguments, **named)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+NATURAL = ['abc', '', '-1', '1.5', 'nan', 'inf', '1e400', '1e3', '²']
+POSITIVE = [*NATURAL, '0']
+NOT_NEGATIVE_FLOAT = ['abc', '', '-1', '-1e-9', 'nan', 'inf', '-inf', '1e400', '²']
+FRACTION = [*NOT_NEGATIVE_FLOAT, '1', '1.5']
+REFUSED = {
+    '--clsnum': POSITIVE, '--batch_size': POSITIVE, '--resize': POSITIVE, '--epoch': POSITIVE,
+    '--crop': NATURAL, '--num_workers': NATURAL, '--seed': NATURAL,
+    '--lr': [*NOT_NEGATIVE_FLOAT, '0', '-0', '1e-400'],
+    '--weight_decay': NOT_NEGATIVE_FLOAT,
+    '--momentum': FRACTION, '--threshold': FRACTION,
+    '--nesterov': ['abc', '', '2', '-1', 'nan', 'None'],
+    '--mode': ['test', '', 'TRAIN'],
+    '--amp': ['abc', '', 'O2', 'true'],
+}
+
+
+@pytest.mark.parametrize(('flag', 'value'),
+                         [(flag, value) for flag, values in REFUSED.items() for value in values])
+def test_a_wrong_value_is_one_line_that_names_flag_and_value(parsed, flag, value):
+    message = complaint(parsed, f'{flag}={value}')
+    assert flag in message
+    assert repr(value) in message
+    assert '--help' in message
+
+
+@pytest.mark.parametrize('flag', [*REFUSED, '--lr', '--datapath', '--list', '--snapshot'])
+def test_a_flag_without_its_value_is_named(parsed, flag):
+    assert flag in complaint(parsed, flag)
+
+
+@pytest.mark.parametrize('flag', ['--learning_rate=1', '--batch=3', '--epochs=3', 'stray'])
+def test_an_unknown_or_shortened_flag_is_named(parsed, flag):
+    assert flag in complaint(parsed, flag)
+
+
+ACCEPTED = [
+    ('--clsnum', '7', 7), ('--batch_size', '2', 2), ('--resize', '300', 300), ('--crop', '0', 0),
+    ('--epoch', '1', 1), ('--num_workers', '0', 0), ('--seed', '12345', 12345),
+    ('--lr', '1e-3', 0.001), ('--weight_decay', '0', 0.0), ('--momentum', '0', 0.0),
+    ('--threshold', '0', 0.0), ('--threshold', '0.999', 0.999), ('--mode', 'train', 'train'),
+    ('--list', 'x/y.txt', 'x/y.txt'), ('--savepath', 'x/y', Path('x/y')),
+    ('--maskpath', 'x/y', Path('x/y')), ('--snapshot', 'm', Path('m')),
+    ('--top1top5', 'none', None), ('--top1top5', 'x.npy', Path('x.npy')),
+    ('--backbone', 'timm/x', 'timm/x'), ('--arch', 'densenet161', 'densenet161'),
+    ('--pretrained', 'none', 'none'), ('--amp', 'bf16', 'bf16'), ('--device', 'cuda:1', 'cuda:1'),
+]
+
+
+@pytest.mark.parametrize(('flag', 'text', 'value'), ACCEPTED)
+def test_a_right_value_arrives_with_its_type(parsed, flag, text, value):
+    found = getattr(parsed(flag, text), flag.removeprefix('--'))
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(('text', 'value'), [
+    ('true', True), ('True', True), ('1', True), ('yes', True),
+    ('false', False), ('False', False), ('0', False), ('no', False)])
+def test_a_boolean_is_what_it_says(parsed, text, value):
+    assert parsed('--nesterov', text).nesterov is value
+
+
+def test_switches_are_off_unless_given(parsed):
+    assert (parsed().resume, parsed().sweep) == (False, False)
+    given = parsed('--resume', '--sweep')
+    assert (given.resume, given.sweep) == (True, True)
+
+
+def test_a_crop_must_fit_into_the_resized_image(parsed):
+    message = complaint(parsed, '--resize', '100', '--crop', '101')
+    assert '--crop 101' in message
+    assert '--resize 100' in message
+    assert '--crop 224' in complaint(parsed, '--resize', '100')
+    assert parsed('--resize', '100', '--crop', '100').crop == 100
+
+
+def test_training_takes_two_images_at_a_time_or_more(parsed, tmp_path):
+    assert '--batch_size 1' in complaint(parsed, '--batch_size', '1')
+    assert parsed('--batch_size', '1', parser=make_parser(tmp_path, 'test')).batch_size == 1
+
+
+def test_a_missing_data_folder_is_named(parsed, tmp_path):
+    missing = tmp_path / 'absent'
+    assert str(missing) in complaint(parsed, '--datapath', str(missing))
+    (tmp_path / 'file').write_text('')
+    complaint(parsed, '--datapath', str(tmp_path / 'file'))
+
+
+def test_a_savepath_that_cannot_be_is_an_input_error_before_the_work(parsed, tmp_path):
+    (tmp_path / 'file').write_text('in the way')
+    for path in ('file', 'file/out'):
+        assert path in complaint(parsed, '--savepath', path)
+
+
+def test_a_seed_is_used_or_refused_however_large(parsed):
+    """2^64 is more than PyTorch takes."""
+    assert parsed('--seed', str(2 ** 31)).seed == 2 ** 31
+    assert '--seed' in complaint(parsed, '--seed', str(2 ** 64))
+
+
+def test_masks_lie_in_the_data_folder_unless_told(parsed, tmp_path):
+    assert parsed().maskpath == tmp_path / 'mask'
+    assert parsed('--maskpath', 'elsewhere').maskpath == Path('elsewhere')
+
+
+def test_the_snapshot_of_a_test_lies_in_the_savepath_unless_told(parsed, tmp_path):
+    test = make_parser(tmp_path, 'test')
+    assert parsed(parser=test).snapshot == tmp_path / 'out' / 'model-7'
+    assert parsed('--savepath', 's', parser=test).snapshot == Path('s/model-7')
+    assert parsed('--snapshot', 'm', '--savepath', 's', parser=test).snapshot == Path('m')
+
+
+def test_training_starts_from_no_snapshot_unless_told(parsed):
+    assert parsed().snapshot is None
+
+
+def test_the_list_is_one_of_the_data_folder_or_a_path(tmp_path):
+    args = argparse.Namespace(datapath=tmp_path, list='val.txt')
+    assert list_path(args) == Path('val.txt')
+    (tmp_path / 'val.txt').write_text('')
+    assert list_path(args) == tmp_path / 'val.txt'
+    args.list = str(tmp_path / 'elsewhere.txt')
+    assert list_path(args) == tmp_path / 'elsewhere.txt'
+
+
+@pytest.mark.parametrize(('present', 'expected'), [
+    ((), 'stage/out/top1top5.npy'),
+    (('stage/top1top5.npy',), 'stage/top1top5.npy'),
+    (('stage/out/top1top5.npy',), 'stage/out/top1top5.npy'),
+    (('stage/top1top5.npy', 'stage/out/top1top5.npy'), 'stage/out/top1top5.npy'),
+])
+def test_the_classifiers_result_is_looked_for_in_its_out_then_in_the_old_place(
+        tmp_path, monkeypatch, present, expected):
+    monkeypatch.setattr(utils.arguments, 'ROOT', tmp_path)
+    for name in present:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b'')
+    parser = Parser('Doc.')
+    add_top1top5(parser, 'stage')
+    assert parser.parse_args([]).top1top5 == tmp_path / expected
+
+
+def test_the_same_seed_gives_the_same_weights(parsed):
+    import torch
+
+    drawn = []
+    for seed in ('3', '3', '4'):
+        parsed('--seed', seed)
+        drawn.append(torch.rand(8))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+class Reached(BaseException):
+    """Carries a script's parser out of it."""
+
+
+@pytest.fixture
+def script_parser(monkeypatch):
+    """script_parser('cub200-cam/train.py') -> the parser that the script hands to `parse`."""
+    def stop(parser):
+        raise Reached(parser)
+
+    def call(script, *flags):
+        monkeypatch.setattr(utils.arguments, 'parse', stop)
+        monkeypatch.setattr(sys, 'argv', [script, *flags])
+        monkeypatch.setattr(sys, 'path', list(sys.path))
+        with pytest.raises(Reached) as caught:
+            runpy.run_path(str(ROOT / script), run_name='stage')['main']()
+        return caught.value.args[0]
+
+    return call
+
+
+TRAIN = {'mode': 'train', 'list': 'train.txt', 'momentum': 0.9, 'nesterov': True,
+         'weight_decay': 1e-4, 'pretrained': 'auto', 'snapshot': None, 'resume': False,
+         'amp': 'auto', 'device': 'auto', 'seed': 0}
+TEST = {'mode': 'test', 'amp': 'off', 'device': 'auto', 'seed': 0}
+CLS_TRAIN = {**TRAIN, 'arch': 'efficientnet_b7', 'batch_size': 16, 'resize': 685, 'crop': 600,
+             'lr': 0.05, 'epoch': 20}
+MFF_TRAIN = {**TRAIN, 'backbone': 'resnet50', 'resize': 256, 'crop': 224, 'lr': 0.02}
+CLS_TEST = {**TEST, 'arch': 'efficientnet_b7', 'list': 'val.txt', 'resize': 685, 'crop': 0}
+CAM_TEST = {**TEST, 'backbone': 'resnet50', 'list': 'train.txt', 'resize': 256, 'crop': 0}
+SEG_TEST = {**TEST, 'backbone': 'resnet50', 'list': 'val.txt', 'resize': 256, 'crop': 224}
+DEFAULTS = {
+    'cub200-cls/train.py': CLS_TRAIN,
+    'cub200-cls/test.py': {**CLS_TEST, 'default_snapshot': 'model-20'},
+    'cub200-cam/train.py': {**MFF_TRAIN, 'batch_size': 64, 'epoch': 32},
+    'cub200-cam/test.py': {**CAM_TEST, 'default_snapshot': 'model-32'},
+    'cub200-seg/train.py': {**MFF_TRAIN, 'batch_size': 128, 'epoch': 8},
+    'cub200-seg/test.py': {**SEG_TEST, 'default_snapshot': 'model-8', 'threshold': 0.2},
+    'imagenet-cls/train.py': CLS_TRAIN,
+    'imagenet-cls/test.py': {**CLS_TEST, 'pretrained': 'auto'},
+    'imagenet-cam/train.py': {**MFF_TRAIN, 'batch_size': 128, 'epoch': 1},
+    'imagenet-cam/test.py': {**CAM_TEST, 'default_snapshot': 'model-6000'},
+    'imagenet-seg/train.py': {**MFF_TRAIN, 'batch_size': 128, 'epoch': 1},
+    'imagenet-seg/test.py': {**SEG_TEST, 'default_snapshot': 'model-6000', 'threshold': 0.8},
+}
+scripts = pytest.mark.parametrize('script', DEFAULTS)
+
+
+@scripts
+def test_a_stage_scripts_defaults_are_the_papers(script_parser, script):
+    expected = dict(DEFAULTS[script])
+    cub = script.startswith('cub200')
+    expected['clsnum'] = 200 if cub else 1000
+    expected['datapath'] = ROOT / 'dataset' / ('CUB_200_2011' if cub else 'ImageNet2012')
+    expected['savepath'] = ROOT / Path(script).parent / 'out'
+    found = vars(script_parser(script).parse_args([]))
+    assert {name: found.get(name, 'no such flag') for name in expected} == expected
+
+
+@scripts
+def test_a_stage_script_has_the_authors_flags(script_parser, script):
+    flags = {'datapath', 'savepath', 'mode', 'list', 'clsnum', 'batch_size', 'num_workers',
+             'snapshot', 'resize', 'crop', 'amp', 'device', 'seed'}
+    stage, task = Path(script).parent.name.split('-')[1], Path(script).stem
+    flags |= {'arch'} if stage == 'cls' else {'backbone'}
+    if task == 'train':
+        flags |= {'lr', 'epoch', 'weight_decay', 'momentum', 'nesterov', 'pretrained', 'resume'}
+    if (stage, task) == ('seg', 'test'):
+        flags |= {'top1top5', 'threshold'}
+    if (stage, task) in {('seg', 'train'), ('cam', 'test')}:
+        flags |= {'maskpath'}
+    assert flags <= vars(script_parser(script).parse_args([])).keys()
+
+
+@scripts
+def test_a_stage_scripts_help_names_its_flags(script_parser, script):
+    text = script_parser(script).format_help()
+    for flag in ('--datapath', '--savepath', '--batch_size', '--snapshot'):
+        assert flag in text
+
+
+@pytest.mark.parametrize('script', ['cub200-cam/test.py', 'imagenet-cam/test.py'])
+def test_cams_are_evaluated_on_the_val_images_in_the_centre_crop(script_parser, script):
+    args = script_parser(script, '--evaluate').parse_args(['--evaluate'])
+    assert (args.list, args.crop, args.threshold) == ('val.txt', 224, 0.2)
