@@ -290,9 +290,9 @@ def draw_bird(species: Species, px: int, rng: Generator) -> np.ndarray:
     """One bird in a random pose: (h, w, 4) uint8 premultiplied BGRA, trimmed."""
     canvas, pose, origin = np.zeros((px, px, 4), np.uint8), random_pose(rng), np.array([.5, .6])
     own = PLUMAGE[rng.integers(len(PLUMAGE))]
-    back = mix(own, species.tint, rng.uniform(0.35, 0.75)) * rng.uniform(0.8, 1.15)
-    belly = mix(back, mix(species.second, bgr('#efe6d2'), 0.5), rng.uniform(0.4, 0.7))
-    wing = mix(own, species.second, rng.uniform(0.3, 0.7)) * rng.uniform(0.7, 1.0)
+    back = mix(own, species.tint, rng.uniform(0.5, 0.9)) * rng.uniform(0.85, 1.15)
+    belly = mix(back, mix(species.second, bgr('#efe6d2'), 0.4), rng.uniform(0.4, 0.7))
+    wing = mix(own, species.second, rng.uniform(0.5, 0.9)) * rng.uniform(0.75, 1.05)
     spots = rng.uniform(0, 0.5) * (rng.random() < 0.6)
 
     def at(x: float, y: float) -> np.ndarray:

@@ -3,8 +3,11 @@
 All images are RGB, uint8, H x W x 3.
 """
 
+import io
+
 import cv2
 import numpy as np
+from matplotlib.figure import Figure
 
 TITLE_HEIGHT = 22
 GAP = 4
@@ -57,3 +60,20 @@ def contact_sheet(rows: list[list[np.ndarray]], titles: list[str], side: int,
             sheet[top:top + side, left:left + side] = cv2.resize(
                 image, (side, side), interpolation=cv2.INTER_AREA)
     return sheet
+
+
+def sweep_curves(sweeps: dict[str, dict]) -> bytes:
+    """GT-known over the threshold by both counts, a pair of curves for each of the named sweeps
+    (`LocalizationCount.sweep`), as a PNG file's content."""
+    figure = Figure(figsize=(6, 4), layout='constrained')
+    axes = figure.subplots()
+    for number, (name, sweep) in enumerate(sweeps.items()):
+        for count, style in (('strict', '-'), ('paper', ':')):
+            axes.plot(sweep['thresholds'], sweep[count], style, color=f'C{number}',
+                      label=f"{name}, {count} count")
+    axes.set(xlabel='threshold', ylabel='GT-known', xlim=(0, 1), ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    content = io.BytesIO()
+    figure.savefig(content, format='png', dpi=120)
+    return content.getvalue()

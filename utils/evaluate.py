@@ -8,6 +8,7 @@ import argparse
 import csv
 import io
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -18,8 +19,9 @@ from network import CamNet, SegNet
 from utils.arguments import list_path
 from utils.boxes import box_from_crop, box_to_crop, clip_to_image
 from utils.datasets import TestImages, mask_path
+from utils.drawing import sweep_curves
 from utils.errors import InputError
-from utils.files import write_text
+from utils.files import write_text, write_whole
 from utils.images import read_binary_mask
 from utils.lists import ImageList
 from utils.localization import SWEEP, LocalizationCount, Located, locate
@@ -36,7 +38,7 @@ V2_DELTAS = (0.3, 0.5, 0.7)
 
 def evaluate_segmentation(args: argparse.Namespace, model: SegNet, images: ImageList,
                           folder: Path, hits: Hits | None) -> None:
-    """Write `boxes.csv` and results.json for the images of a list in `folder`.
+    """Write `boxes.csv`, `classes.csv` and results.json for the images of a list in `folder`.
 
     `hits`: the classifier's, or None where GT-known is all that is wanted.
     """
@@ -48,7 +50,9 @@ def evaluate_segmentation(args: argparse.Namespace, model: SegNet, images: Image
                          for key in ('image', 'whole'))
         evaluation.add(batch, crops.cpu().numpy(), wholes.cpu().numpy())
     figures = evaluation.figures()
-    evaluation.write_boxes(args.savepath / 'boxes.csv')
+    evaluation.write_tables(args.savepath)
+    if 'sweep' in figures:
+        write_curves(args.savepath, {'SPOL': figures['sweep']})
     path = write_results(args, figures, time.monotonic() - begin, len(images))
     if images.boxes is None:
         print(f'{list_path(args)} has no boxes: no localization figures')
@@ -78,6 +82,8 @@ def evaluate_cams(args: argparse.Namespace, model: CamNet, images: ImageList,
                            [cv2.resize(cam, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
                             for cam in _pick(wholes[kind], labels)])
     figures = {kind: evaluation.figures() for kind, evaluation in evaluations.items()}
+    if args.sweep:
+        write_curves(args.savepath, {f'{kind} CAM': figures[kind]['sweep'] for kind in kinds})
     path = write_results(args, figures, time.monotonic() - begin, len(images), 'evaluation')
     for kind in kinds:
         _print_figures(f'{kind} CAM', figures[kind], args.threshold)
@@ -131,12 +137,22 @@ class Evaluation:
             figures['sweep'] = self.counts.sweep()
         return figures
 
-    def write_boxes(self, path: Path) -> None:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator='\n')
-        writer.writerow(('name', 'x0', 'y0', 'x1', 'y1', 'iou', 'correct'))
-        writer.writerows(self.rows)
-        write_text(path, text.getvalue())
+    def write_tables(self, folder: Path) -> None:
+        """boxes.csv: each image's box; classes.csv: each class's figures, strict count."""
+        _write_csv(folder / 'boxes.csv', ('name', 'x0', 'y0', 'x1', 'y1', 'iou', 'correct'),
+                   self.rows)
+        if self.images.boxes is not None:
+            _write_csv(folder / 'classes.csv', ('label', 'images', 'top1', 'top5', 'gt_known'),
+                       self._class_rows())
+
+    def _class_rows(self) -> Iterator[tuple]:
+        correct = np.array([row[-1] for row in self.rows], dtype=bool)
+        hits = (None if self.hits is None else
+                np.array([self.hits[name] for name in self.images.names]).T & correct)
+        for label in np.unique(self.images.labels):
+            of_class = self.images.labels == label
+            tops = ('', '') if hits is None else hits[:, of_class].mean(1).round(6).tolist()
+            yield label, of_class.sum(), *tops, round(correct[of_class].mean(), 6)
 
     def _count_paper(self, index: int, size: tuple[int, int], score_map: np.ndarray) -> None:
         args, name = self.args, self.images.names[index]
@@ -164,6 +180,16 @@ class Evaluation:
             return ('',) * 4
         corners = box_from_crop(located.box, size, self.args.resize, self.args.crop)
         return tuple(f'{value:.2f}' for value in corners)
+
+
+def write_curves(folder: Path, sweeps: dict[str, dict]) -> None:
+    write_whole(folder / 'sweep.png', lambda file: file.write(sweep_curves(sweeps)))
+
+
+def _write_csv(path: Path, header: tuple, rows: Iterable[tuple]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows([header, *rows])
+    write_text(path, text.getvalue())
 
 
 def _batches(args: argparse.Namespace, images: ImageList, folder: Path):

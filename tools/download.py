@@ -1,0 +1,61 @@
+"""Fetch the authors' segmentation checkpoints from Google Drive.
+
+    python tools/download.py cub200-seg      to cub200-seg/out/model-8
+    python tools/download.py imagenet-seg    to imagenet-seg/out/model-6000
+
+A download that broke off is gone on with. The authors published no checksum: the file is kept
+only if it is, key by key, a checkpoint of the segmentation network. Then run the stage's test.py.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import gdown
+
+from network import SegNet, load_checkpoint
+from utils.arguments import ROOT, Parser
+from utils.errors import InputError, run
+from utils.files import make_output_folder
+
+URL = 'https://drive.google.com/uc?id={}'
+CHECKPOINTS = {
+    'cub200-seg': ('1jiVhHD2eHsSKwfQ9FFv5rcC7w4lJvlka', 'cub200-seg/out/model-8'),
+    'imagenet-seg': ('1QLMh0DXdUeD51dtl6iTGtiVFauorHN5p', 'imagenet-seg/out/model-6000'),
+}
+
+
+def main():
+    parser = Parser(__doc__)
+    parser.add_argument('checkpoint', choices=CHECKPOINTS)
+    parser.add_argument('--out', type=Path, help='another place than the stage looks at')
+    args = parser.parse_args()
+    file_id, place = CHECKPOINTS[args.checkpoint]
+    fetch(URL.format(file_id), args.out or ROOT / place)
+
+
+def fetch(url: str, path: Path) -> None:
+    """Download a segmentation checkpoint to `path`; raises InputError where that fails."""
+    if path.exists():
+        raise InputError(f'{path} is there already: move it away, or choose another --out')
+    make_output_folder(path.parent)
+    incoming = path.with_name(f'{path.name}.download')
+    try:
+        gdown.download(url, str(incoming), resume=True, timeout=60)
+    except Exception as error:  # gdown and requests raise many kinds
+        raise InputError(f'cannot download {url} ({" ".join(str(error).split())[:200]}): run '
+                         f'again, or put the file at {path} by hand') from error
+    try:
+        load_checkpoint(SegNet(pretrained='none'), incoming)
+    except InputError as error:
+        incoming.unlink()
+        raise InputError(f'{url} gave no checkpoint of the segmentation network: {error}'
+                         ) from error
+    os.replace(incoming, path)
+    print(f'wrote {path}')
+
+
+if __name__ == '__main__':
+    run(main)
