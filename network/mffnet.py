@@ -118,10 +118,14 @@ class CamNet(MFFNet):
             return self._logits(fused)
         return self._logits(deep), self._logits(fused)
 
-    def cams(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images -> (deep, fused) CAMs; the deep one is the plain CAM of the last stage."""
-        deep, fused = self.features(images)
-        return self.cam(deep), self.cam(fused)
+    def class_cams(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Images, and one class for each (N int64) -> its (deep, fused) CAMs, N x H/8 x W/8.
+
+        The deep one is the plain CAM of the last stage. No other class's map is computed.
+        """
+        weight, bias = self.head.weight[labels, :, 0, 0], self.head.bias[labels, None, None]
+        return tuple((torch.einsum('nchw,nc->nhw', features, weight) + bias).float().relu()
+                     for features in self.features(images))
 
     def cam(self, features: Tensor) -> Tensor:
         """A feature map N x 128 x h x w (deep or fused) -> CAMs N x classes x h x w, >= 0."""

@@ -39,23 +39,26 @@ def released_state() -> Callable[..., dict[str, torch.Tensor]]:
     return make
 
 
-@pytest.fixture
-def run_script(monkeypatch, capsys) -> Callable:
-    """run_script('cub200-cam/train.py', '--epoch', '1') -> (exit code, stdout, stderr), run in
-    this process."""
+def call_script(script: str, *arguments: object) -> int:
+    """Run a script of the project in this process, as `python script ...` does; its exit code."""
+    argv, path = sys.argv, list(sys.path)
+    sys.argv = [script, *map(str, arguments)]
+    sys.path.insert(0, str((ROOT / script).parent))
+    try:
+        runpy.run_path(str(ROOT / script), run_name='__main__')
+    except SystemExit as end:
+        return end.code or 0
+    finally:
+        sys.argv, sys.path[:] = argv, path
+    return 0
 
-    def call(script: str, *arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, 'argv', [script, *map(str, arguments)])
-        path = list(sys.path)
-        sys.path.insert(0, str((ROOT / script).parent))  # as `python script.py` does
-        code = 0
-        try:
-            runpy.run_path(str(ROOT / script), run_name='__main__')
-        except SystemExit as end:
-            code = end.code or 0
-        finally:
-            sys.path[:] = path
+
+@pytest.fixture
+def run_script(capsys) -> Callable[..., tuple[int, str, str]]:
+    """run_script('cub200-cam/train.py', '--epoch', '1') -> (exit code, stdout, stderr)."""
+    def run(script: str, *arguments: object) -> tuple[int, str, str]:
+        code = call_script(script, *arguments)
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
-    return call
+    return run

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import runpy
 import subprocess
 import sys
 
@@ -9,7 +10,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import LITE, ROOT
+from conftest import LITE, ROOT, call_script
+
+from utils.pseudo_mask import seg_target
 
 pytestmark = pytest.mark.end_to_end
 
@@ -135,3 +138,106 @@ def test_the_same_seed_gives_the_same_bytes(chain):
     for mask in (chain / 'mini' / 'mask').rglob('*.png'):
         other = chain / 'again' / mask.relative_to(chain / 'mini' / 'mask')
         assert mask.read_bytes() == other.read_bytes()
+
+
+@pytest.fixture(scope='module')
+def imagenet_chain(tmp_path_factory):
+    """The ImageNet-1K chain, with several objects in some images; its working folder."""
+    folder = tmp_path_factory.mktemp('imagenet')
+    data = ('--datapath', make_mini(folder, '--layout', 'imagenet'), '--clsnum', CLASSES)
+
+    def stage(name, kind, *arguments):
+        network = '--arch' if name == 'cls' else '--backbone'
+        assert call_script(f'imagenet-{name}/{kind}.py', *data, *SIZES, '--savepath',
+                           folder / 'out' / name, network, LITE, *arguments) == 0
+
+    stage('cls', 'train', '--batch_size', 8, '--epoch', 2)
+    stage('cls', 'test', '--snapshot', folder / 'out' / 'cls' / 'model-2')
+    stage('cam', 'train', '--batch_size', 8, '--epoch', 6, '--max_steps', 35)
+    cam = ('--snapshot', folder / 'out' / 'cam' / 'model-35')
+    stage('cam', 'test', *cam)
+    stage('cam', 'test', *cam, '--evaluate')
+    stage('seg', 'train', '--batch_size', 8, '--epoch', 3)
+    stage('seg', 'test', '--snapshot', folder / 'out' / 'seg' / 'model-18', '--sweep',
+          '--top1top5', folder / 'out' / 'cls' / 'top1top5.npy')
+    return folder
+
+
+def test_imagenet_models_are_named_by_step(imagenet_chain):
+    models = {path.parent.name: path.name for path in imagenet_chain.glob('out/*/model-*')
+              if path.parent.name != 'cls'}
+    assert models == {'cam': 'model-35', 'seg': 'model-18'}  # 48 images, 8 a step: 6 an epoch
+
+
+def test_imagenet_pseudo_masks_lie_by_wnid(imagenet_chain):
+    names = {path.relative_to(imagenet_chain / 'mini' / 'mask').with_suffix('.JPEG').as_posix()
+             for path in (imagenet_chain / 'mini' / 'mask').rglob('*.png')}
+    listed = {line.split()[0]
+              for line in (imagenet_chain / 'mini' / 'train.txt').read_text().splitlines()}
+    assert names == listed
+
+
+def test_imagenet_figures(imagenet_chain):
+    figures = results(imagenet_chain, 'seg')
+    assert figures['count'] == CLASSES * VAL
+    assert figures['arguments']['threshold'] == 0.8
+    assert set(results(imagenet_chain, 'cam')['evaluation']) >= {'fused'}
+    assert 'deep' not in results(imagenet_chain, 'cam')['evaluation']
+    assert max(figures['sweep']['strict']) >= figures['sweep']['strict'][0] + 0.1
+    for count in ('paper', 'strict'):
+        assert 0 <= figures[count]['top1'] <= figures[count]['top5'] <= figures[count]['gt_known']
+
+
+def test_own_images_without_boxes_run_through_the_chain(chain, tmp_path, capsys):
+    """A folder of images with labels: everything but the localization figures."""
+    data = tmp_path / 'mine'
+    data.mkdir()
+    (data / 'image').symlink_to(chain / 'mini' / 'image')
+    for split in ('train.txt', 'val.txt'):
+        lines = (chain / 'mini' / split).read_text().splitlines()
+        (data / split).write_text(''.join(f'{line.rsplit(",", 1)[0]}\n' for line in lines))
+    common = ('--datapath', data, '--clsnum', CLASSES, '--savepath', tmp_path / 'out')
+    small = (*common, *SIZES, '--backbone', LITE)
+    for script, *arguments in (
+            ('cub200-cam/train.py', *small, '--batch_size', 8, '--epoch', 1),
+            ('cub200-cam/test.py', *small, '--snapshot', tmp_path / 'out' / 'model-1'),
+            ('cub200-seg/train.py', *small, '--batch_size', 8, '--epoch', 1),
+            ('cub200-seg/test.py', *small, '--snapshot', tmp_path / 'out' / 'model-1',
+             '--top1top5', 'none')):
+        capsys.readouterr()
+        assert call_script(script, *arguments) == 0
+    assert 'has no boxes: no localization figures' in capsys.readouterr().out
+    with open(tmp_path / 'out' / 'boxes.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == CLASSES * VAL
+    assert {(row['iou'], row['correct']) for row in rows} == {('', '')}
+    assert any(row['x0'] for row in rows)
+    assert 'strict' not in json.loads((tmp_path / 'out' / 'results.json').read_text())
+
+
+def test_pseudo_labels_in_bf16_agree_with_float32(chain):
+    for precision in ('off', 'bf16'):
+        assert call_script('cub200-cam/test.py', '--datapath', chain / 'mini', '--clsnum', CLASSES,
+                           '--backbone', LITE, '--resize', 112, '--amp', precision, '--snapshot',
+                           chain / 'out' / 'cam' / 'model-6', '--maskpath', chain / precision,
+                           '--savepath', chain / 'out' / 'precision') == 0
+    ious = []
+    for path in (chain / 'off').rglob('*.png'):
+        a, b = (seg_target(cv2.imread(str(p)))[0]
+                for p in (path, chain / 'bf16' / path.relative_to(chain / 'off')))
+        ious.append((a & b).sum() / (a | b).sum())
+    assert len(ious) == CLASSES * TRAIN
+    assert np.mean(ious) >= 0.97
+
+
+def test_report_tells_and_draws_what_was_reached(chain, tmp_path, monkeypatch):
+    tool = runpy.run_path(str(ROOT / 'tools' / 'report.py'))
+    monkeypatch.chdir(chain)
+    cls, cam, seg = (results(chain, stage) for stage in ('cls', 'cam', 'seg'))
+    table = tool['table'](cls, cam['evaluation'], seg)
+    assert f'{100 * seg["sweep"]["best"]["strict"]["gt_known"]:.1f}' in table
+    assert 'plain deep CAM' in table
+    picture = tool['draw'](tool['CHAINS']['cub200'], cam['evaluation']['arguments'],
+                           seg['arguments'], seg['sweep']['best_threshold'])
+    assert picture.dtype == np.uint8
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 1000

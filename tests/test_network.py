@@ -30,6 +30,15 @@ def test_cam_shapes(cam_net):
     assert (cam > 0).any()
 
 
+def test_one_class_cams_are_the_same_as_all(cam_net):
+    labels = torch.tensor([3, 1])
+    with torch.inference_mode():
+        deep, fused = cam_net.eval().class_cams(images(), labels)
+        torch.testing.assert_close(fused, cam_net(images())[[0, 1], labels])
+        assert deep.shape == fused.shape == (2, 8, 12)
+        assert not torch.allclose(deep, fused)
+
+
 def test_training_gives_two_logits_or_one(cam_net):
     deep, fused = cam_net.train()(images())
     assert deep.shape == fused.shape == (2, 5)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from torch import Tensor
 
 from network import CamNet, SegNet
 from utils.arguments import list_path
@@ -29,7 +28,7 @@ from utils.losses import segmentation_probability
 from utils.metrics import SIDE, MaxBoxAcc, PxAP
 from utils.pseudo_mask import scaled_cam
 from utils.results import write_results
-from utils.testing import Predictor, test_batches
+from utils.testing import Predictor, labels_of, test_batches
 from utils.top1top5 import Hits, hits_of
 
 NO_BOXES = np.empty((0, 4))
@@ -73,14 +72,15 @@ def evaluate_cams(args: argparse.Namespace, model: CamNet, images: ImageList,
     kinds = ('deep', 'fused') if model.auxiliary else ('fused',)
     evaluations = {kind: Evaluation(args, images) for kind in kinds}
     for batch in _batches(args, images, folder):
-        labels = images.labels[batch['index']]
-        crops, wholes = (dict(zip(('deep', 'fused'), predictor(batch[key], model.cams),
-                                  strict=True)) for key in ('image', 'whole'))
-        for kind, evaluation in evaluations.items():
-            side = batch['image'].shape[1]
-            evaluation.add(batch, [scaled_cam(cam, side) for cam in _pick(crops[kind], labels)],
-                           [cv2.resize(cam, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
-                            for cam in _pick(wholes[kind], labels)])
+        labels, side = labels_of(images, batch), batch['image'].shape[1]
+        crops, wholes = (predictor(batch[key], labels, method=model.class_cams)
+                         for key in ('image', 'whole'))
+        for kind, crop_cams, whole_cams in zip(('deep', 'fused'), crops, wholes, strict=True):
+            if kind in evaluations:
+                evaluations[kind].add(
+                    batch, [scaled_cam(cam, side) for cam in crop_cams.cpu().numpy()],
+                    [cv2.resize(cam, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+                     for cam in whole_cams.cpu().numpy()])
     figures = {kind: evaluation.figures() for kind, evaluation in evaluations.items()}
     if args.sweep:
         write_curves(args.savepath, {f'{kind} CAM': figures[kind]['sweep'] for kind in kinds})
@@ -195,11 +195,6 @@ def _write_csv(path: Path, header: tuple, rows: Iterable[tuple]) -> None:
 def _batches(args: argparse.Namespace, images: ImageList, folder: Path):
     dataset = TestImages(images, folder, args.resize, args.crop, whole=SIDE)
     return test_batches(dataset, args, 'locating')
-
-
-def _pick(cams: Tensor, labels: np.ndarray) -> np.ndarray:
-    """CAMs N x classes x h x w -> those of each image's class, N x h x w."""
-    return cams[np.arange(len(labels)), labels].cpu().numpy()
 
 
 def _print_figures(what: str, figures: dict, threshold: float) -> None:

@@ -13,7 +13,7 @@ from utils.files import write_whole
 from utils.lists import ImageList
 from utils.pseudo_mask import pseudo_mask, seg_target
 from utils.results import write_results
-from utils.testing import Predictor, test_batches
+from utils.testing import Predictor, labels_of, test_batches
 
 
 def make_pseudo_masks(args: argparse.Namespace, model: CamNet, images: ImageList,
@@ -24,10 +24,10 @@ def make_pseudo_masks(args: argparse.Namespace, model: CamNet, images: ImageList
     dataset = TestImages(images, folder, args.resize, args.crop)
     empty = 0
     for batch in test_batches(dataset, args, 'making pseudo masks'):
-        cams = predictor(batch['image']).cpu().numpy()
-        for index, size, cam in zip(batch['index'].tolist(), batch['size'].tolist(), cams,
-                                    strict=True):
-            stored = pseudo_mask(cam[images.labels[index]], tuple(size))
+        _, cams = predictor(batch['image'], labels_of(images, batch), method=model.class_cams)
+        for index, size, cam in zip(batch['index'].tolist(), batch['size'].tolist(),
+                                    cams.cpu().numpy(), strict=True):
+            stored = pseudo_mask(cam, tuple(size))
             write_png(mask_path(args.maskpath, images.names[index]), stored)
             empty += not seg_target(stored)[0].any()
     write_results(args, {'count': len(images), 'empty': empty}, time.monotonic() - begin,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from utils.images import normalise
+from utils.lists import ImageList
 from utils.loading import Batches, in_order
 from utils.progress import track
 from utils.runtime import Precision, choose_device
@@ -23,11 +24,17 @@ class Predictor:
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor, forward: Callable[[Tensor], Any] | None = None) -> Any:
-        """Bytes N x H x W x 3 -> what the model, or its method `forward`, makes of them."""
+    def __call__(self, images: Tensor, *more: Tensor, method: Callable | None = None) -> Any:
+        """Bytes N x H x W x 3, and more tensors -> what the model, or a method of it, makes of
+        them."""
         images = normalise(images.to(self.device), self.model.mean, self.model.std)
         with self.precision.autocast():
-            return (forward or self.model)(images)
+            return (method or self.model)(images, *(tensor.to(self.device) for tensor in more))
+
+
+def labels_of(images: ImageList, batch: dict) -> Tensor:
+    """The classes of a batch's images, N int64."""
+    return torch.from_numpy(images.labels[batch['index']])
 
 
 def test_batches(dataset: Dataset, args: argparse.Namespace, label: str) -> Iterator[dict]:

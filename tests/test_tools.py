@@ -1,0 +1,90 @@
+"""The programs beside the chain."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+from conftest import ROOT
+
+from network import InputError
+
+
+@pytest.fixture(scope='module')
+def tool():
+    import runpy
+
+    return lambda name: runpy.run_path(str(ROOT / 'tools' / f'{name}.py'))
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """serve(path of a file) -> the URL of its content."""
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    servers = []
+
+    def start(file):
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):  # noqa: N802 (the base class's name)
+                content = file.read_bytes()
+                self.send_response(200)
+                self.send_header('Content-Length', str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *arguments):
+                pass
+
+        server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f'http://127.0.0.1:{server.server_port}/uc?id=1'
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_released_checkpoint_is_fetched_whole(tool, serve, released_state, tmp_path):
+    torch.save(released_state('seg'), tmp_path / 'released')
+    place = tmp_path / 'out' / 'model-8'
+    tool('download')['fetch'](serve(tmp_path / 'released'), place)
+    assert place.read_bytes() == (tmp_path / 'released').read_bytes()
+    assert [p.name for p in place.parent.iterdir()] == ['model-8']
+    with pytest.raises(InputError, match='is there already'):
+        tool('download')['fetch']('http://127.0.0.1:9/', place)
+
+
+def test_a_page_instead_of_a_checkpoint_is_not_kept(tool, serve, tmp_path):
+    (tmp_path / 'page').write_text('<html>Quota exceeded</html>')
+    with pytest.raises(InputError, match='gave no checkpoint'):
+        tool('download')['fetch'](serve(tmp_path / 'page'), tmp_path / 'out' / 'model-8')
+    assert not list((tmp_path / 'out').iterdir())
+
+
+def test_no_network_is_one_clear_error(tool, tmp_path):
+    with pytest.raises(InputError, match='cannot download .*by hand'):
+        tool('download')['fetch']('http://127.0.0.1:9/uc?id=1', tmp_path / 'out' / 'model-8')
+
+
+def test_report_names_the_stage_that_is_missing(tool, tmp_path):
+    read_results = tool('report')['read_results']
+    with pytest.raises(InputError, match='no results at .*results.json'):
+        read_results(tmp_path / 'results.json', 'sweep')
+    (tmp_path / 'results.json').write_text(json.dumps({'count': 3}))
+    with pytest.raises(InputError, match="has no 'sweep'"):
+        read_results(tmp_path / 'results.json', 'sweep')
+
+
+def test_table_shows_the_counted_figures(tool):
+    figures = {'strict': {'gt_known': 0.25}, 'max_box_acc_v2': 0.5, 'pxap': None,
+               'sweep': {'best_threshold': 0.4, 'best': {'strict': {'gt_known': 0.75}},
+                         'strict': [0.1] * 20 + [0.3] * 80}}
+    table = tool('report')['table']({'top1': 0.9, 'top5': 1.0, 'count': 40}, {'fused': figures},
+                                    figures)
+    lines = table.splitlines()
+    assert lines[0] == 'classification: top-1 90.0 %, top-5 100.0 %, 40 images'
+    assert lines[-1] == '| SPOL (after segmentation) | 30.0 | 75.0 (at 0.40) | 50.0 |  |'
+    assert not any('deep' in line.split('(')[0] for line in lines[4:])
