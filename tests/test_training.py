@@ -1,5 +1,6 @@
 """The training loop: what is drawn, saved, resumed, and refused."""
 
+import sys
 from argparse import Namespace
 
 import pytest
@@ -240,3 +241,37 @@ def test_bf16_trains_in_mixed_precision(tmp_path):
     state = train(arguments(tmp_path, amp='bf16'), spy)
     assert dtypes == {torch.bfloat16}
     assert {value.dtype for value in state.values()} == {torch.float32, torch.int64}
+
+
+FAKE_AMP = '''
+import contextlib
+
+calls = []
+
+def initialize(model, optimizer, **options):
+    calls.append(options)
+    return model, optimizer
+
+@contextlib.contextmanager
+def scale_loss(loss, optimizer):
+    calls.append('scaled')
+    yield loss * 1
+'''
+
+
+def test_apex_is_used_where_it_is_installed(tmp_path, monkeypatch):
+    package = tmp_path / 'packages' / 'apex'
+    package.mkdir(parents=True)
+    (package / '__init__.py').touch()
+    (package / 'amp.py').write_text(FAKE_AMP)
+    monkeypatch.syspath_prepend(str(package.parent))
+    monkeypatch.delitem(sys.modules, 'apex', raising=False)
+    monkeypatch.delitem(sys.modules, 'apex.amp', raising=False)
+    with_apex = train(arguments(tmp_path / 'apex', amp='apex', epoch=1))
+    from apex import amp
+
+    assert amp.calls[0]['opt_level'] == 'O2'
+    assert amp.calls[1:] == ['scaled'] * 3
+    assert equal(with_apex, train(arguments(tmp_path / 'plain', epoch=1)))
+    for name in ('apex', 'apex.amp'):
+        sys.modules.pop(name)
