@@ -25,7 +25,7 @@ from utils.images import read_binary_mask
 from utils.lists import ImageList
 from utils.localization import SWEEP, LocalizationCount, Located, locate
 from utils.losses import segmentation_probability
-from utils.metrics import SIDE, MaxBoxAcc, PxAP
+from utils.metrics import SIDE, MaxBoxAcc, PxAP, threshold_ious
 from utils.pseudo_mask import scaled_cam
 from utils.results import write_results
 from utils.testing import Predictor, labels_of, test_batches
@@ -169,8 +169,9 @@ class Evaluation:
 
     def _count_field(self, index: int, size: tuple[int, int], score_map: np.ndarray) -> None:
         boxes = self.images.boxes[index]
-        self.largest.accumulate(score_map, boxes, size)
-        self.every.accumulate(score_map, boxes, size)
+        largest, every = threshold_ious(score_map, boxes, size)
+        self.largest.accumulate_ious(largest)
+        self.every.accumulate_ious(every)
         if self.masks:
             mask = read_binary_mask(mask_path(self.masks, self.images.names[index]))
             self.pixels.accumulate(score_map, mask)

@@ -38,8 +38,12 @@ class MaxBoxAcc:
         score_map: 2-d 224 x 224, any range; boxes: (K, 4), all of the image's, not clipped, in
         pixels of the original image of `size` = (H, W).
         """
+        largest, every = threshold_ious(score_map, boxes, size)
+        self.accumulate_ious(every if self.multi_contour else largest)
+
+    def accumulate_ious(self, ious: np.ndarray) -> None:
+        """Count one image by its IoU at every threshold, as `threshold_ious` gives it."""
         self.count += 1
-        ious = self._ious(normalise_map(score_map), _boxes_in_map(boxes, size))
         self.hits += ious >= self.deltas[:, None]
 
     def compute(self) -> tuple[np.ndarray, np.ndarray]:
@@ -50,24 +54,31 @@ class MaxBoxAcc:
         best = self.hits.argmax(1)
         return self.hits.max(1) / self.count, THRESHOLDS[best]
 
-    def _ious(self, score_map: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """The best IoU at every threshold, (1000,).
 
-        Bytes have at most 256 values: thresholds between two of the map's give the same contours.
-        """
-        levels = (score_map * 255).astype(np.uint8)
-        cuts = (THRESHOLDS * levels.max()).astype(np.uint8)
-        foreground_size = np.searchsorted(np.sort(levels, None), cuts, side='right')
-        _, first, inverse = np.unique(foreground_size, return_index=True, return_inverse=True)
-        return np.array([self._iou(levels > cut, boxes) for cut in cuts[first]])[inverse]
+def threshold_ious(score_map: np.ndarray, boxes: np.ndarray, size: tuple[int, int]
+                   ) -> tuple[np.ndarray, np.ndarray]:
+    """The best IoU with a ground-truth box at every threshold, of the largest contour's box and
+    of the best of all contours' boxes, each (1000,); arguments as in `MaxBoxAcc.accumulate`.
 
-    def _iou(self, foreground: np.ndarray, boxes: np.ndarray) -> float:
-        contours = contours_of(foreground)
-        if contours and not self.multi_contour:
-            contours = [max(contours, key=cv2.contourArea)]
-        found = np.array([contour_box(contour) for contour in contours] or [NO_BOX])
-        found[:, 2:] = found[:, 2:].clip(max=SIDE - 1)
-        return _inclusive_iou(found[:, None], boxes).max(initial=0)
+    Bytes have at most 256 values: thresholds between two of the map's give the same contours.
+    """
+    boxes = _boxes_in_map(boxes, size)
+    levels = (normalise_map(score_map) * 255).astype(np.uint8)
+    cuts = (THRESHOLDS * levels.max()).astype(np.uint8)
+    pixels_below = np.searchsorted(np.sort(levels, None), cuts, side='right')
+    _, first, inverse = np.unique(pixels_below, return_index=True, return_inverse=True)
+    ious = np.array([contour_ious(levels > cut, boxes) for cut in cuts[first]])
+    return tuple(ious[inverse].T)
+
+
+def contour_ious(foreground: np.ndarray, boxes: np.ndarray) -> tuple[float, float]:
+    """The best IoU of the largest contour's box, and of all contours' boxes, with boxes (K, 4)."""
+    contours = contours_of(foreground)
+    found = np.array([contour_box(contour) for contour in contours] or [NO_BOX])
+    found[:, 2:] = found[:, 2:].clip(max=SIDE - 1)
+    ious = _inclusive_iou(found[:, None], boxes).max(1, initial=0)
+    largest = np.argmax([cv2.contourArea(contour) for contour in contours]) if contours else 0
+    return ious[largest], ious.max()
 
 
 class PxAP:

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from torch.utils.tensorboard import SummaryWriter
 
 from network.weights import load_checkpoint
 from utils.errors import InputError
@@ -105,6 +104,8 @@ class Trainer:
         """Train to the end, from the beginning or, with --resume, from where it stopped."""
         begin = time.monotonic()
         step = self._resume() if self.args.resume else 0
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
         self.writer = SummaryWriter(str(self.args.savepath))
         figures, self.images = {}, 0
         while step < self.last_step:
