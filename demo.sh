@@ -11,7 +11,7 @@
 #
 # Writes dataset/mini/ and cub200-*/out/mini/ only (dataset/mini-imagenet/, imagenet-*/out/mini/).
 set -euo pipefail
-usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; }
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; }
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/tools/venv.sh"
 
@@ -54,7 +54,7 @@ train=(--crop 144 --batch_size 16)
 cam=(--snapshot "$dataset-cam/out/mini/model-$last")
 
 run 'making the images' dataset/make_mini.py --layout "$layout" --out "$mini" --seed "$seed" \
-  "${source[@]}"
+  ${source[@]+"${source[@]}"}
 stage 'stage 1, classification: training' cls train "${train[@]}" --epoch 3
 stage 'stage 1, classification: testing' cls test --crop 144 \
   --snapshot "$dataset-cls/out/mini/model-3"

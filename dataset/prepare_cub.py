@@ -217,9 +217,11 @@ def unpack(archive: Path, folder: Path) -> None:
             # Not as a stream, 'r|*', to which the end of a cut file is the end of the archive.
             tarfile.open(fileobj=bytes_, mode='r:*') as members,
         ):
+            # Python before 3.10.12 and 3.11.4 has no filter; check_member has looked already.
+            members.extraction_filter = getattr(tarfile, 'data_filter', lambda member, path: member)
             for member in members:
                 check_member(member, archive)
-                members.extract(member, folder, filter='data')
+                members.extract(member, folder)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise InputError(f'cannot unpack {archive} ({error}): get the archive again, and check '
                          'the free space') from error

@@ -26,19 +26,16 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
-from xml.etree.ElementTree import ParseError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import parse
 from links import link_file, link_folder
 from tqdm import tqdm
 
 from utils.arguments import Parser
 from utils.errors import InputError, run
 from utils.files import write_text, write_whole
-from utils.lists import read_wnids
+from utils.lists import read_wnids, read_xml_objects
 
 WNIDS = Path(__file__).with_name('imagenet_wnids.txt')
 IMAGE_SUFFIX = '.JPEG'
@@ -181,12 +178,7 @@ def object_wnids(path: Path) -> list[str]:
 
     Raises InputError for a damaged file, and for one with entities or external references.
     """
-    try:
-        root = parse(path, forbid_dtd=True).getroot()
-    except (ParseError, DefusedXmlException, OSError, ValueError, LookupError) as error:
-        raise InputError(f'{path} is not a box file that can be read ({error}): '
-                         'get it again') from error
-    wnids = (entry.findtext('name', '').strip() for entry in root.findall('object'))
+    wnids = (entry.findtext('name', '').strip() for entry in read_xml_objects(path))
     return list(dict.fromkeys(wnids))
 
 

@@ -23,7 +23,7 @@ from utils.arguments import (
 )
 from utils.errors import run
 from utils.evaluate import evaluate_cams
-from utils.imagenet import train_images, val_images
+from utils.imagenet import boxed_val_images, train_images
 from utils.make_masks import make_pseudo_masks
 
 
@@ -39,7 +39,7 @@ def main():
     model = CamNet(args.clsnum, args.backbone, auxiliary=False, pretrained='none')
     load_checkpoint(model, args.snapshot)
     if args.evaluate:
-        evaluate_cams(args, model, *val_images(args))
+        evaluate_cams(args, model, *boxed_val_images(args))
     else:
         make_pseudo_masks(args, model, *train_images(args))
 

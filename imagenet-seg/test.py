@@ -25,7 +25,7 @@ from utils.arguments import (
 )
 from utils.errors import run
 from utils.evaluate import evaluate_segmentation
-from utils.imagenet import val_images
+from utils.imagenet import boxed_val_images
 from utils.top1top5 import read_top1top5
 
 
@@ -38,7 +38,7 @@ def main():
     add_top1top5(parser, 'imagenet-cls')
     args = parse(parser)
 
-    images, folder = val_images(args)
+    images, folder = boxed_val_images(args)
     hits = read_top1top5(args.top1top5) if args.top1top5 else None
     model = SegNet(args.backbone, pretrained='none')
     load_checkpoint(model, args.snapshot)

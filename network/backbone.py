@@ -69,6 +69,9 @@ class TimmBackbone(nn.Module):
     def __init__(self, name: str, pretrained: str):
         super().__init__()
         self.model = create_timm(name, pretrained, features_only=True)
+        if str(getattr(self.model, 'output_fmt', 'NCHW')).rpartition('.')[2] != 'NCHW':
+            raise InputError(f'backbone {name} puts channels last in its maps, which MFF-Net does '
+                             'not read: choose another backbone')
         reductions = self.model.feature_info.reduction()
         if not set(STRIDES) <= set(reductions):
             raise InputError(

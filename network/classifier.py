@@ -8,9 +8,9 @@ from network.errors import InputError
 from network.timm_models import create_timm
 from network.weights import load_pretrained
 
-TORCHVISION_ARCHS = {'efficientnet_b7': models.efficientnet_b7,
-                     'densenet161': models.densenet161,
-                     'resnet50': models.resnet50}
+TORCHVISION_ARCHS = {'efficientnet_b7': (models.efficientnet_b7, 'classifier.1'),
+                     'densenet161': (models.densenet161, 'classifier'),
+                     'resnet50': (models.resnet50, 'fc')}
 IMAGENET_CLASSES = 1000
 
 
@@ -26,19 +26,22 @@ def build_classifier(arch: str, classes: int, pretrained: str = 'auto',
     """
     if keep_head and classes != IMAGENET_CLASSES:
         raise InputError(f'the pretrained classifier has {IMAGENET_CLASSES} classes, '
-                         f'not {classes}: train one (cls/train.py), or leave --clsnum alone')
+                         f'not {classes}: train one (imagenet-cls/train.py), or leave --clsnum '
+                         'alone')
     if arch in TORCHVISION_ARCHS:
-        model = TORCHVISION_ARCHS[arch]()
+        create, head_name = TORCHVISION_ARCHS[arch]
+        model = create()
+        model.head_name = head_name
         model.mean, model.std = IMAGENET_MEAN, IMAGENET_STD
         load_pretrained(model, arch, pretrained)
     elif arch.startswith('timm/'):
         model = create_timm(arch, pretrained)
         model.mean = tuple(model.pretrained_cfg['mean'])
         model.std = tuple(model.pretrained_cfg['std'])
+        model.head_name = model.pretrained_cfg['classifier']
     else:
         raise InputError(f'unknown classifier {arch!r}: use {", ".join(TORCHVISION_ARCHS)} '
                          'or timm/NAME')
-    model.head_name = _last_linear(model)
     if not keep_head:
         _replace_head(model, classes)
     return model
@@ -49,11 +52,11 @@ def head_parameters(model: nn.Module) -> list[nn.Parameter]:
     return list(model.get_submodule(model.head_name).parameters())
 
 
-def _last_linear(model: nn.Module) -> str:
-    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
-
-
 def _replace_head(model: nn.Module, classes: int) -> None:
+    names = dict(model.named_modules())
+    old = names.get(model.head_name) if isinstance(model.head_name, str) else None
+    if not isinstance(old, nn.Linear):
+        raise InputError(f'the last layer of this timm model, {model.head_name}, is not one linear '
+                         'layer: choose another --arch')
     parent, _, name = model.head_name.rpartition('.')
-    old = model.get_submodule(model.head_name)
     setattr(model.get_submodule(parent), name, nn.Linear(old.in_features, classes))

@@ -23,6 +23,18 @@ def multiply(tensors: list[Tensor]) -> Tensor:
     return reduce(torch.mul, (tensor.float() for tensor in tensors))
 
 
+class Float32Conv(nn.Conv2d):
+    """A 1x1 convolution in float32, autocast or not: what reads a product must not cast it back
+    to half precision."""
+
+    def __init__(self, channels_in: int, channels_out: int):
+        super().__init__(channels_in, channels_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return self._conv_forward(x.float(), self.weight.float(), self.bias.float())
+
+
 def squeeze(channels: int) -> nn.Sequential:
     """1x1 convolution to 128 channels, batch norm, ReLU."""
     return nn.Sequential(nn.Conv2d(channels, WIDTH, 1), nn.BatchNorm2d(WIDTH), nn.ReLU())
@@ -38,12 +50,13 @@ class MCA(nn.Module):
     def __init__(self, channels: dict[str, int]):
         super().__init__()
         self.squeeze = nn.ModuleDict({stage: squeeze(c) for stage, c in channels.items()})
-        self.excite = nn.ModuleDict({s: nn.Conv2d(WIDTH, c, 1) for s, c in channels.items()})
+        self.excite = nn.ModuleDict({s: Float32Conv(WIDTH, c) for s, c in channels.items()})
 
     def forward(self, maps: dict[str, Tensor]) -> dict[str, Tensor]:
         pooled = {stage: x.mean((2, 3), keepdim=True) for stage, x in maps.items()}
         shared = multiply([self.squeeze[stage](x) for stage, x in pooled.items()])
-        return {stage: x * self.excite[stage](shared).sigmoid() for stage, x in maps.items()}
+        return {stage: x * self.excite[stage](shared).sigmoid().to(x.dtype)
+                for stage, x in maps.items()}
 
 
 class MFF(nn.Module):
@@ -83,7 +96,7 @@ class MFFNet(nn.Module):
         self.mca = MCA(channels)
         self.mff = MFF(channels)
         self.dropout = nn.Dropout(0.5)
-        self.head = nn.Conv2d(WIDTH, outputs, 1)
+        self.head = Float32Conv(WIDTH, outputs)
         for module in (self.mca, self.mff, self.head):
             module.apply(_initialise)
 
@@ -123,13 +136,16 @@ class CamNet(MFFNet):
 
         The deep one is the plain CAM of the last stage. No other class's map is computed.
         """
-        weight, bias = self.head.weight[labels, :, 0, 0], self.head.bias[labels, None, None]
-        return tuple((torch.einsum('nchw,nc->nhw', features, weight) + bias).float().relu()
-                     for features in self.features(images))
+        weight = self.head.weight[labels, :, 0, 0].float()
+        bias = self.head.bias[labels, None, None].float()
+        deep, fused = self.features(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return tuple((torch.einsum('nchw,nc->nhw', features.float(), weight) + bias).relu()
+                         for features in (deep, fused))
 
     def cam(self, features: Tensor) -> Tensor:
         """A feature map N x 128 x h x w (deep or fused) -> CAMs N x classes x h x w, >= 0."""
-        return self.head(features).float().relu()
+        return self.head(features).relu()
 
     def _logits(self, features: Tensor) -> Tensor:
         return self.cam(self.dropout(features)).mean((2, 3))
@@ -146,7 +162,7 @@ class SegNet(MFFNet):
 
     def forward(self, images: Tensor) -> Tensor:
         _, fused = self.features(images)
-        return self.head(self.dropout(fused)).float()
+        return self.head(self.dropout(fused))
 
 
 def _initialise(module: nn.Module) -> None:

@@ -40,6 +40,7 @@ def create_timm(name: str, pretrained: str, **options) -> nn.Module:
         state = _checked_state(timm_name, file)
         return _create(timm_name, options, pretrained=True,
                        pretrained_cfg_overlay={'state_dict': state})
+    _create(timm_name, options)  # so that what fails below is the download
     try:
         return timm.create_model(timm_name, pretrained=True, **options)
     except Exception as error:  # the hub client raises many kinds

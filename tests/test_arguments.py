@@ -105,10 +105,11 @@ def test_an_unknown_or_shortened_flag_is_named(parsed, flag):
 ACCEPTED = [
     ('--clsnum', '7', 7), ('--batch_size', '2', 2), ('--resize', '300', 300), ('--crop', '0', 0),
     ('--epoch', '1', 1), ('--num_workers', '0', 0), ('--seed', '12345', 12345),
-    ('--lr', '1e-3', 0.001), ('--weight_decay', '0', 0.0), ('--momentum', '0', 0.0),
+    ('--lr', '1e-3', 0.001), ('--weight_decay', '0', 0.0), ('--momentum', '0.5', 0.5),
     ('--threshold', '0', 0.0), ('--threshold', '0.999', 0.999), ('--mode', 'train', 'train'),
     ('--list', 'x/y.txt', 'x/y.txt'), ('--savepath', 'x/y', Path('x/y')),
-    ('--maskpath', 'x/y', Path('x/y')), ('--snapshot', 'm', Path('m')),
+    ('--maskpath', 'x/y', Path('x/y')),
+    ('--snapshot', 'm', Path('m')),
     ('--top1top5', 'none', None), ('--top1top5', 'x.npy', Path('x.npy')),
     ('--backbone', 'timm/x', 'timm/x'), ('--arch', 'densenet161', 'densenet161'),
     ('--pretrained', 'none', 'none'), ('--amp', 'bf16', 'bf16'), ('--device', 'cuda:1', 'cuda:1'),
@@ -118,7 +119,7 @@ ACCEPTED = [
 @pytest.mark.parametrize(('flag', 'text', 'value'), ACCEPTED)
 def test_a_right_value_arrives_with_its_type(parsed, flag, text, value):
     found = getattr(parsed(flag, text), flag.removeprefix('--'))
-    assert found == value
+    assert found == (value.absolute() if isinstance(value, Path) else value)
     assert type(found) is type(value)
 
 
@@ -169,14 +170,15 @@ def test_a_seed_is_used_or_refused_however_large(parsed):
 
 def test_masks_lie_in_the_data_folder_unless_told(parsed, tmp_path):
     assert parsed().maskpath == tmp_path / 'mask'
-    assert parsed('--maskpath', 'elsewhere').maskpath == Path('elsewhere')
+    assert parsed('--maskpath', 'elsewhere').maskpath == Path('elsewhere').absolute()
 
 
 def test_the_snapshot_of_a_test_lies_in_the_savepath_unless_told(parsed, tmp_path):
     test = make_parser(tmp_path, 'test')
     assert parsed(parser=test).snapshot == tmp_path / 'out' / 'model-7'
-    assert parsed('--savepath', 's', parser=test).snapshot == Path('s/model-7')
-    assert parsed('--snapshot', 'm', '--savepath', 's', parser=test).snapshot == Path('m')
+    assert parsed('--savepath', 's', parser=test).snapshot == Path('s/model-7').absolute()
+    assert parsed('--snapshot', 'm', '--savepath', 's', parser=test).snapshot == Path(
+        'm').absolute()
 
 
 def test_training_starts_from_no_snapshot_unless_told(parsed):
@@ -185,7 +187,7 @@ def test_training_starts_from_no_snapshot_unless_told(parsed):
 
 def test_the_list_is_one_of_the_data_folder_or_a_path(tmp_path):
     args = argparse.Namespace(datapath=tmp_path, list='val.txt')
-    assert list_path(args) == Path('val.txt')
+    assert list_path(args) == tmp_path / 'val.txt'
     (tmp_path / 'val.txt').write_text('')
     assert list_path(args) == tmp_path / 'val.txt'
     args.list = str(tmp_path / 'elsewhere.txt')

@@ -115,6 +115,22 @@ def test_results_say_where_they_come_from(chain):
         assert key in results(chain, 'seg')
 
 
+def test_tables_agree_with_results(chain):
+    figures = results(chain, 'seg')
+    with open(chain / 'out' / 'seg' / 'classes.csv', newline='') as file:
+        classes = list(csv.DictReader(file))
+    assert [int(row['images']) for row in classes] == [VAL] * CLASSES
+    for name in ('top1', 'gt_known'):
+        assert np.mean([float(row[name]) for row in classes]) == pytest.approx(
+            figures['strict'][name], abs=1e-5)
+    with open(chain / 'out' / 'seg' / 'sweep.csv', newline='') as file:
+        strict = [float(row['strict']) for row in csv.DictReader(file)]
+    assert strict == pytest.approx(figures['sweep']['strict'], abs=1e-5)
+    assert cv2.imread(str(chain / 'out' / 'seg' / 'sweep.png')).std() > 10
+    for kind in ('deep', 'fused'):
+        assert (chain / 'out' / 'cam' / f'{kind}-classes.csv').is_file()
+
+
 def test_the_networks_learn(chain):
     """Chance names a third of the images; and boxes drawn blindly around everything, as at a
     threshold of 0, are right far less often than those of the chain."""
@@ -155,7 +171,7 @@ def imagenet_chain(tmp_path_factory):
     stage('cls', 'test', '--snapshot', folder / 'out' / 'cls' / 'model-2')
     stage('cam', 'train', '--batch_size', 8, '--epoch', 6, '--max_steps', 35)
     cam = ('--snapshot', folder / 'out' / 'cam' / 'model-35')
-    stage('cam', 'test', *cam)
+    stage('cam', 'test', *cam, '--crop', 0)
     stage('cam', 'test', *cam, '--evaluate')
     stage('seg', 'train', '--batch_size', 8, '--epoch', 3)
     stage('seg', 'test', '--snapshot', folder / 'out' / 'seg' / 'model-18', '--sweep',

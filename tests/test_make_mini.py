@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from defusedxml.ElementTree import parse as parse_xml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -164,7 +165,7 @@ def test_imagenet_boxes_enclose_the_masks(imagenet):
 
 
 def test_xml_has_the_elements_of_the_release(imagenet):
-    root = prepare_imagenet.parse(imagenet / 'box' / 'ILSVRC2012_val_00000001.xml').getroot()
+    root = parse_xml(imagenet / 'box' / 'ILSVRC2012_val_00000001.xml').getroot()
     image = read_image(imagenet / 'val' / 'ILSVRC2012_val_00000001.JPEG')
     assert [child.tag for child in root][:5] == ['folder', 'filename', 'source', 'size',
                                                  'segmented']

@@ -11,7 +11,7 @@ from torch import nn
 from network import CamNet, InputError, SegNet, build_classifier
 from network.backbone import build_backbone
 from network.classifier import head_parameters
-from network.mffnet import MCA, MFF, multiply
+from network.mffnet import MCA, MFF, Float32Conv, multiply
 
 
 @pytest.fixture(scope='module')
@@ -135,6 +135,13 @@ def test_products_are_taken_in_float32():
     assert multiply([big, big, big]).tolist() == [[2.7e7, 2.7e7]]  # half precision ends at 65,504
 
 
+def test_what_reads_a_product_does_not_cast_it_back():
+    head, big = Float32Conv(4, 2), torch.full((1, 4, 1, 1), 2.7e7)
+    with torch.autocast('cpu', torch.float16):
+        assert torch.isfinite(head(big)).all()
+        assert not torch.isfinite(nn.Conv2d(4, 2, 1)(big)).all()
+
+
 def test_fused_map_is_float32_under_autocast(cam_net):
     with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16):
         deep, fused = cam_net.eval().features(images())
@@ -176,6 +183,7 @@ def test_stem_is_conv1_and_bn1():
     ('resnet18', 'unknown backbone'),
     ('timm/no_such_model', 'no model'),
     ('timm/vit_tiny_patch16_224', 'strides'),
+    ('timm/swin_tiny_patch4_window7_224', 'channels last'),
 ])
 def test_unfit_backbones_are_refused(name, reason):
     with pytest.raises(InputError, match=reason):
@@ -211,6 +219,8 @@ def test_pretrained_head_is_kept_on_request():
 def test_unknown_classifier_is_refused():
     with pytest.raises(InputError, match='unknown classifier'):
         build_classifier('alexnet', 10, 'none')
+    with pytest.raises(InputError, match='is not one linear layer'):
+        build_classifier('timm/levit_128s', 10, 'none')
 
 
 def test_densenet_weights_under_their_old_names(tmp_path):

@@ -53,6 +53,8 @@ def stage(run_script, data, snapshots, tmp_path):
             extra = ['--batch_size', 3, '--epoch', 1]
         elif name in ('cam', 'seg') and '--snapshot' not in arguments:
             extra = ['--snapshot', snapshots / name]
+        if (name, kind) == ('cam', 'test'):
+            extra += ['--crop', 0]
         return run_script(f'cub200-{name}/{kind}.py', '--datapath', data, '--savepath',
                           tmp_path / 'out', *SMALL, network, LITE, *extra, *arguments)
 
@@ -110,7 +112,7 @@ def test_image_that_is_missing_or_cannot_be_decoded(stage, data, tmp_path, name,
 
 def test_missing_masks(stage, data):
     shutil.rmtree(data / 'mask')
-    assert_refused(stage('seg', 'train'), data / 'mask', 'no image')
+    assert_refused(stage('seg', 'train'), data / 'mask', 'no pseudo mask')
 
 
 def test_missing_checkpoint(stage, tmp_path):
@@ -136,6 +138,28 @@ def test_hits_without_an_image_of_the_list(stage, tmp_path):
     assert_refused(stage('seg', 'test', '--top1top5', tmp_path / 'none.npy'), 'none.npy')
 
 
+def test_pseudo_masks_need_the_whole_image(stage):
+    assert_refused(stage('cam', 'test', '--crop', 32), '--crop 32')
+
+
+def test_flags_that_contradict_each_other(stage):
+    assert_refused(stage('cam', 'train', '--momentum', 0), '--nesterov false')
+    assert_refused(stage('cam', 'train', '--batch_size', 1), 'batch norm')
+    assert_refused(stage('cam', 'test', '--amp', 'apex'), 'apex')
+
+
+def test_a_snapshot_needs_no_pretrained_weights(run_script, data, tmp_path, monkeypatch):
+    from network import weights
+
+    monkeypatch.setattr(weights, 'TORCHVISION_URL', 'http://127.0.0.1:9/')
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    monkeypatch.setattr(Trainer, 'run', lambda self: None)
+    torch.save(CamNet(CLASSES, pretrained='none').state_dict(), tmp_path / 'model')
+    code, _, err = run_script('cub200-cam/train.py', '--datapath', data, *SMALL, '--savepath',
+                              tmp_path / 'out', '--snapshot', tmp_path / 'model')
+    assert code == 0, err
+
+
 def test_output_folder_that_cannot_be_made(run_script, data, tmp_path):
     (tmp_path / 'file').touch()
     assert_refused(run_script('cub200-cam/train.py', '--datapath', data, '--savepath',
@@ -159,7 +183,7 @@ def test_grey_rgba_and_16_bit_images_are_read(stage, data, tmp_path):
                                (NAMES[2], (50, 60, 3), np.uint16)):
         png = cv2.imencode('.png', rng.integers(0, 255, shape).astype(dtype))[1]
         (data / 'image' / name).write_bytes(png)  # the content tells the format
-    code, out, err = stage('cam', 'test', '--crop', 0)
+    code, out, err = stage('cam', 'test')
     assert code == 0, err
     assert '6 pseudo masks' in out
     assert len(list((data / 'mask').rglob('*.png'))) == 6
@@ -192,7 +216,7 @@ def trainer(monkeypatch, data):
     """trainer(script, ...) -> the Trainer that the script would run."""
     def build(run_script, script, *arguments):
         made = []
-        monkeypatch.setattr(Trainer, 'run', made.append)
+        monkeypatch.setattr(Trainer, 'run', lambda self: made.append(self))
         code, _, err = run_script(script, '--datapath', data, *SMALL, '--pretrained', 'none',
                                   *arguments)
         assert code == 0, err

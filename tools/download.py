@@ -30,27 +30,26 @@ CHECKPOINTS = {
 def main():
     parser = Parser(__doc__)
     parser.add_argument('checkpoint', choices=CHECKPOINTS)
-    parser.add_argument('--out', type=Path, help='another place than the stage looks at')
     args = parser.parse_args()
     file_id, place = CHECKPOINTS[args.checkpoint]
-    fetch(URL.format(file_id), args.out or ROOT / place)
+    fetch(URL.format(file_id), ROOT / place)
 
 
 def fetch(url: str, path: Path) -> None:
     """Download a segmentation checkpoint to `path`; raises InputError where that fails."""
     if path.exists():
-        raise InputError(f'{path} is there already: move it away, or choose another --out')
+        raise InputError(f'{path} is there already: move it away first')
     make_output_folder(path.parent)
     incoming = path.with_name(f'{path.name}.download')
     try:
-        gdown.download(url, str(incoming), resume=True, timeout=60)
+        gdown.download(url, str(incoming), resume=True)
     except Exception as error:  # gdown and requests raise many kinds
         raise InputError(f'cannot download {url} ({" ".join(str(error).split())[:200]}): run '
                          f'again, or put the file at {path} by hand') from error
     try:
         load_checkpoint(SegNet(pretrained='none'), incoming)
     except InputError as error:
-        incoming.unlink()
+        incoming.unlink(missing_ok=True)
         raise InputError(f'{url} gave no checkpoint of the segmentation network: {error}'
                          ) from error
     os.replace(incoming, path)

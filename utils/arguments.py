@@ -42,7 +42,6 @@ def stage_parser(script: str, doc: str, *, mode: str, data: str, list: str, clsn
                  batch_size: int, resize: int, crop: int) -> Parser:
     """The flags that all stage scripts have; paths start from the script's own place."""
     parser = Parser(doc)
-    parser.set_defaults(stage=Path(script).resolve().parent)
     add = parser.add_argument
     add('--datapath', type=Path, default=ROOT / 'dataset' / data, help='the data folder')
     add('--savepath', type=Path, default=Path(script).resolve().parent / 'out',
@@ -146,6 +145,11 @@ def parse(parser: Parser) -> argparse.Namespace:
         raise InputError(f'--crop {args.crop} is larger than --resize {args.resize}')
     if args.mode == 'train' and args.batch_size < 2:
         raise InputError('--batch_size 1: batch norm needs at least 2 images to train')
+    if args.mode == 'train' and args.nesterov and not args.momentum:
+        raise InputError('--momentum 0 has no Nesterov momentum: add --nesterov false')
+    for name, value in vars(args).items():
+        if isinstance(value, Path):
+            setattr(args, name, value.absolute())
     if not args.datapath.is_dir():
         raise InputError(f'no data folder {args.datapath}: check --datapath '
                          '(the README says how to make or prepare one)')
@@ -153,15 +157,17 @@ def parse(parser: Parser) -> argparse.Namespace:
         args.maskpath = args.datapath / 'mask'
     if hasattr(args, 'default_snapshot') and args.snapshot is None:
         args.snapshot = args.savepath / args.default_snapshot
+    if args.mode == 'train' and (args.snapshot or args.resume):
+        args.pretrained = 'none'  # every weight comes from there
     make_output_folder(args.savepath)
     torch.manual_seed(args.seed)
     return args
 
 
 def list_path(args: argparse.Namespace) -> Path:
-    """The list file: in the data folder, else as given."""
-    inside = args.datapath / args.list
-    return inside if inside.is_file() else Path(args.list)
+    """The list file: in the data folder; a path with a folder may also be as given."""
+    inside, given = args.datapath / args.list, Path(args.list)
+    return given if given.is_file() and given.name != args.list else inside
 
 
 def natural(text: str) -> int:

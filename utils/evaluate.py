@@ -22,7 +22,7 @@ from utils.drawing import sweep_curves
 from utils.errors import InputError
 from utils.files import write_text, write_whole
 from utils.images import read_binary_mask
-from utils.lists import ImageList
+from utils.lists import NO_BOXES, ImageList
 from utils.localization import SWEEP, LocalizationCount, Located, locate
 from utils.losses import segmentation_probability
 from utils.metrics import SIDE, MaxBoxAcc, PxAP, threshold_ious
@@ -31,7 +31,6 @@ from utils.results import write_results
 from utils.testing import Predictor, labels_of, test_batches
 from utils.top1top5 import Hits, hits_of
 
-NO_BOXES = np.empty((0, 4))
 V2_DELTAS = (0.3, 0.5, 0.7)
 
 
@@ -49,7 +48,7 @@ def evaluate_segmentation(args: argparse.Namespace, model: SegNet, images: Image
                          for key in ('image', 'whole'))
         evaluation.add(batch, crops.cpu().numpy(), wholes.cpu().numpy())
     figures = evaluation.figures()
-    evaluation.write_tables(args.savepath)
+    evaluation.write_tables()
     if 'sweep' in figures:
         write_curves(args.savepath, {'SPOL': figures['sweep']})
     path = write_results(args, figures, time.monotonic() - begin, len(images))
@@ -82,6 +81,8 @@ def evaluate_cams(args: argparse.Namespace, model: CamNet, images: ImageList,
                     [cv2.resize(cam, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
                      for cam in whole_cams.cpu().numpy()])
     figures = {kind: evaluation.figures() for kind, evaluation in evaluations.items()}
+    for kind, evaluation in evaluations.items():
+        evaluation.write_tables(prefix=f'{kind}-')
     if args.sweep:
         write_curves(args.savepath, {f'{kind} CAM': figures[kind]['sweep'] for kind in kinds})
     path = write_results(args, figures, time.monotonic() - begin, len(images), 'evaluation')
@@ -94,8 +95,12 @@ class Evaluation:
     """Counts the images' maps by both protocols."""
 
     def __init__(self, args: argparse.Namespace, images: ImageList, hits: Hits | None = None):
-        self.args, self.images, self.hits = args, images, hits
-        self.counts = LocalizationCount(np.union1d(SWEEP if args.sweep else [], args.threshold))
+        self.args, self.images = args, images
+        self.hits = None if hits is None else [hits_of(hits, name, args.top1top5)
+                                               for name in images.names]
+        thresholds = np.union1d(SWEEP if args.sweep else [], args.threshold)
+        self.chosen = int(np.searchsorted(thresholds, args.threshold))
+        self.counts = LocalizationCount(thresholds, classified=hits is not None)
         self.largest = MaxBoxAcc()
         self.every = MaxBoxAcc(V2_DELTAS, multi_contour=True)
         self.pixels = PxAP()
@@ -109,10 +114,12 @@ class Evaluation:
                 batch['index'].tolist(), batch['size'].tolist(), crop_maps, whole_maps,
                 strict=True):
             if self.images.boxes is None:
-                self._add_row(index, tuple(size), locate(crop_map, NO_BOXES, self.args.threshold))
+                located = locate(crop_map, NO_BOXES, self.args.threshold)
+                self.rows.append((*self._place(index, size, located), '', ''))
                 continue
-            self._count_paper(index, tuple(size), crop_map)
-            self._count_field(index, tuple(size), whole_map)
+            boxes = self.images.boxes[index]
+            self._count_paper(index, tuple(size), boxes, crop_map)
+            self._count_field(index, tuple(size), boxes, whole_map)
 
     def figures(self) -> dict:
         """All figures, as results.json has them; null for what there is no ground truth for."""
@@ -124,51 +131,52 @@ class Evaluation:
             **self.counts.at(self.args.threshold),
             'max_box_acc': float(max_box_acc),
             'max_box_acc_v2': float(v2.mean()),
-            'pxap': self.pixels.compute() if self.masks else None,
+            'pxap': self._pxap(),
             'best_threshold': float(threshold),
         }
-        if self.hits is None:
-            for count in ('paper', 'strict'):
-                figures[count].update(top1=None, top5=None)
-        else:
-            top1, top5 = np.mean([self.hits[name] for name in self.images.names], axis=0)
+        if self.hits is not None:
+            top1, top5 = np.mean(self.hits, axis=0)
             figures['classification'] = {'top1': float(top1), 'top5': float(top5)}
         if self.args.sweep:
             figures['sweep'] = self.counts.sweep()
         return figures
 
-    def write_tables(self, folder: Path) -> None:
-        """boxes.csv: each image's box; classes.csv: each class's figures, strict count."""
-        _write_csv(folder / 'boxes.csv', ('name', 'x0', 'y0', 'x1', 'y1', 'iou', 'correct'),
-                   self.rows)
-        if self.images.boxes is not None:
-            _write_csv(folder / 'classes.csv', ('label', 'images', 'top1', 'top5', 'gt_known'),
-                       self._class_rows())
+    def write_tables(self, prefix: str = '') -> None:
+        """boxes.csv: each image's box; classes.csv: each class's figures, strict count; sweep.csv:
+        GT-known at all thresholds. Their names begin with `prefix`."""
+        folder = self.args.savepath
+        _write_csv(folder / f'{prefix}boxes.csv',
+                   ('name', 'x0', 'y0', 'x1', 'y1', 'iou', 'correct'), self.rows)
+        if self.images.boxes is None:
+            return
+        _write_csv(folder / f'{prefix}classes.csv',
+                   ('label', 'images', 'top1', 'top5', 'gt_known'), self._class_rows())
+        if self.args.sweep:
+            sweep = self.counts.sweep()
+            columns = ('thresholds', 'paper', 'strict')
+            _write_csv(folder / f'{prefix}sweep.csv', ('threshold', 'paper', 'strict'),
+                       zip(*(np.round(sweep[column], 6) for column in columns), strict=True))
 
     def _class_rows(self) -> Iterator[tuple]:
         correct = np.array([row[-1] for row in self.rows], dtype=bool)
-        hits = (None if self.hits is None else
-                np.array([self.hits[name] for name in self.images.names]).T & correct)
+        hits = None if self.hits is None else np.array(self.hits).T & correct
         for label in np.unique(self.images.labels):
             of_class = self.images.labels == label
             tops = ('', '') if hits is None else hits[:, of_class].mean(1).round(6).tolist()
             yield label, of_class.sum(), *tops, round(correct[of_class].mean(), 6)
 
-    def _count_paper(self, index: int, size: tuple[int, int], score_map: np.ndarray) -> None:
-        args, name = self.args, self.images.names[index]
-        boxes = clip_to_image(self.images.boxes[index], size)
-        boxes = box_to_crop(boxes, size, args.resize, args.crop)
-        top1, top5 = hits_of(self.hits, name, args.top1top5) if self.hits else (False, False)
-        self.counts.accumulate(score_map, boxes, top1, top5)
-        self._add_row(index, size, locate(score_map, boxes, args.threshold))
+    def _count_paper(self, index: int, size: tuple[int, int], boxes: np.ndarray,
+                     score_map: np.ndarray) -> None:
+        boxes = box_to_crop(clip_to_image(boxes, size), size, self.args.resize, self.args.crop)
+        hits = (False, False) if self.hits is None else self.hits[index]
+        located = self.counts.accumulate(score_map, boxes, *hits)[self.chosen]
+        if np.isnan(boxes).all():
+            located = Located(None, 0.0)
+        self.rows.append((*self._place(index, size, located), f'{located.iou:.6f}',
+                          int(located.correct)))
 
-    def _add_row(self, index: int, size: tuple[int, int], located: Located) -> None:
-        verdict = (f'{located.iou:.6f}', int(located.correct))
-        self.rows.append((self.images.names[index], *self._corners(located, size),
-                          *(('', '') if self.images.boxes is None else verdict)))
-
-    def _count_field(self, index: int, size: tuple[int, int], score_map: np.ndarray) -> None:
-        boxes = self.images.boxes[index]
+    def _count_field(self, index: int, size: tuple[int, int], boxes: np.ndarray,
+                     score_map: np.ndarray) -> None:
         largest, every = threshold_ious(score_map, boxes, size)
         self.largest.accumulate_ious(largest)
         self.every.accumulate_ious(every)
@@ -176,11 +184,22 @@ class Evaluation:
             mask = read_binary_mask(mask_path(self.masks, self.images.names[index]))
             self.pixels.accumulate(score_map, mask)
 
-    def _corners(self, located: Located, size: tuple[int, int]) -> tuple[str, ...]:
+    def _pxap(self) -> float | None:
+        if self.masks is None:
+            return None
+        try:
+            return self.pixels.compute()
+        except ValueError:
+            print(f'no PxAP: the masks in {self.masks} have no foreground (white is 255)')
+            return None
+
+    def _place(self, index: int, size: tuple[int, int], located: Located) -> tuple[str, ...]:
+        """The image's name, and its box in pixels of the original image."""
+        name = self.images.names[index]
         if located.box is None:
-            return ('',) * 4
+            return name, '', '', '', ''
         corners = box_from_crop(located.box, size, self.args.resize, self.args.crop)
-        return tuple(f'{value:.2f}' for value in corners)
+        return name, *(f'{value:.2f}' for value in corners)
 
 
 def write_curves(folder: Path, sweeps: dict[str, dict]) -> None:
@@ -214,5 +233,8 @@ def _print_figures(what: str, figures: dict, threshold: float) -> None:
         print(f'  classifier: {shown(figures["classification"])}')
     if 'sweep' in figures:
         best = figures['sweep']
+        for first in range(0, len(best['thresholds']), 10):
+            print(f'  threshold {best["thresholds"][first]:.2f}: GT-known '
+                  f'{best["strict"][first]:.4f} strict, {best["paper"][first]:.4f} paper')
         print(f'  best threshold {best["best_threshold"]:.2f}: GT-known '
               f'{best["best"]["strict"]["gt_known"]:.4f} (strict)')

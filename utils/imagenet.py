@@ -21,8 +21,13 @@ def train_images(args: argparse.Namespace) -> tuple[ImageList, Path]:
 
 
 def val_images(args: argparse.Namespace) -> tuple[ImageList, Path]:
+    """The images of a val list, and their folder."""
+    return read_imagenet_list(list_path(args), args.clsnum), args.datapath / 'val'
+
+
+def boxed_val_images(args: argparse.Namespace) -> tuple[ImageList, Path]:
     """The images of a val list with their boxes, and their folder; the image whose label is
-    known to be wrong is left out, as in the paper's evaluation."""
+    known to be wrong is left out, as in the paper's localization."""
     own = args.datapath / 'wnids.txt'
     wnids = read_wnids(own if own.is_file() else ROOT / 'dataset' / 'imagenet_wnids.txt')
     images = read_imagenet_list(list_path(args), min(args.clsnum, len(wnids)),

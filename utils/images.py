@@ -31,6 +31,9 @@ def read_stored_mask(path: Path) -> np.ndarray:
 
     Raises InputError where there is no file, or none that can be decoded.
     """
+    if not path.exists():
+        raise InputError(f'no pseudo mask at {path}: run the cam stage\'s test.py, or check '
+                         '--maskpath')
     return _decode(path, cv2.IMREAD_COLOR)[..., :2]
 
 

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from xml.etree.ElementTree import ParseError
+from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
 from defusedxml.common import DefusedXmlException
@@ -16,6 +16,7 @@ from defusedxml.ElementTree import parse as parse_xml
 from utils.errors import InputError
 
 LONGEST_LINE = 4096
+NO_BOXES = np.empty((0, 4))
 
 
 class PackedNames:
@@ -115,7 +116,8 @@ def read_wnids(path: Path) -> list[str]:
 
 
 class XmlBoxes(Sequence):
-    """The boxes of each image of a list, (K, 4) float64, read when they are asked for."""
+    """The boxes of each image of a list, (K, 4) float64, read when they are asked for; an image
+    without an XML file has none."""
 
     def __init__(self, names: PackedNames, labels: np.ndarray, folder: Path,
                  wnids: Sequence[str]):
@@ -126,7 +128,8 @@ class XmlBoxes(Sequence):
 
     def __getitem__(self, index: int) -> np.ndarray:
         name = PurePosixPath(self._names[index]).with_suffix('.xml').name
-        return read_xml_boxes(self._folder / name, self._wnids[self._labels[index]])
+        path = self._folder / name
+        return read_xml_boxes(path, self._wnids[self._labels[index]]) if path.exists() else NO_BOXES
 
 
 def read_xml_boxes(path: Path, wnid: str) -> np.ndarray:
@@ -135,16 +138,18 @@ def read_xml_boxes(path: Path, wnid: str) -> np.ndarray:
     Raises InputError for a file that is missing, is no such XML, has a DTD, or has a
     box with no area.
     """
-    try:
-        objects = parse_xml(path, forbid_dtd=True).getroot().findall('object')
-    except FileNotFoundError:
-        raise InputError(f'no boxes at {path}: every image of the list needs its XML') from None
-    except (OSError, ParseError, DefusedXmlException, ValueError, LookupError) as error:
-        raise InputError(f'{path} is no XML with boxes ({error}): replace it') from error
     boxes = [[found.findtext(f'bndbox/{side}', '') for side in ('xmin', 'ymin', 'xmax', 'ymax')]
-             for found in objects if found.findtext('name') == wnid]
+             for found in read_xml_objects(path) if found.findtext('name') == wnid]
     return np.array([_checked_box(' '.join(box), str(path)) for box in boxes],
                     dtype=np.float64).reshape(-1, 4)
+
+
+def read_xml_objects(path: Path) -> list[Element]:
+    """The `object` elements of a PASCAL VOC style XML file; InputError as above."""
+    try:
+        return parse_xml(path, forbid_dtd=True).getroot().findall('object')
+    except (OSError, ParseError, DefusedXmlException, ValueError, LookupError) as error:
+        raise InputError(f'{path} is no XML with boxes ({error}): replace it') from error
 
 
 def checked_name(name: str, where: str) -> str:
@@ -181,7 +186,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number (from 1) and content of the lines that are not blank."""
     if not path.is_file():
         raise InputError(f'no list at {path}: check --datapath and --list')
-    with open(path, encoding='utf-8-sig', errors='surrogateescape') as file:
+    try:
+        file = open(path, encoding='utf-8-sig', errors='surrogateescape')  # noqa: SIM115
+    except OSError as error:
+        raise InputError(f'{path} cannot be read ({error.strerror}): check its rights') from error
+    with file:
         lines = iter(lambda: file.readline(LONGEST_LINE + 1), '')
         for number, line in enumerate(lines, 1):
             if len(line) > LONGEST_LINE:

@@ -38,20 +38,23 @@ def locate(score_map: np.ndarray, boxes: np.ndarray, threshold: float) -> Locate
 class LocalizationCount:
     """Counts images and the right ones among them, at one or several thresholds.
 
-    `thresholds`: (T,) float. The paper's count leaves images without a contour, and those without
-    a ground-truth box after the crop, out of the denominator; the strict one counts all.
+    `thresholds`: (T,) float; without `classified` images, Top-1 and Top-5 are None. The paper's
+    count leaves images without a contour, and those without a ground-truth box after the crop,
+    out of the denominator; the strict one counts all.
     """
 
-    def __init__(self, thresholds: np.ndarray):
+    def __init__(self, thresholds: np.ndarray, classified: bool = True):
         self.thresholds = np.asarray(thresholds, np.float64)
+        self.classified = classified
         self.count = self.no_box = 0
         self.no_contour, self.counted = np.zeros((2, len(self.thresholds)), np.int64)
         self.correct = {name: np.zeros(len(self.thresholds), np.int64)
                         for name in ('top1', 'top5', 'gt_known')}
 
     def accumulate(self, score_map: np.ndarray, boxes: np.ndarray,
-                   top1: bool = False, top5: bool = False) -> None:
-        """Count one image; its map and boxes as in `locate`, and whether its class was named."""
+                   top1: bool = False, top5: bool = False) -> list[Located]:
+        """Count one image; its map and boxes as in `locate`, and whether its class was named.
+        Returns what was located at each threshold."""
         has_box = not np.isnan(boxes).all()
         located = [locate(score_map, boxes, threshold) for threshold in self.thresholds]
         contour = np.array([result.box is not None for result in located])
@@ -62,6 +65,7 @@ class LocalizationCount:
         self.counted += contour & has_box
         for name, hit in (('top1', top1), ('top5', top5), ('gt_known', True)):
             self.correct[name] += correct & hit
+        return located
 
     def at(self, threshold: float) -> dict:
         """The figures at one of the thresholds, as results.json has them."""
@@ -81,6 +85,7 @@ class LocalizationCount:
                 'thresholds': self.thresholds.tolist(),
                 'paper': paper.tolist(), 'strict': strict.tolist()}
 
-    def _figures(self, index: int, denominator: int) -> dict[str, float]:
+    def _figures(self, index: int, denominator: int) -> dict[str, float | None]:
         return {name: int(correct[index]) / max(denominator, 1)
+                if self.classified or name == 'gt_known' else None
                 for name, correct in self.correct.items()}

@@ -9,6 +9,7 @@ import numpy as np
 
 from network import CamNet
 from utils.datasets import TestImages, mask_path
+from utils.errors import InputError
 from utils.files import write_whole
 from utils.lists import ImageList
 from utils.pseudo_mask import pseudo_mask, seg_target
@@ -19,6 +20,8 @@ from utils.testing import Predictor, labels_of, test_batches
 def make_pseudo_masks(args: argparse.Namespace, model: CamNet, images: ImageList,
                       folder: Path) -> None:
     """Write a pseudo mask for each image of a list in `folder` to `args.maskpath`."""
+    if args.crop:
+        raise InputError(f'--crop {args.crop}: pseudo masks are of whole images; leave it out')
     begin = time.monotonic()
     predictor = Predictor(model, args)
     dataset = TestImages(images, folder, args.resize, args.crop)

@@ -7,6 +7,7 @@ object extends; a Gaussian fitted there adds the parts that the CAM misses.
 import cv2
 import numpy as np
 
+from utils.boxes import contours_of
 from utils.images import resize
 
 SIDE = 256                         # pseudo masks are made at SIDE x SIDE
@@ -38,10 +39,8 @@ def gaussian_prior(cam: np.ndarray) -> np.ndarray:
     """A CAM in [0, 1], 2-d float -> the pixelwise maximum of the Gaussians of its weak regions,
     in [0, 1], float64 of the same shape; 0 where there is no such region."""
     weak = np.where((cam >= WEAK[0]) & (cam <= WEAK[1]), cam, 0).astype(np.float64)
-    contours, _ = cv2.findContours((weak > 0).astype(np.uint8), cv2.RETR_TREE,
-                                   cv2.CHAIN_APPROX_SIMPLE)
     prior = np.zeros_like(weak)
-    for contour in contours:
+    for contour in contours_of(weak > 0):
         if cv2.contourArea(contour) >= SMALLEST_AREA:
             np.maximum(prior, _gaussian(contour, weak), out=prior)
     return prior

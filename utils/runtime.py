@@ -49,7 +49,11 @@ class Precision:
         """Hand model and optimizer to apex (opt level O2) where that was asked for."""
         if self.name != 'apex':
             return model, optimizer
-        return _apex().initialize(model, optimizer, opt_level='O2', verbosity=0)
+        amp = _apex()
+        try:
+            return amp.initialize(model, optimizer, opt_level='O2', verbosity=0)
+        except Exception as error:  # apex raises many kinds
+            raise InputError(f'--amp apex: apex refused ({error}): use --amp auto') from error
 
     def step(self, loss: Tensor, optimizer: Optimizer) -> None:
         """Backward and one optimizer step."""

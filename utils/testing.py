@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from utils.errors import InputError
 from utils.images import normalise
 from utils.lists import ImageList
 from utils.loading import Batches, in_order
@@ -19,6 +20,8 @@ class Predictor:
     """A network in evaluation mode, on its device, at the precision that --amp says."""
 
     def __init__(self, model: nn.Module, args: argparse.Namespace):
+        if args.amp == 'apex':
+            raise InputError('--amp apex is for training: use --amp auto or off')
         self.device = choose_device(args.device)
         self.precision = Precision(args.amp, self.device)
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()

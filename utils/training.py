@@ -201,25 +201,27 @@ class Trainer:
             raise InputError(f'--resume: no {path}; start without --resume')
         try:
             state = torch.load(path, map_location='cpu', weights_only=True)
+            step, run = int(state['step']), dict(state['run'])
             differing = [name for name, value in self._identity().items()
-                         if state['run'].get(name) != value]
+                         if run.get(name) != value]
             if not differing:
                 self.model.load_state_dict(state['model'])
                 self.optimizer.load_state_dict(state['optimizer'])
                 self.precision.scaler.load_state_dict(state['scaler'])
         except Exception as error:  # torch raises many kinds on damaged files
-            raise InputError(f'--resume: {path} is damaged or of another network '
+            raise InputError(f'--resume: {path} is damaged, or no resume state '
                              f'({(str(error).splitlines() or ["?"])[0]}); start without --resume'
                              ) from error
         if differing:
             raise InputError(f'--resume: {path} was written with another {", ".join(differing)}: '
                              'give the same flags, or start without --resume')
-        return state['step']
+        return step
 
-    def _identity(self) -> dict[str, int | float | str]:
+    def _identity(self) -> dict[str, Any]:
         """What a run must share with the one it resumes, to end as that would have."""
-        names = ('seed', 'batch_size', 'epoch', 'lr', 'resize', 'crop', 'list')
-        return {**{name: getattr(self.args, name) for name in names},
+        names = ('seed', 'batch_size', 'epoch', 'lr', 'momentum', 'nesterov', 'weight_decay',
+                 'amp', 'resize', 'crop', 'list', 'clsnum', 'backbone', 'arch')
+        return {**{name: getattr(self.args, name) for name in names if hasattr(self.args, name)},
                 'number of images': self.batches.count}
 
 
