@@ -4,7 +4,8 @@
     python cub200-cam/test.py --evaluate    how well the CAMs alone locate the val images
 
 Reads out/model-32, <datapath>/train.txt and <datapath>/image/; writes <datapath>/mask/ and
-out/results.json.
+out/results.json. With --evaluate it reads val.txt and image/ instead, looks at the centre crop as
+seg/test does, and writes figures and tables to out/ alone.
 """
 
 import sys

@@ -5,7 +5,8 @@
     python cub200-seg/test.py --top1top5 none     GT-known alone, without a classifier
 
 Reads out/model-8 (or --snapshot: ours or the authors'), cub200-cls/out/top1top5.npy,
-<datapath>/val.txt and <datapath>/image/; writes out/boxes.csv and out/results.json.
+<datapath>/val.txt and <datapath>/image/; writes out/boxes.csv, out/classes.csv and
+out/results.json, and with --sweep out/sweep.csv and out/sweep.png.
 """
 
 import sys

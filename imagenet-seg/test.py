@@ -5,8 +5,8 @@
     python imagenet-seg/test.py --top1top5 none     GT-known alone, without a classifier
 
 Reads out/model-6000 (or --snapshot: ours or the authors'), imagenet-cls/out/top1top5.npy,
-<datapath>/val.txt, <datapath>/val/ and <datapath>/box/; writes out/boxes.csv and
-out/results.json.
+<datapath>/val.txt, <datapath>/val/ and <datapath>/box/; writes out/boxes.csv, out/classes.csv and
+out/results.json, and with --sweep out/sweep.csv and out/sweep.png.
 """
 
 import sys
