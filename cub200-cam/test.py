@@ -18,6 +18,7 @@ from utils.arguments import (
     add_backbone,
     add_evaluate,
     add_maskpath,
+    add_resume,
     add_snapshot,
     parse,
     stage_parser,
@@ -34,6 +35,7 @@ def main():
     add_backbone(parser)
     add_snapshot(parser, 'model-32')
     add_maskpath(parser)
+    add_resume(parser, 'keep the pseudo masks that are there and whole')
     add_evaluate(parser)
     args = parse(parser)
 

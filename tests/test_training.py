@@ -3,6 +3,7 @@
 import sys
 from argparse import Namespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from torch.utils.data import Dataset
 
 from utils import training
 from utils.errors import InputError
+from utils.lists import ImageList, PackedNames
 from utils.training import EpochBatches, Trainer, every_epoch, linear_decay, second_half
 
 IMAGES = 10
@@ -17,6 +19,8 @@ IMAGES = 10
 
 class Colours(Dataset):
     """Eight-pixel images of one colour, their class, and a change that hangs on the epoch."""
+
+    images = ImageList(PackedNames(map(str, range(IMAGES))), np.arange(IMAGES) % 2, None)
 
     def __len__(self):
         return IMAGES
@@ -48,7 +52,8 @@ def arguments(savepath, **changes):
     return Namespace(**{**dict(
         savepath=savepath, lr=0.1, epoch=4, batch_size=4, momentum=0.9, nesterov=True,
         weight_decay=1e-4, num_workers=0, seed=0, amp='off', device='cpu', snapshot=None,
-        resume=False, max_steps=None, resize=8, crop=8, list='train.txt'), **changes})
+        resume=False, max_steps=None, save_every=None, skip_bad=False, resize=8,
+        crop=8, list='train.txt'), **changes})
 
 
 def train(args, loss=loss, **options):

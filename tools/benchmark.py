@@ -21,7 +21,7 @@ from utils.arguments import Parser
 from utils.boxes import contours_of
 from utils.errors import run
 from utils.images import normalise, resize
-from utils.metrics import SIDE, THRESHOLDS, MaxBoxAcc, contour_ious, normalise_map
+from utils.metrics import SIDE, THRESHOLDS, MaxBoxAcc, normalise_map
 from utils.pseudo_mask import SMALLEST_AREA, gaussian_prior
 
 DELTAS = (0.3, 0.5, 0.7)
@@ -109,7 +109,7 @@ def max_box_acc(score_map: np.ndarray) -> np.ndarray:
 def plain_max_box_acc(score_map: np.ndarray) -> np.ndarray:
     """Binarise once for every threshold."""
     levels = (normalise_map(score_map) * 255).astype(np.uint8)
-    ious = np.array([contour_ious(levels > int(threshold * levels.max()), TRUE_BOX)[1]
+    ious = np.array([plain_iou(levels > int(threshold * levels.max()))
                      for threshold in THRESHOLDS])
     return ious >= np.array(DELTAS)[:, None]
 

@@ -10,15 +10,16 @@ A script says which groups of flags it has and its defaults:
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 
+from utils.distributed import join, process_count, started_by_torchrun
 from utils.errors import InputError
 from utils.files import make_output_folder
+from utils.runtime import available_cores, choose_device
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,12 +54,20 @@ def stage_parser(script: str, doc: str, *, mode: str, data: str, list: str, clsn
     add('--resize', type=positive_int, default=resize, help='images become this size, square')
     add('--crop', type=natural, default=crop,
         help=f'{"random" if mode == "train" else "centre"} crop of it; 0 = none')
-    add('--num_workers', type=natural, default=default_workers(),
-        help='processes that read images; 0 = none but the main one')
+    if mode == 'train':
+        add('--num_workers', type=natural, default=default_workers(),
+            help='processes that read images; 0 = none but the main one')
+    else:
+        add('--num_workers', type=natural, default=0,
+            help='parts of the list that are in work at once; 0 = one a core')
+        add('--compile', type=boolean, nargs='?', const=True, default=False,
+            help='compile the network first: worth its minute on long lists')
     add('--device', default='auto', help='auto | cpu | cuda | cuda:N')
     add('--amp', choices=['auto', 'fp16', 'bf16', 'off', 'apex'],
         default='auto' if mode == 'train' else 'off',
         help='mixed precision; auto: fp16 on CUDA, bf16 where the CPU has it, else off')
+    add('--skip_bad', action='store_true',
+        help='leave out images that cannot be decoded, and list them in bad_images.txt')
     add('--seed', type=seed, default=0, help='fixes all that is random')
     return parser
 
@@ -66,7 +75,7 @@ def stage_parser(script: str, doc: str, *, mode: str, data: str, list: str, clsn
 def default_workers() -> int:
     """With CUDA a reader a core, else the cores that a network on two of them leaves: on the CPU
     readers and network are in each other's way. At most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    cores = available_cores()
     return min(8, cores if torch.cuda.is_available() else max(0, cores - 2))
 
 
@@ -91,7 +100,13 @@ def add_training(parser: Parser, *, lr: float, epoch: int) -> None:
     add('--weight_decay', type=not_negative_float, default=1e-4, help='on every parameter')
     add_pretrained(parser)
     add('--snapshot', type=Path, help='start from this whole model')
-    add('--resume', action='store_true', help='go on from last.ckpt')
+    add('--save_every', type=positive_int,
+        help='write last.ckpt every so many steps too, not only after each epoch')
+    add_resume(parser, 'go on from last.ckpt')
+
+
+def add_resume(parser: Parser, what: str) -> None:
+    parser.add_argument('--resume', action='store_true', help=what)
 
 
 def add_pretrained(parser: Parser) -> None:
@@ -138,13 +153,17 @@ def add_top1top5(parser: Parser, stage: str) -> None:
 def parse(parser: Parser) -> argparse.Namespace:
     """Parse the command line, fill in the defaults that hang on other flags, and check them.
 
-    Seeds PyTorch, so that networks built next start from the same weights each time.
+    Joins the other processes where torchrun started several, and seeds PyTorch, so that networks
+    built next start from the same weights each time.
     """
     args = parser.parse_args()
+    if started_by_torchrun():
+        join(choose_device(args.device))
     if args.crop > args.resize:
         raise InputError(f'--crop {args.crop} is larger than --resize {args.resize}')
-    if args.mode == 'train' and args.batch_size < 2:
-        raise InputError('--batch_size 1: batch norm needs at least 2 images to train')
+    if args.mode == 'train' and args.batch_size < 2 * process_count():
+        raise InputError(f'--batch_size {args.batch_size}: batch norm needs at least 2 images '
+                         f'in each of {process_count()} processes to train')
     if args.mode == 'train' and args.nesterov and not args.momentum:
         raise InputError('--momentum 0 has no Nesterov momentum: add --nesterov false')
     for name, value in vars(args).items():

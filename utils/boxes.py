@@ -8,10 +8,11 @@ from utils.images import crop_offset
 Box = tuple[int, int, int, int]
 
 
-def contours_of(foreground: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The contours of a bool map H x W, outer and inner ones."""
-    return cv2.findContours(foreground.astype(np.uint8), cv2.RETR_TREE,
-                            cv2.CHAIN_APPROX_SIMPLE)[0]
+def contours_of(foreground: np.ndarray, offset: tuple[int, int] = (0, 0)
+                ) -> tuple[np.ndarray, ...]:
+    """The contours of a bool map H x W, outer and inner ones, moved by `offset` = (x, y)."""
+    return cv2.findContours(foreground.view(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE,
+                            offset=offset)[0]
 
 
 def contour_box(contour: np.ndarray) -> Box:

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from network import build_classifier
 from network.classifier import head_parameters
 from utils.datasets import TestImages, TrainingImages
+from utils.distributed import gather, is_main
 from utils.lists import ImageList
 from utils.losses import classification_loss
 from utils.results import write_results
-from utils.testing import Predictor, test_batches
+from utils.skipping import BadImages
+from utils.testing import Predictor, labels_of, process
 from utils.top1top5 import write_top1top5
 from utils.training import Batch, Trainer, linear_decay
 
@@ -37,15 +39,27 @@ def classify(args: argparse.Namespace, model: nn.Module, images: ImageList, fold
     begin = time.monotonic()
     predictor = Predictor(model, args)
     dataset = TestImages(images, folder, args.resize, args.crop)
-    hits = [hits_of_batch(predictor(batch['image']), images.labels[batch['index']])
-            for batch in test_batches(dataset, args, 'classifying')]
-    top1, top5 = np.concatenate(hits, axis=1)
+
+    def name_classes(batch: dict) -> dict[int, tuple[bool, bool]]:
+        hits = hits_of_batch(predictor(batch['image']), labels_of(images, batch).numpy())
+        return dict(zip(batch['index'].tolist(), hits.T.tolist(), strict=True))
+
+    bad = BadImages(args, images)
+    hits = {index: hit for batch in process(dataset, args, 'classifying', name_classes, bad)
+            for index, hit in batch.items()}
+    bad.write()
+    for other in gather(hits)[1:]:
+        hits.update(other)
+    if not is_main():
+        return
+    indices = sorted(hits)
+    top1, top5 = np.array([hits[index] for index in indices]).T
     path = args.savepath / 'top1top5.npy'
-    write_top1top5(path, list(images.names), top1.tolist(), top5.tolist())
-    figures = {'count': len(images), 'top1': float(top1.mean()), 'top5': float(top5.mean())}
-    write_results(args, figures, time.monotonic() - begin, len(images))
-    print(f'top-1 {figures["top1"]:.4f}, top-5 {figures["top5"]:.4f} of {len(images)} images; '
-          f'wrote {path}')
+    write_top1top5(path, [images.names[index] for index in indices], top1.tolist(), top5.tolist())
+    figures = {'count': len(indices), 'top1': float(top1.mean()), 'top5': float(top5.mean())}
+    write_results(args, figures, time.monotonic() - begin, len(indices))
+    print(f'top-1 {figures["top1"]:.4f}, top-5 {figures["top5"]:.4f} of {len(indices)} images; '
+          f'wrote {path}{bad.mention()}')
 
 
 def hits_of_batch(logits: Tensor, labels: np.ndarray) -> np.ndarray:

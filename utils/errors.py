@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 
 from network.errors import InputError
+from utils.distributed import leave, process_count, process_index
 
 __all__ = ['InputError', 'run']
 
@@ -15,11 +16,24 @@ def run(main: Callable[[], None]) -> None:
         main()
     except InputError as error:
         sys.exit(_report(error))
+    except RuntimeError as error:
+        if process_count() == 1 or not _is_lost_connection(error):
+            raise
+        sys.exit(_report('another process of this run has ended: see its message'))
     except KeyboardInterrupt:
         print('\ninterrupted', file=sys.stderr)
         sys.exit(130)
 
 
-def _report(error: InputError) -> int:
-    print('error:', ' '.join(str(error).split()), file=sys.stderr)
+    leave()
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    said = str(error).lower()
+    return any(sign in said for sign in ('connection', 'closed by peer', 'timed out', 'nccl'))
+
+
+def _report(error: InputError | str) -> int:
+    who = f'process {process_index()}: ' if process_count() > 1 else ''
+    print('error:', who + ' '.join(str(error).split()), file=sys.stderr)
     return 2

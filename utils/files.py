@@ -38,6 +38,16 @@ def make_output_folder(path: Path) -> None:
                          'choose another --savepath') from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise InputError(f'the output folder {path} is read-only: choose another --savepath')
+    _remove_leftovers(path)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of processes of this machine that were killed."""
+    for temporary in folder.glob('.*.*.tmp'):
+        process = temporary.name.split('.')[-2]
+        if process.isdigit() and not Path('/proc', process).exists():
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

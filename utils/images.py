@@ -10,9 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils import MOST_PIXELS
 from utils.errors import InputError
 
 cv2.setNumThreads(0)  # loader workers and PyTorch share the cores already
+
+
+class BadImageError(InputError):
+    """An image file that is there, but cannot be decoded; --skip_bad leaves it out."""
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -20,7 +25,7 @@ def read_image(path: Path) -> np.ndarray:
 
     Grey and RGBA images become RGB (alpha is dropped), 16 bits become 8; pixels lie as they are
     stored: an EXIF orientation is ignored, since boxes and masks refer to the stored pixels.
-    Raises InputError where there is no file, or none that can be decoded.
+    Raises InputError where there is no file, and BadImageError where it cannot be decoded.
     """
     image = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -34,7 +39,11 @@ def read_stored_mask(path: Path) -> np.ndarray:
     if not path.exists():
         raise InputError(f'no pseudo mask at {path}: run the cam stage\'s test.py, or check '
                          '--maskpath')
-    return _decode(path, cv2.IMREAD_COLOR)[..., :2]
+    try:
+        return _decode(path, cv2.IMREAD_COLOR)[..., :2]
+    except BadImageError as error:  # masks are made, not found: none is left out
+        raise InputError(f'{path} is damaged: make it anew with the cam stage\'s test.py '
+                         '--resume') from error
 
 
 def read_binary_mask(path: Path) -> np.ndarray:
@@ -44,14 +53,27 @@ def read_binary_mask(path: Path) -> np.ndarray:
 
 def _decode(path: Path, flags: int) -> np.ndarray:
     try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+        data = np.fromfile(path, np.uint8)
     except FileNotFoundError:
         raise InputError(f'no image at {path}: check the list and the folder') from None
-    except (OSError, cv2.error) as error:
-        raise InputError(f'{path} cannot be read as an image: replace it') from error
+    except OSError as error:
+        raise InputError(f'{path} cannot be read ({error.strerror}): check it') from error
+    try:
+        image = None if _is_truncated(data.tobytes()) else cv2.imdecode(data, flags)
+    except cv2.error:
+        image = None
     if image is None:
-        raise InputError(f'{path} cannot be read as an image: replace it')
+        raise BadImageError(f'{path} cannot be read as an image (damaged, cut off, or of more than '
+                       f'{MOST_PIXELS} pixels): replace it, or leave such images out with '
+                       '--skip_bad')
     return image
+
+
+def _is_truncated(data: bytes) -> bool:
+    """Whether a JPEG or a PNG lacks its end; decoders may fill what is missing with grey."""
+    if data.startswith(b'\xff\xd8'):
+        return data.rfind(b'\xff\xd9') < data.rfind(b'\xff\xda')  # no end after the last scan
+    return data.startswith(b'\x89PNG') and b'IEND' not in data[-4096:]
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

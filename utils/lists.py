@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element, ParseError
+from zlib import crc32
 
 import numpy as np
 from defusedxml.common import DefusedXmlException
@@ -36,6 +37,9 @@ class PackedNames:
         start = self._ends[index - 1] if index else 0
         return self._bytes[start:self._ends[index]].decode(errors='surrogateescape')
 
+    def checksum(self) -> int:
+        return crc32(self._ends.tobytes(), crc32(self._bytes))
+
     def __iter__(self) -> Iterator[str]:
         return (self[index] for index in range(len(self)))
 
@@ -55,6 +59,10 @@ class ImageList:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def checksum(self) -> int:
+        """Of names and labels in their order: whether a list is still the same."""
+        return crc32(self.labels.tobytes(), self.names.checksum())
 
 
 def read_cub_list(path: Path, classes: int) -> ImageList:

@@ -55,8 +55,13 @@ class LocalizationCount:
                    top1: bool = False, top5: bool = False) -> list[Located]:
         """Count one image; its map and boxes as in `locate`, and whether its class was named.
         Returns what was located at each threshold."""
-        has_box = not np.isnan(boxes).all()
         located = [locate(score_map, boxes, threshold) for threshold in self.thresholds]
+        self.accumulate_located(located, not np.isnan(boxes).all(), top1, top5)
+        return located
+
+    def accumulate_located(self, located: list[Located], has_box: bool,
+                           top1: bool = False, top5: bool = False) -> None:
+        """Count one image by what `locate` found at each threshold."""
         contour = np.array([result.box is not None for result in located])
         correct = np.array([result.correct for result in located])
         self.count += 1
@@ -65,7 +70,15 @@ class LocalizationCount:
         self.counted += contour & has_box
         for name, hit in (('top1', top1), ('top5', top5), ('gt_known', True)):
             self.correct[name] += correct & hit
-        return located
+
+    def merge(self, other: 'LocalizationCount') -> None:
+        """Count the images that `other` has counted as well."""
+        self.count += other.count
+        self.no_box += other.no_box
+        self.no_contour += other.no_contour
+        self.counted += other.counted
+        for name, correct in self.correct.items():
+            correct += other.correct[name]
 
     def at(self, threshold: float) -> dict:
         """The figures at one of the thresholds, as results.json has them."""

@@ -9,12 +9,15 @@ import numpy as np
 
 from network import CamNet
 from utils.datasets import TestImages, mask_path
+from utils.distributed import gather, is_main
 from utils.errors import InputError
 from utils.files import write_whole
+from utils.images import read_stored_mask
 from utils.lists import ImageList
 from utils.pseudo_mask import pseudo_mask, seg_target
 from utils.results import write_results
-from utils.testing import Predictor, labels_of, test_batches
+from utils.skipping import BadImages
+from utils.testing import Predictor, labels_of, process
 
 
 def make_pseudo_masks(args: argparse.Namespace, model: CamNet, images: ImageList,
@@ -23,22 +26,47 @@ def make_pseudo_masks(args: argparse.Namespace, model: CamNet, images: ImageList
     if args.crop:
         raise InputError(f'--crop {args.crop}: pseudo masks are of whole images; leave it out')
     begin = time.monotonic()
-    predictor = Predictor(model, args)
+    predictor = Predictor(model, args, method='class_cams')
     dataset = TestImages(images, folder, args.resize, args.crop)
-    empty = 0
-    for batch in test_batches(dataset, args, 'making pseudo masks'):
-        _, cams = predictor(batch['image'], labels_of(images, batch), method=model.class_cams)
+
+    def write_masks(batch: dict) -> np.ndarray:
+        """Write a batch's masks; (written, without foreground)."""
+        _, cams = predictor(batch['image'], labels_of(images, batch))
+        empty = 0
         for index, size, cam in zip(batch['index'].tolist(), batch['size'].tolist(),
                                     cams.cpu().numpy(), strict=True):
             stored = pseudo_mask(cam, tuple(size))
             write_png(mask_path(args.maskpath, images.names[index]), stored)
-            empty += not seg_target(stored)[0].any()
-    write_results(args, {'count': len(images), 'empty': empty}, time.monotonic() - begin,
-                  len(images))
-    print(f'wrote {len(images)} pseudo masks to {args.maskpath}'
-          + (f'; {empty} of them have no foreground' if empty else ''))
+            empty += _is_empty(stored)
+        return np.array([len(cams), empty])
+
+    def keep_masks(indices: range) -> np.ndarray | None:
+        """What `write_masks` would say where all masks of a part are there; None = make them."""
+        try:
+            stored = [read_stored_mask(mask_path(args.maskpath, images.names[index]))
+                      for index in indices]
+        except InputError:
+            return None
+        return np.array([len(stored), sum(map(_is_empty, stored))])
+
+    bad = BadImages(args, images)
+    counts = sum(process(dataset, args, 'making pseudo masks', write_masks, bad,
+                         keep_masks if args.resume else None), start=np.zeros(2, int))
+    bad.write()
+    counts = gather(counts)
+    if is_main():
+        count, empty = sum(counts).tolist()
+        write_results(args, {'count': count, 'empty': empty}, time.monotonic() - begin, count)
+        print(f'wrote {count} pseudo masks to {args.maskpath}'
+              + (f'; {empty} of them have no foreground' if empty else '')
+              + bad.mention())
+
+
+def _is_empty(stored: np.ndarray) -> bool:
+    return not seg_target(stored)[0].any()
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Write bytes H x W (x 3, in OpenCV's BGR order) as PNG."""
+    """Write bytes H x W (x 3, in OpenCV's BGR order) as PNG, by OpenCV's defaults: these are its
+    fastest (half the time of any other level that compresses at all)."""
     write_whole(path, lambda file: file.write(cv2.imencode('.png', image)[1]))

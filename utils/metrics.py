@@ -4,12 +4,12 @@ Choe et al., "Evaluating Weakly Supervised Object Localization Methods Right", C
 maps are 224 x 224; thresholds are 0, 0.001, ..., 0.999. Figures are fractions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
 
-from utils.boxes import contour_box, contours_of
+from utils.boxes import contours_of
 
 SIDE = 224
 STEPS = 1000
@@ -46,6 +46,11 @@ class MaxBoxAcc:
         self.count += 1
         self.hits += ious >= self.deltas[:, None]
 
+    def merge(self, other: 'MaxBoxAcc') -> None:
+        """Count the images that `other` has counted as well."""
+        self.count += other.count
+        self.hits += other.hits
+
     def compute(self) -> tuple[np.ndarray, np.ndarray]:
         """(figures, thresholds), each (len(deltas),): the best fraction, and where it is first
         reached. Raises ValueError when nothing was accumulated."""
@@ -67,18 +72,29 @@ def threshold_ious(score_map: np.ndarray, boxes: np.ndarray, size: tuple[int, in
     cuts = (THRESHOLDS * levels.max()).astype(np.uint8)
     pixels_below = np.searchsorted(np.sort(levels, None), cuts, side='right')
     _, first, inverse = np.unique(pixels_below, return_index=True, return_inverse=True)
-    ious = np.array([contour_ious(levels > cut, boxes) for cut in cuts[first]])
-    return tuple(ious[inverse].T)
-
-
-def contour_ious(foreground: np.ndarray, boxes: np.ndarray) -> tuple[float, float]:
-    """The best IoU of the largest contour's box, and of all contours' boxes, with boxes (K, 4)."""
-    contours = contours_of(foreground)
-    found = np.array([contour_box(contour) for contour in contours] or [NO_BOX])
-    found[:, 2:] = found[:, 2:].clip(max=SIDE - 1)
+    rectangles, starts, largest = [], [], []
+    for contours in _nested_contours(levels, cuts[first]):
+        areas = [cv2.contourArea(contour) for contour in contours]
+        starts.append(len(rectangles))
+        largest.append(len(rectangles) + (areas.index(max(areas)) if areas else 0))
+        rectangles += [cv2.boundingRect(contour) for contour in contours] or [NO_BOX]
+    found = np.array(rectangles)
+    found[:, 2:] = (found[:, :2] + found[:, 2:]).clip(max=SIDE - 1)
     ious = _inclusive_iou(found[:, None], boxes).max(1, initial=0)
-    largest = np.argmax([cv2.contourArea(contour) for contour in contours]) if contours else 0
-    return ious[largest], ious.max()
+    return ious[largest][inverse], np.maximum.reduceat(ious, starts)[inverse]
+
+
+def _nested_contours(levels: np.ndarray, cuts: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """The contours of levels > cut for each cut, looked for only in the rectangle that holds
+    them."""
+    in_row, in_column = levels.max(1), levels.max(0)
+    for cut in cuts:
+        y, x = np.flatnonzero(in_row > cut), np.flatnonzero(in_column > cut)
+        if not len(y):
+            yield ()
+            continue
+        inside = levels[y[0]:y[-1] + 1, x[0]:x[-1] + 1]
+        yield contours_of(inside > cut, offset=(int(x[0]), int(y[0])))
 
 
 class PxAP:
@@ -86,30 +102,37 @@ class PxAP:
     all images pooled."""
 
     def __init__(self):
-        edges = len(THRESHOLDS) + 2
-        self._foreground = np.zeros(edges, np.int64)
-        self._background = np.zeros(edges, np.int64)
+        self.counts = np.zeros((2, STEPS + 2), np.int64)
 
     def accumulate(self, score_map: np.ndarray, mask: np.ndarray) -> None:
         """Count one image. score_map: 2-d 224 x 224, any range; mask: its ground truth, 2-d
         bool of any size (resized by nearest neighbour)."""
-        score_map = normalise_map(score_map)
-        mask = cv2.resize(mask.astype(np.uint8), (SIDE, SIDE),
-                          interpolation=cv2.INTER_NEAREST).astype(bool)
-        # How many of the thresholds 0, ..., 0.999, 1 each pixel reaches.
-        reached = np.searchsorted(np.append(THRESHOLDS, 1.0), score_map, side='right')
-        self._foreground += np.bincount(reached[mask], minlength=len(self._foreground))
-        self._background += np.bincount(reached[~mask], minlength=len(self._background))
+        self.accumulate_counts(pixel_counts(score_map, mask))
+
+    def accumulate_counts(self, counts: np.ndarray) -> None:
+        """Count one image by what `pixel_counts` gives, or several by their sum."""
+        self.counts += counts
 
     def compute(self) -> float:
         """The average precision. Raises ValueError when no foreground was accumulated."""
-        if not self._foreground.sum():
+        background, foreground = self.counts
+        if not foreground.sum():
             raise ValueError('no foreground pixel was accumulated')
-        true = self._foreground[::-1].cumsum()[:-1]   # from the highest threshold down
-        false = self._background[::-1].cumsum()[:-1]
+        true = foreground[::-1].cumsum()[:-1]   # from the highest threshold down
+        false = background[::-1].cumsum()[:-1]
         positive = np.maximum(true + false, 1)
-        recall = true / self._foreground.sum()
+        recall = true / foreground.sum()
         return float((true / positive * np.diff(recall, prepend=0)).sum())
+
+
+def pixel_counts(score_map: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """How many background and foreground pixels, (2, 1002) int64, reach just 0, 1, ... of the
+    thresholds 0, ..., 0.999, 1; arguments as in `PxAP.accumulate`."""
+    score_map = normalise_map(score_map)
+    mask = cv2.resize(mask.astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+    reached = np.searchsorted(np.append(THRESHOLDS, 1.0), score_map, side='right')
+    return np.bincount((mask > 0).ravel() * (STEPS + 2) + reached.ravel(),
+                       minlength=2 * (STEPS + 2)).reshape(2, -1)
 
 
 def normalise_map(score_map: np.ndarray) -> np.ndarray:

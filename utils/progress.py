@@ -1,10 +1,12 @@
-"""One progress bar for all scripts: tqdm on a terminal, now and then a line elsewhere."""
+"""One progress bar for all scripts: tqdm on a terminal, now and then a line elsewhere. Of several
+processes the main one shows its own share."""
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
 
 from tqdm import tqdm
+
+from utils.distributed import is_main
 
 SECONDS_BETWEEN_LINES = 15
 
@@ -16,8 +18,8 @@ class Progress:
         self.label, self.total, self.done = label, total, done
         self._first, self._start = done, time.monotonic()
         self._said = self._start
-        self._bar = tqdm(total=total, initial=done, desc=label, unit='img', disable=None,
-                         dynamic_ncols=True)
+        self._bar = tqdm(total=total, initial=done, desc=label, unit='img', dynamic_ncols=True,
+                         disable=None if is_main() else True)
 
     def update(self, images: int, **figures: float) -> None:
         self.done += images
@@ -38,16 +40,9 @@ class Progress:
 
     def _say(self, **figures: float) -> None:
         self._said = time.monotonic()
+        if not is_main():
+            return
         left = (self.total - self.done) / max(self.rate, 1e-9)
         shown = ''.join(f', {name} {value:.4g}' for name, value in figures.items())
         print(f'{self.label}: {self.done}/{self.total} images{shown}, {self.rate:.1f} images/s, '
               f'{left:.0f} s left', file=sys.stderr, flush=True)
-
-
-def track(batches: Iterable[dict], label: str, total: int) -> Iterator[dict]:
-    """Yield test batches (dicts with 'image') while showing how far they are."""
-    progress = Progress(label, total)
-    for batch in batches:
-        yield batch
-        progress.update(len(batch['image']))
-    progress.close()

@@ -14,6 +14,7 @@ SIDE = 256                         # pseudo masks are made at SIDE x SIDE
 WEAK = (0.1, 0.5)                  # the Gaussian is fitted where the CAM lies between these
 SMALLEST_AREA = 20                 # pixels; contours below it are specks
 SHRINK = 10                        # the fitted covariance is divided by this
+NEGLIGIBLE = 1e-5                  # of a Gaussian: 1/400 of a grey level
 FOREGROUND, BACKGROUND = 0.25, 0.01
 
 
@@ -37,32 +38,43 @@ def scaled_cam(cam: np.ndarray, side: int) -> np.ndarray:
 
 def gaussian_prior(cam: np.ndarray) -> np.ndarray:
     """A CAM in [0, 1], 2-d float -> the pixelwise maximum of the Gaussians of its weak regions,
-    in [0, 1], float64 of the same shape; 0 where there is no such region."""
+    in [0, 1], float64 of the same shape; 0 where there is no such region, and where it would be
+    below NEGLIGIBLE."""
     weak = np.where((cam >= WEAK[0]) & (cam <= WEAK[1]), cam, 0).astype(np.float64)
     prior = np.zeros_like(weak)
     for contour in contours_of(weak > 0):
         if cv2.contourArea(contour) >= SMALLEST_AREA:
-            np.maximum(prior, _gaussian(contour, weak), out=prior)
+            _add_gaussian(prior, contour, weak)
     return prior
 
 
-def _gaussian(contour: np.ndarray, weak: np.ndarray) -> np.ndarray | float:
-    """The Gaussian with the mean and a tenth of the covariance of `weak` inside the contour."""
-    left, top, width, height = cv2.boundingRect(contour)
+def _add_gaussian(prior: np.ndarray, contour: np.ndarray, weak: np.ndarray) -> None:
+    """Raise `prior` to the Gaussian with the mean and a tenth of the covariance of `weak` inside
+    the contour, within the rectangle outside of which it is NEGLIGIBLE."""
+    x, y, width, height = cv2.boundingRect(contour)
     filled = np.zeros((height, width), np.uint8)
-    cv2.drawContours(filled, [contour], -1, 1, cv2.FILLED, offset=(-left, -top))
-    weight = weak[top:top + height, left:left + width] * filled
-    weight /= weight.sum()
-    x, y = np.arange(left, left + width), np.arange(top, top + height)
-    along_x, along_y = weight.sum(0), weight.sum(1)
-    mean_x, mean_y = along_x @ x, along_y @ y
-    dx, dy = x - mean_x, y - mean_y
-    sx, sy, sxy = along_x @ dx**2 / SHRINK, along_y @ dy**2 / SHRINK, dy @ weight @ dx / SHRINK
+    cv2.drawContours(filled, [contour], -1, 1, cv2.FILLED, offset=(-x, -y))
+    moments = cv2.moments(weak[y:y + height, x:x + width] * filled)
+    mean_x, mean_y = x + moments['m10'] / moments['m00'], y + moments['m01'] / moments['m00']
+    sx, sy, sxy = (moments[name] / moments['m00'] / SHRINK for name in ('mu20', 'mu02', 'mu11'))
     if min(sx, sy) < 1e-9 or sx * sy - sxy**2 <= 1e-9 * sx * sy:  # a line has no area to fill
-        return 0.0
-    dx, dy = np.arange(weak.shape[1]) - mean_x, (np.arange(weak.shape[0]) - mean_y)[:, None]
-    squared = dx**2 / sx - 2 * dx * dy * sxy / (sx * sy) + dy**2 / sy
-    return np.exp(-squared / (2 * (1 - sxy**2 / (sx * sy))))
+        return
+    columns, dx = _near(mean_x, sx, weak.shape[1])
+    rows, dy = _near(mean_y, sy, weak.shape[0])
+    # exp(a + b + c) with a of the column, b of the row: only c, their product, is of the pixel
+    scale = -0.5 / (1 - sxy**2 / (sx * sy))
+    exponent = np.multiply.outer(dy * (-2 * scale * sxy / (sx * sy)), dx)
+    exponent += scale * dx**2 / sx
+    exponent += (scale * dy**2 / sy)[:, None]
+    part = prior[rows, columns]
+    np.maximum(part, np.exp(exponent, out=exponent), out=part)
+
+
+def _near(mean: float, variance: float, size: int) -> tuple[slice, np.ndarray]:
+    """The pixels 0 ... size-1 where a Gaussian may exceed NEGLIGIBLE, and their distances."""
+    reach = np.sqrt(-2 * np.log(NEGLIGIBLE) * variance)
+    start, stop = max(0, int(np.ceil(mean - reach))), min(size, int(mean + reach) + 1)
+    return slice(start, stop), np.arange(start, stop) - mean
 
 
 def seg_target(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

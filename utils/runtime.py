@@ -1,25 +1,37 @@
 """Where and how precisely a network runs: device and mixed precision."""
 
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from utils.distributed import local_index, process_count, processes_here
 from utils.errors import InputError
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one. Raises InputError for a device that is not there."""
+    """`auto` is CUDA where there is one; of several processes each has a CUDA device of its own.
+    Raises InputError for a device that is not there."""
     if name == 'auto':
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
     try:
         device = torch.device(name)
+        if device == torch.device('cuda'):
+            device = torch.device('cuda', local_index())
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f'--device {name}: this PyTorch cannot use it here; '
                          'try --device auto') from error
     return device
+
+
+def available_cores() -> int:
+    """This process's share of the cores that it and its siblings may use, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return max(1, cores // processes_here())
 
 
 def cpu_has_bf16() -> bool:
@@ -41,15 +53,21 @@ class Precision:
         self.device = device
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == 'fp16')
 
+    @property
+    def half(self) -> torch.dtype | None:
+        """The type of half precision; None for float32."""
+        return {'fp16': torch.float16, 'bf16': torch.bfloat16}.get(self.name)
+
     def autocast(self) -> AbstractContextManager:
-        dtype = torch.float16 if self.name == 'fp16' else torch.bfloat16
-        return torch.autocast(self.device.type, dtype, enabled=self.name in ('fp16', 'bf16'))
+        return torch.autocast(self.device.type, self.half, enabled=self.half is not None)
 
     def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Hand model and optimizer to apex (opt level O2) where that was asked for."""
         if self.name != 'apex':
             return model, optimizer
         amp = _apex()
+        if process_count() > 1:
+            raise InputError('--amp apex is for one process: use --amp auto with torchrun')
         try:
             return amp.initialize(model, optimizer, opt_level='O2', verbosity=0)
         except Exception as error:  # apex raises many kinds
@@ -66,6 +84,24 @@ class Precision:
         self.scaler.scale(loss).backward()
         self.scaler.step(optimizer)
         self.scaler.update()
+
+
+@contextmanager
+def explain_memory(batch_size: int) -> Iterator[None]:
+    """Turn running out of memory into an InputError that says which batch size to try."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        advice = (f'try --batch_size {batch_size // 2}' if batch_size > 1
+                  else 'try a smaller --resize and --crop')
+        raise InputError(f'out of memory at --batch_size {batch_size}: {advice}') from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return (isinstance(error, (MemoryError, torch.OutOfMemoryError))
+            or "can't allocate memory" in str(error) or 'not enough memory' in str(error))
 
 
 def _apex():

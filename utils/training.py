@@ -14,25 +14,37 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
 from network.weights import load_checkpoint
+from utils.datasets import TrainingImages
+from utils.distributed import (
+    any_process,
+    in_all_processes,
+    is_main,
+    mean_of_processes,
+    process_count,
+    process_index,
+)
 from utils.errors import InputError
 from utils.files import write_whole
 from utils.images import normalise
-from utils.loading import Batches
+from utils.interruption import Interruption
+from utils.loading import Batches, explain_dead_workers
 from utils.progress import Progress
 from utils.results import write_results
-from utils.runtime import Precision, choose_device
+from utils.runtime import Precision, choose_device, explain_memory
+from utils.skipping import BadImages
 
 Batch = dict[str, Any]
 SECONDS_BETWEEN_FIGURES = 1
 
 
 class EpochBatches(Sampler):
-    """Batches of (epoch, index), shuffled by (seed, epoch), from batch `start` on.
+    """Batches of (epoch, index), shuffled by (seed, epoch), from batch `start` on; of several
+    processes each has its share of every batch.
 
-    A last batch of a single image is left out: batch norm cannot train on it.
+    A last batch of a single image for a process is left out: batch norm cannot train on it.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int):
@@ -41,13 +53,17 @@ class EpochBatches(Sampler):
 
     def __len__(self) -> int:
         full, rest = divmod(self.count, self.batch_size)
-        return full + (rest > 1)
+        return full + (rest >= 2 * process_count())
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
         for step in range(self.start, len(self)):
             batch = order[step * self.batch_size:(step + 1) * self.batch_size]
-            yield [(self.epoch, int(index)) for index in batch]
+            yield [(self.epoch, int(index)) for index in batch[process_index()::process_count()]]
+
+    def size(self, step: int) -> int:
+        """The number of images, in all processes, of an epoch's batch `step`."""
+        return min(self.batch_size, self.count - step * self.batch_size)
 
 
 def constant(epoch: int, epochs: int) -> float:
@@ -76,9 +92,14 @@ class Trainer:
     epoch from 0, is its rate within the epoch.
     Models are kept after those epochs (from 1) of which keep(epoch, epochs) is true, N being the
     epoch; or, with `save_steps`, every so many steps, N being the step. The last always is.
+
+    In several processes (torchrun), --batch_size is that of all together; each takes its share
+    of every batch, and the main one writes.
     """
 
-    def __init__(self, args: argparse.Namespace, model: nn.Module, dataset: Dataset,
+    stopped = False
+
+    def __init__(self, args: argparse.Namespace, model: nn.Module, dataset: TrainingImages,
                  groups: list[dict], loss: Callable[[nn.Module, Batch], dict[str, Tensor]],
                  schedule: Callable[[int, int], float] = constant,
                  keep: Callable[[int, int], bool] = second_half, save_steps: int | None = None):
@@ -91,31 +112,42 @@ class Trainer:
         model = model.to(self.device, memory_format=torch.channels_last).train()
         optimizer = torch.optim.SGD(
             groups, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay,
-            nesterov=args.nesterov, fused=self.device.type == 'cuda')
+            nesterov=args.nesterov, fused=self.precision.name != 'apex')
         self.rates = [group['lr'] for group in optimizer.param_groups]
         self.model, self.optimizer = self.precision.prepare(model, optimizer)
+        self.network = in_all_processes(self.model, self.device)
+        self.images = dataset.images
         self.batches = EpochBatches(len(dataset), args.batch_size, args.seed)
         if not len(self.batches):
-            raise InputError('training needs at least two images: check --list')
-        self.loader = Batches(dataset, self.batches, args.num_workers, self.device)
+            raise InputError('training needs at least two images for each process: check --list')
+        self.bad = BadImages(args, dataset.images)
+        self.loader = Batches(dataset, self.batches, args.num_workers, self.device,
+                              self.bad.add if args.skip_bad else None)
         self.last_step = min(args.epoch * len(self.batches), args.max_steps or math.inf)
 
     def run(self) -> None:
         """Train to the end, from the beginning or, with --resume, from where it stopped."""
         begin = time.monotonic()
         step = self._resume() if self.args.resume else 0
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-        self.writer = SummaryWriter(str(self.args.savepath))
-        figures, self.images = {}, 0
-        while step < self.last_step:
-            figures, step = self._epoch(*divmod(step, len(self.batches)))
+        self.writer = _event_writer(self.args.savepath) if is_main() else None
+        figures, self.seen = {}, 0
+        with Interruption() as self.interruption, explain_dead_workers():
+            while step < self.last_step and not self.stopped:
+                figures, step = self._epoch(*divmod(step, len(self.batches)))
+        self.bad.write()
+        if not is_main():
+            return
         self.writer.close()
+        if self.stopped:
+            print(f'stopped after step {step} of {self.last_step}; '
+                  f'{self.args.savepath / "last.ckpt"} has all: '
+                  'go on with the same command and --resume')
+            return
         path = write_results(
             self.args, {'loss': figures, 'steps': step, 'amp': self.precision.name,
-                        'device': str(self.device)}, time.monotonic() - begin, self.images,
+                        'device': str(self.device)}, time.monotonic() - begin, self.seen,
             'training')
-        print(f'wrote {self._model_path(step)} and {path}')
+        print(f'wrote {self._model_path(step)} and {path}{self.bad.mention()}')
 
     def _epoch(self, epoch: int, start: int) -> tuple[dict[str, float], int]:
         """Train from batch `start` of an epoch to its end, or to the last step of all; returns
@@ -129,25 +161,32 @@ class Trainer:
                             start * self.args.batch_size)
         meter = Meter()
         for batch in self.loader:
-            torch.manual_seed(step_seed(self.args.seed, step))
-            meter.add(self._step(batch))
+            size = self.batches.size(step % len(self.batches))
+            torch.manual_seed(step_seed(self.args.seed, step, process_index()))
+            meter.add(self._step(batch, size))
             step += 1
-            self.images += len(batch['image'])
-            progress.update(len(batch['image']), **self._figures(meter, step))
+            self.seen += size
+            progress.update(size, **self._figures(meter, step))
+            self.stopped = any_process(self.interruption.received)
             self._save(step)
-            if step == self.last_step:
+            if step == self.last_step or self.stopped:
                 break
-        figures = self._check(meter.read(), step)
+        figures = self._check(mean_of_processes(meter.read()), step)
         progress.close(**figures)
         self._log(figures, step, factor, progress.rate)
         return figures, step
 
-    def _step(self, batch: Batch) -> dict[str, Tensor]:
-        batch = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
-        batch['image'] = normalise(batch['image'], self.model.mean, self.model.std)
-        with self.precision.autocast():
-            losses = self.loss(self.model, batch)
-        self.precision.step(losses['total'], self.optimizer)
+    def _step(self, batch: Batch, size: int) -> dict[str, Tensor]:
+        """One step on this process's share of a batch of `size` images."""
+        with explain_memory(self.args.batch_size):
+            batch = {key: value.to(self.device, non_blocking=True)
+                     for key, value in batch.items()}
+            batch['image'] = normalise(batch['image'], self.model.mean, self.model.std)
+            with self.precision.autocast():
+                losses = self.loss(self.network, batch)
+            # Processes' gradients are averaged: shares of unequal size weigh as they count.
+            share = len(batch['image']) * process_count() / size
+            self.precision.step(losses['total'] * share, self.optimizer)
         return losses
 
     def _figures(self, meter: 'Meter', step: int) -> dict[str, float]:
@@ -164,6 +203,8 @@ class Trainer:
         return figures
 
     def _log(self, figures: dict[str, float], step: int, factor: float, rate: float) -> None:
+        if not self.writer:
+            return
         for name, value in figures.items():
             self.writer.add_scalar(f'loss/{name}', value, step)
         self.writer.add_scalar('lr', self.args.lr * factor, step)
@@ -177,11 +218,15 @@ class Trainer:
             keep = last or step % self.save_steps == 0
         else:
             keep = last or (not rest and self.keep(epoch, self.args.epoch))
-        if not (keep or not rest):
+        due = self.args.save_every and step % self.args.save_every == 0
+        if not (keep or not rest or due or self.stopped):
             return
         if not all(torch.isfinite(p).all() for p in self.model.parameters()):
             raise InputError(f'the weights are no longer finite by step {step}: stopped, not '
                              'saved; try a lower --lr or --amp off')
+        self.bad.write()
+        if not is_main():
+            return
         state = self.model.state_dict()
         if keep:
             save_checkpoint(state, self._model_path(step))
@@ -222,7 +267,7 @@ class Trainer:
         names = ('seed', 'batch_size', 'epoch', 'lr', 'momentum', 'nesterov', 'weight_decay',
                  'amp', 'resize', 'crop', 'list', 'clsnum', 'backbone', 'arch')
         return {**{name: getattr(self.args, name) for name in names if hasattr(self.args, name)},
-                'number of images': self.batches.count}
+                'content of the list': self.images.checksum()}
 
 
 class Meter:
@@ -248,9 +293,16 @@ class Meter:
         return self.last
 
 
-def step_seed(seed: int, step: int) -> int:
-    """The seed of one step's dropout."""
-    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 1)
+def step_seed(seed: int, step: int, process: int = 0) -> int:
+    """The seed of one step's dropout, another one in each process."""
+    entropy = (seed, step, process) if process else (seed, step)
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _event_writer(folder: Path):
+    from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+    return SummaryWriter(str(folder))
 
 
 def save_checkpoint(state: dict, path: Path) -> None:
