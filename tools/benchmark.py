@@ -1,14 +1,27 @@
-"""The hot functions, each beside a plain implementation in the same run, outputs compared.
+"""How fast the stages are: their scripts on JPEGs of 500 x 375, beside the bare network.
 
-    python tools/benchmark.py
+    python tools/benchmark.py                     all: stages, then hot functions (15 minutes)
+    python tools/benchmark.py functions           the hot functions beside plain code
+    python tools/benchmark.py cam/test seg/test   some stages
+    python tools/benchmark.py plain               cam/test beside a plain program
+    python tools/benchmark.py training            half precision beside float32
 
-Prints milliseconds an image and the ratio; where outputs differ by more than they may, it says so
-and exits with 1.
+Each script runs as a process of its own on a short and on a long list; images/s are those of the
+difference, start-up apart. `bare` is the same network at the same precision and batch on data in
+memory, and nothing else (for the tests the faster of one loop on all cores and a loop for each
+core). Weights are random, but for the projections of stages 3 and 4, which give ones everywhere:
+so maps are about as smooth as trained ones, on whose contours post-processing spends its time.
+Prints ratios of one run; where an output differs from the plain code's, exits with 1.
 """
 
+import json
+import os
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -17,101 +30,343 @@ import cv2
 import numpy as np
 import torch
 
-from utils.arguments import Parser
-from utils.boxes import contours_of
-from utils.errors import run
-from utils.images import normalise, resize
-from utils.metrics import SIDE, THRESHOLDS, MaxBoxAcc, normalise_map
-from utils.pseudo_mask import SMALLEST_AREA, gaussian_prior
+from network import CamNet, SegNet, build_classifier
+from tools import plain
+from utils.arguments import ROOT, Parser, boolean, natural, positive_int
+from utils.boxes import largest_box
+from utils.errors import InputError, run
+from utils.images import normalise, read_image, resize
+from utils.lists import read_cub_list
+from utils.losses import classification_loss, distillation_loss, segmentation_loss
+from utils.make_masks import write_png
+from utils.metrics import SIDE, normalise_map, pixel_counts, threshold_ious
+from utils.pseudo_mask import gaussian_prior, pseudo_mask
+from utils.runtime import Precision, choose_device
+from utils.testing import Predictor, in_threads, part_size, threads
+from utils.training import save_checkpoint
 
-DELTAS = (0.3, 0.5, 0.7)
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-TRUE_BOX = np.array([[40, 50, 160, 170]])
-REPEATS, IMAGES = 5, 8
+STAGES = ('cls/train', 'cls/test', 'cam/train', 'cam/test', 'seg/train', 'seg/test')
+TASKS = (*STAGES, 'plain', 'training', 'functions')
+CLASSES, PICTURES = 20, 32
+HEIGHT, WIDTH = 375, 500
+RESIZE, CROP = 256, 224
+DELTAS = np.array([0.3, 0.5, 0.7])
+TRUE_BOX = (40, 50, 160, 170)
+REPEATS, INPUTS = 5, 8
 
 
 def main():
-    Parser(__doc__).parse_args()
-    rng = np.random.default_rng(0)
-    cams = [smooth_map(rng, 256) for _ in range(IMAGES)]
-    photos = [(255 * np.dstack([smooth_map(rng, 500)[:375] for _ in range(3)])).astype(np.uint8)
-              for _ in range(IMAGES)]
-    maps = [smooth_map(rng, SIDE) for _ in range(IMAGES)]
-    rows = [compare('Gaussian prior', gaussian_prior, plain_gaussian_prior, cams, 1 / 255),
-            compare('resize and normalise', transform, plain_transform, photos, 0.03),
-            compare('MaxBoxAccV2', max_box_acc, plain_max_box_acc, maps, 0)]
-    if not all(rows):
+    args = parse()
+    if set(args.tasks) != {'functions'}:
+        print(f'{args.backbone}, --amp {args.amp}, batch {args.batch_size}, '
+              f'{len(os.sched_getaffinity(0))} cores, PyTorch {torch.__version__}')
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(args, Path(folder))
+        stages = [task for task in STAGES if task in args.tasks]
+        if stages:
+            bench.compare_stages(stages)
+        if 'plain' in args.tasks:
+            bench.compare_plain()
+        if 'training' in args.tasks:
+            bench.compare_training()
+    if 'functions' in args.tasks and not compare_functions():
         sys.exit(1)
 
 
-def compare(name: str, fast: Callable, plain: Callable, inputs: list, tolerance: float) -> bool:
-    """Print both speeds, their ratio and the largest difference; whether that is tolerable."""
-    difference = max(float(np.abs(np.asarray(fast(x), float) - np.asarray(plain(x), float)).max())
-                     for x in inputs)
-    ours, theirs = (1000 * seconds_per_image(function, inputs) for function in (fast, plain))
-    equal = difference <= tolerance
-    print(f'{name:22} {ours:8.2f} ms, plain {theirs:8.2f} ms: {theirs / ours:5.1f} x; largest '
-          f'difference {difference:.2g}{"" if equal else ": TOO LARGE"}')
-    return equal
+def parse():
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add('tasks', nargs='*', metavar='task', help=f'of {", ".join(TASKS)}; default: all')
+    add('--backbone', default='resnet50', help='resnet50 | resnet101 | resnet152 | timm/NAME')
+    add('--amp', choices=['auto', 'bf16', 'fp16', 'off'], default='auto', help='as in the stages')
+    add('--batch_size', type=positive_int, default=16, help='images per step')
+    add('--num_workers', type=natural, help="default: the stages' own")
+    add('--compile', type=boolean, nargs='?', const=True, default=False, help='of the tests')
+    add('--images', type=positive_int, default=192, help='that the long list has more')
+    add('--device', default='auto', help='auto | cpu | cuda')
+    add('--photos', type=Path, help='cut-outs and backgrounds for the JPEGs; default: drawn ones')
+    args = parser.parse_args()
+    unknown = set(args.tasks) - set(TASKS)
+    if unknown:
+        raise InputError(f'no task {", ".join(sorted(unknown))}: choose from {", ".join(TASKS)}')
+    args.tasks = args.tasks or list(TASKS)
+    return args
 
 
-def seconds_per_image(function: Callable, inputs: list) -> float:
-    """The median over repeats."""
+class Bench:
+    """Data, checkpoints and the measurements on them, in a temporary folder."""
+
+    def __init__(self, args, folder: Path):
+        self.args, self.folder = args, folder
+        self.device = choose_device(args.device)
+        self.short = max(args.batch_size, part_size(args.batch_size, self.device)
+                         * threads(args.num_workers or 0, self.device))
+        self.ready = False
+
+    def prepare(self) -> None:
+        if self.ready:
+            return
+        self.ready = True
+        lines = make_pictures(self.folder, self.short + self.args.images, self.args.photos)
+        (self.folder / 'short.txt').write_text(''.join(lines[:self.short]))
+        (self.folder / 'long.txt').write_text(''.join(lines))
+        for stage in ('cls', 'cam', 'seg'):
+            save_checkpoint(self.network(stage).state_dict(), self.folder / stage)
+
+    def network(self, stage: str) -> torch.nn.Module:
+        torch.manual_seed(0)
+        if stage == 'cls':
+            return build_classifier(self.args.backbone, CLASSES, pretrained='none')
+        model = (CamNet(CLASSES, self.args.backbone, pretrained='none') if stage == 'cam'
+                 else SegNet(self.args.backbone, pretrained='none'))
+        for shallow in '34':
+            _, norm, _ = model.mff.project[shallow]
+            torch.nn.init.zeros_(norm.weight)
+            torch.nn.init.ones_(norm.bias)
+        return model
+
+    def compare_stages(self, stages: list[str]) -> None:
+        self.prepare()
+        if 'seg/train' in stages and 'cam/test' not in stages:
+            self.run_script('cam/test', 'long')  # makes the masks
+        print(f'\n{"stage":10} {"images/s":>9} {"bare":>7} {"ratio":>6}   peak MB, short and long '
+              'list; ms an image on one core')
+        for stage in stages:
+            (short, low), (long, high) = (self.run_script(stage, name)
+                                          for name in ('short', 'long'))
+            rate = self.args.images / (long - short)
+            bare = self.bare_step(stage) if stage.endswith('train') else self.bare_test(stage)
+            print(f'{stage:10} {rate:9.2f} {bare:7.2f} {rate / bare:6.2f}   {low:.0f} {high:.0f}; '
+                  f'{self.split(stage)}', flush=True)
+
+    def run_script(self, stage: str, name: str) -> tuple[float, float]:
+        """Run a stage's script on the short or the long list; seconds after its imports, and its
+        peak memory in MB."""
+        kind, mode = stage.split('/')
+        out = self.folder / 'out'
+        command = [sys.executable, ROOT / f'cub200-{kind}' / f'{mode}.py',
+                   '--datapath', self.folder, '--savepath', out, '--list', f'{name}.txt',
+                   '--clsnum', CLASSES, '--amp', self.args.amp, '--resize', RESIZE,
+                   '--device', self.args.device, '--batch_size', self.args.batch_size,
+                   '--arch' if kind == 'cls' else '--backbone', self.args.backbone,
+                   '--crop', 0 if stage == 'cam/test' else CROP]
+        if mode == 'train':
+            command += ['--epoch', 1, '--pretrained', 'none']
+        else:
+            command += ['--snapshot', self.folder / kind, '--compile', self.args.compile]
+        if stage == 'seg/test':
+            command += ['--top1top5', 'none']
+        if self.args.num_workers is not None:
+            command += ['--num_workers', self.args.num_workers]
+        with open(self.folder / 'log', 'w') as log:
+            process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
+            _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise InputError(f'{stage} failed: {(self.folder / "log").read_text()}')
+        results = json.loads((out / 'results.json').read_text())
+        return results.get('training', results)['seconds'], usage.ru_maxrss / 1024
+
+    def bare_test(self, stage: str) -> float:
+        """Images/s of the network alone."""
+        kind = stage.split('/')[0]
+        side, passes = (RESIZE, 1) if kind == 'cam' else (CROP, 2 if kind == 'seg' else 1)
+        predictor = self.predictor(kind)
+        predictor.mean, predictor.std = (0, 0, 0), (1, 1, 1)
+        size = part_size(self.args.batch_size, self.device)
+        images = torch.randint(256, (size, side, side, 3), dtype=torch.uint8)
+        labels = (torch.zeros(size, dtype=torch.long),) if kind == 'cam' else ()
+        lanes = threads(self.args.num_workers or 0, self.device)
+        count = max(2 * lanes, self.args.images // size)
+
+        def forward(_) -> None:
+            for _ in range(passes):
+                predictor(images, *labels)
+
+        def loop(lanes: int, single: bool) -> float:
+            list(in_threads(forward, range(lanes), lanes, single))
+            begin = time.perf_counter()
+            list(in_threads(forward, range(count), lanes, single))
+            return count * size / (time.perf_counter() - begin)
+
+        return max(loop(lanes, self.device.type == 'cpu'), loop(1, False))
+
+    def predictor(self, kind: str) -> Predictor:
+        method = 'class_cams' if kind == 'cam' else 'forward'
+        return Predictor(self.network(kind), self.args, method)
+
+    def bare_step(self, stage: str, amp: str | None = None, channels_last: bool = True) -> float:
+        """Images/s of forward, backward and SGD step on one batch in memory."""
+        kind = stage.split('/')[0]
+        precision = Precision(amp or self.args.amp, self.device)
+        memory = torch.channels_last if channels_last else torch.contiguous_format
+        model = self.network(kind).to(self.device, memory_format=memory).train()
+        optimizer = torch.optim.SGD(model.parameters(), 1e-3, 0.9, weight_decay=1e-4,
+                                    nesterov=True, fused=True)
+        size = self.args.batch_size
+        images = torch.randn(size, 3, CROP, CROP).to(self.device, memory_format=memory)
+        labels = torch.zeros(size, dtype=torch.long, device=self.device)
+        masks = torch.ones(size, CROP, CROP, dtype=torch.bool, device=self.device)
+
+        def loss() -> torch.Tensor:
+            if kind == 'cls':
+                return classification_loss(model(images), labels)['total']
+            if kind == 'cam':
+                return distillation_loss(*model(images), labels)['total']
+            return segmentation_loss(model(images), masks, masks)['total']
+
+        def steps(count: int) -> None:
+            for _ in range(count):
+                with precision.autocast():
+                    total = loss()
+                precision.step(total, optimizer)
+            total.item()
+
+        steps(1)
+        count = max(2, self.args.images // size)
+        begin = time.perf_counter()
+        steps(count)
+        return count * size / (time.perf_counter() - begin)
+
+    def split(self, stage: str) -> str:
+        """What surrounds the network, each function alone."""
+        paths = sorted((self.folder / 'image').iterdir())[:INPUTS]
+        photos = [read_image(path) for path in paths]
+        maps = [smooth_map(seed, 28) for seed in range(INPUTS)]
+        wide = [smooth_map(seed, SIDE) for seed in range(INPUTS)]
+        costs = {'decode': milliseconds(read_image, paths),
+                 'transform': milliseconds(transform, photos)}
+        if stage == 'cam/test':
+            masks = [pseudo_mask(cam, (HEIGHT, WIDTH)) for cam in maps]
+            costs['post-process'] = milliseconds(partial(pseudo_mask, size=(HEIGHT, WIDTH)), maps)
+            costs['write'] = milliseconds(partial(write_png, self.folder / 'one.png'), masks)
+        if stage == 'seg/test':
+            costs['post-process'] = milliseconds(box_and_metrics, wide)
+        return ', '.join(f'{name} {cost:.1f}' for name, cost in costs.items())
+
+    def compare_plain(self) -> None:
+        """cam/test beside a plain program, both with their own readers and writers."""
+        self.prepare()
+        (short, _), (long, _) = (self.run_script('cam/test', name) for name in ('short', 'long'))
+        ours = self.args.images / (long - short)
+        images = read_cub_list(self.folder / 'long.txt', CLASSES)
+        model = self.network('cam')
+        begin = time.perf_counter()
+        plain.make_pseudo_masks(model, images, self.folder / 'image', self.folder / 'plain')
+        theirs = len(images) / (time.perf_counter() - begin)
+        print(f'\ncam/test   {ours:.2f} images/s; plain, in float32, image by image '
+              f'{theirs:.2f}: {ours / theirs:.2f} x', flush=True)
+
+    def compare_training(self) -> None:
+        self.prepare()
+        name = Precision('auto', self.device).name
+        half = self.bare_step('cam/train', 'auto', channels_last=True)
+        full = self.bare_step('cam/train', 'off', channels_last=False)
+        print(f'\ntraining   {name}, channels_last {half:.2f} images/s; float32, contiguous '
+              f'{full:.2f}: {half / full:.2f} x', flush=True)
+
+
+def make_pictures(folder: Path, count: int, photos: Path | None) -> list[str]:
+    """`count` JPEGs, few pictures under many names; the lines of their list."""
+    mini = folder / 'mini'
+    source = ['--cutouts', photos / 'cutouts', '--backgrounds', photos / 'backgrounds'
+              ] if photos else []
+    made = subprocess.run([str(part) for part in (
+        sys.executable, ROOT / 'dataset' / 'make_mini.py', '--out', mini, '--classes', 4, '--train',
+        PICTURES // 4, '--val', 1, '--size', WIDTH, *source)], capture_output=True, text=True,
+        check=False)
+    if made.returncode:
+        raise InputError(made.stderr.strip())
+    (folder / 'image').mkdir()
+    lines = []
+    originals = sorted((mini / 'image').rglob('*.jpg'))[:PICTURES]
+    for index in range(count):
+        path = folder / 'image' / f'{index:05}.jpg'
+        if index < len(originals):
+            photo = cv2.resize(cv2.imread(str(originals[index])), (WIDTH, HEIGHT))
+            cv2.imwrite(str(path), photo, (cv2.IMWRITE_JPEG_QUALITY, 90))
+        else:
+            os.link(folder / 'image' / f'{index % len(originals):05}.jpg', path)
+        lines.append(f'{path.name},{index % CLASSES},100 100 400 300\n')
+    return lines
+
+
+def milliseconds(function: Callable, inputs: list) -> float:
+    """An image; the median over repeats."""
     times = []
     for _ in range(REPEATS):
         begin = time.perf_counter()
         for x in inputs:
             function(x)
         times.append((time.perf_counter() - begin) / len(inputs))
-    return float(np.median(times))
+    return 1000 * float(np.median(times))
 
 
-def smooth_map(rng: np.random.Generator, side: int) -> np.ndarray:
+def smooth_map(seed: int, side: int) -> np.ndarray:
     """Blobs as those of a CAM, side x side float32, from 0 to 1."""
-    values = cv2.resize(rng.random((12, 12), np.float32) ** 2, (side, side),
+    values = cv2.resize(np.random.default_rng(seed).random((7, 7), np.float32) ** 2, (side, side),
                         interpolation=cv2.INTER_CUBIC)
     return normalise_map(values).astype(np.float32)
 
 
 def transform(photo: np.ndarray) -> np.ndarray:
-    batch = torch.from_numpy(resize(photo, (256, 256)))[None]
-    return normalise(batch, MEAN, STD)[0].permute(1, 2, 0).numpy()
-
-
-def plain_transform(photo: np.ndarray) -> np.ndarray:
-    return resize((photo.astype(np.float32) / 255 - MEAN) / STD, (256, 256))
-
-
-def plain_gaussian_prior(cam: np.ndarray) -> np.ndarray:
-    """The formula over the whole image, for one contour after the other."""
-    weak = np.where((cam >= 0.1) & (cam <= 0.5), cam, 0).astype(np.float64)
-    y, x = np.mgrid[:cam.shape[0], :cam.shape[1]].astype(np.float64)
-    prior = np.zeros_like(weak)
-    for contour in contours_of(weak > 0):
-        if cv2.contourArea(contour) < SMALLEST_AREA:
-            continue
-        filled = cv2.drawContours(np.zeros(cam.shape, np.uint8), [contour], -1, 1, cv2.FILLED)
-        p = filled * weak
-        p /= p.sum()
-        dx, dy = x - (p * x).sum(), y - (p * y).sum()
-        sx, sy, sxy = ((p * d).sum() / 10 for d in (dx**2, dy**2, dx * dy))
-        z = dx**2 / sx - 2 * dx * dy * sxy / (sx * sy) + dy**2 / sy
-        prior = np.maximum(prior, np.exp(-z / (2 * (1 - sxy**2 / (sx * sy)))))
-    return prior
+    batch = torch.from_numpy(resize(photo, (RESIZE, RESIZE)))[None]
+    return normalise(batch, plain.MEAN, plain.STD)[0].permute(1, 2, 0).numpy()
 
 
 def max_box_acc(score_map: np.ndarray) -> np.ndarray:
-    metric = MaxBoxAcc(DELTAS, multi_contour=True)
-    metric.accumulate(score_map, TRUE_BOX, (SIDE, SIDE))
-    return metric.hits
+    _, every = threshold_ious(score_map, np.array([TRUE_BOX]), (SIDE, SIDE))
+    return every >= DELTAS[:, None]
 
 
-def plain_max_box_acc(score_map: np.ndarray) -> np.ndarray:
-    """Binarise once for every threshold."""
-    levels = (normalise_map(score_map) * 255).astype(np.uint8)
-    ious = np.array([plain_iou(levels > int(threshold * levels.max()))
-                     for threshold in THRESHOLDS])
-    return ious >= np.array(DELTAS)[:, None]
+def box_and_metrics(probability: np.ndarray) -> None:
+    """What seg/test does with an image's maps."""
+    largest_box(probability, 0.2)
+    max_box_acc(probability)
+    pixel_counts(probability, probability > 0.5)
+
+
+def compare_functions() -> bool:
+    """The hot functions beside plain ones, on one core; whether all outputs agree."""
+    torch.set_num_threads(1)
+    cams = [smooth_map(seed, 256) for seed in range(INPUTS)]
+    photos = [(255 * np.dstack([smooth_map(3 * seed + channel, WIDTH)[:HEIGHT]
+                                for channel in range(3)])).astype(np.uint8)
+              for seed in range(INPUTS)]
+    maps = [smooth_map(seed, SIDE) for seed in range(INPUTS)]
+    masks = [pseudo_mask(smooth_map(seed, 28), (HEIGHT, WIDTH)) for seed in range(INPUTS)]
+    print()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'mask.png'
+        return all([
+            compare('Gaussian prior', gaussian_prior, plain.gaussian_prior, cams, 1 / 255),
+            compare('pseudo mask', partial(pseudo_mask, size=(HEIGHT, WIDTH)),
+                    partial(plain.pseudo_mask, size=(HEIGHT, WIDTH)),
+                    [smooth_map(seed, 28) for seed in range(INPUTS)], 1),
+            compare('transform', transform, plain.transform, photos, 0.03),
+            compare('box extraction', partial(largest_box, threshold=0.2),
+                    partial(plain.largest_box, threshold=0.2), maps, 0),
+            compare('PNG write', partial(written, path, write_png),
+                    partial(written, path, plain.write_png), masks, 0),
+            compare('MaxBoxAccV2', max_box_acc,
+                    partial(plain.max_box_acc, true_box=TRUE_BOX, deltas=DELTAS), maps, 0),
+        ])
+
+
+def written(path: Path, write: Callable, image: np.ndarray) -> np.ndarray:
+    """What a reader finds after `write`."""
+    write(path, image)
+    return cv2.imread(str(path))
+
+
+def compare(name: str, fast: Callable, slow: Callable, inputs: list, tolerance: float) -> bool:
+    """Print both times, their ratio and the largest difference; whether that is tolerable."""
+    difference = max(float(np.abs(np.asarray(fast(x), float) - np.asarray(slow(x), float)).max())
+                     for x in inputs)
+    ours, theirs = milliseconds(fast, inputs), milliseconds(slow, inputs)
+    equal = difference <= tolerance
+    print(f'{name:15} {ours:8.2f} ms, plain {theirs:8.2f} ms: {theirs / ours:5.1f} x; largest '
+          f'difference {difference:.2g}{"" if equal else ": TOO LARGE"}', flush=True)
+    return equal
 
 
 if __name__ == '__main__':

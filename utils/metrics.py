@@ -87,14 +87,15 @@ def threshold_ious(score_map: np.ndarray, boxes: np.ndarray, size: tuple[int, in
 def _nested_contours(levels: np.ndarray, cuts: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
     """The contours of levels > cut for each cut, looked for only in the rectangle that holds
     them."""
-    in_row, in_column = levels.max(1), levels.max(0)
-    for cut in cuts:
-        y, x = np.flatnonzero(in_row > cut), np.flatnonzero(in_column > cut)
-        if not len(y):
-            yield ()
-            continue
-        inside = levels[y[0]:y[-1] + 1, x[0]:x[-1] + 1]
-        yield contours_of(inside > cut, offset=(int(x[0]), int(y[0])))
+    rows, columns = _extents(levels.max(1), cuts), _extents(levels.max(0), cuts)
+    for cut, (top, bottom), (left, right) in zip(cuts, rows, columns, strict=True):
+        yield contours_of(levels[top:bottom, left:right] > cut, offset=(left, top))
+
+
+def _extents(values: np.ndarray, cuts: np.ndarray) -> list[list[int]]:
+    """For each cut, where the values above it begin and end (all of them, if there is none)."""
+    above = values > cuts[:, None]
+    return np.stack([above.argmax(1), len(values) - above[:, ::-1].argmax(1)], 1).tolist()
 
 
 class PxAP:
@@ -130,7 +131,10 @@ def pixel_counts(score_map: np.ndarray, mask: np.ndarray) -> np.ndarray:
     thresholds 0, ..., 0.999, 1; arguments as in `PxAP.accumulate`."""
     score_map = normalise_map(score_map)
     mask = cv2.resize(mask.astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
-    reached = np.searchsorted(np.append(THRESHOLDS, 1.0), score_map, side='right')
+    thresholds = np.append(np.arange(STEPS + 1) / STEPS, np.inf)
+    reached = (score_map * STEPS).astype(np.int64)  # right, or beside it by rounding
+    reached += thresholds[reached + 1] <= score_map
+    reached += thresholds[reached] <= score_map
     return np.bincount((mask > 0).ravel() * (STEPS + 2) + reached.ravel(),
                        minlength=2 * (STEPS + 2)).reshape(2, -1)
 
