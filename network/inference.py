@@ -16,7 +16,7 @@ COARSE = SIDE // 4     # the side of the maps of stage 2
 TOLERANCE = 1e-3
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def ready_to_predict(model: nn.Module, half: torch.dtype | None = None) -> nn.Module:
     """A copy of `model` (images N x 3 x H x W -> a tensor), in evaluation mode, for inference.
 

@@ -132,12 +132,17 @@ class Bench:
         print(f'\n{"stage":10} {"images/s":>9} {"bare":>7} {"ratio":>6}   peak MB, short and long '
               'list; ms an image on one core')
         for stage in stages:
-            (short, low), (long, high) = (self.run_script(stage, name)
-                                          for name in ('short', 'long'))
-            rate = self.args.images / (long - short)
+            rate, low, high = self.measure(stage)
             bare = self.bare_step(stage) if stage.endswith('train') else self.bare_test(stage)
             print(f'{stage:10} {rate:9.2f} {bare:7.2f} {rate / bare:6.2f}   {low:.0f} {high:.0f}; '
                   f'{self.split(stage)}', flush=True)
+
+    def measure(self, stage: str) -> tuple[float, float, float]:
+        """Images/s of a stage's script, and its peak memory on the short and on the long list."""
+        if self.args.compile:
+            self.run_script(stage, 'short')  # what it compiles is kept for the next
+        (short, low), (long, high) = (self.run_script(stage, name) for name in ('short', 'long'))
+        return self.args.images / (long - short), low, high
 
     def run_script(self, stage: str, name: str) -> tuple[float, float]:
         """Run a stage's script on the short or the long list; seconds after its imports, and its
@@ -221,7 +226,7 @@ class Bench:
                 precision.step(total, optimizer)
             total.item()
 
-        steps(1)
+        steps(2)
         count = max(2, self.args.images // size)
         begin = time.perf_counter()
         steps(count)
@@ -246,8 +251,7 @@ class Bench:
     def compare_plain(self) -> None:
         """cam/test beside a plain program, both with their own readers and writers."""
         self.prepare()
-        (short, _), (long, _) = (self.run_script('cam/test', name) for name in ('short', 'long'))
-        ours = self.args.images / (long - short)
+        ours, *_ = self.measure('cam/test')
         images = read_cub_list(self.folder / 'long.txt', CLASSES)
         model = self.network('cam')
         begin = time.perf_counter()
