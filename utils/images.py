@@ -3,16 +3,20 @@
 Images are RGB, uint8, H x W x 3, until a whole batch is normalised at once.
 """
 
+import io
+import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from utils import MOST_PIXELS
 from utils.errors import InputError
 
+MOST_PIXELS = Image.MAX_IMAGE_PIXELS  # 89 million; a header that promises more is an attack
+warnings.filterwarnings('ignore', module=r'PIL\.')  # what is wrong is said here, in one line
 cv2.setNumThreads(0)  # loader workers and PyTorch share the cores already
 
 
@@ -59,7 +63,7 @@ def _decode(path: Path, flags: int) -> np.ndarray:
     except OSError as error:
         raise InputError(f'{path} cannot be read ({error.strerror}): check it') from error
     try:
-        image = None if _is_truncated(data.tobytes()) else cv2.imdecode(data, flags)
+        image = cv2.imdecode(data, flags) if _may_be_decoded(data.tobytes()) else None
     except cv2.error:
         image = None
     if image is None:
@@ -69,11 +73,18 @@ def _decode(path: Path, flags: int) -> np.ndarray:
     return image
 
 
-def _is_truncated(data: bytes) -> bool:
-    """Whether a JPEG or a PNG lacks its end; decoders may fill what is missing with grey."""
+def _may_be_decoded(data: bytes) -> bool:
+    """Whether the file promises no more than MOST_PIXELS, and a JPEG or a PNG has its end:
+    decoders may fill what is missing with grey."""
+    try:
+        with Image.open(io.BytesIO(data)) as header:  # decodes nothing yet
+            if header.width * header.height > MOST_PIXELS:
+                return False
+    except Exception:  # Pillow raises many kinds on damaged headers, and one on bombs
+        return False
     if data.startswith(b'\xff\xd8'):
-        return data.rfind(b'\xff\xd9') < data.rfind(b'\xff\xda')  # no end after the last scan
-    return data.startswith(b'\x89PNG') and b'IEND' not in data[-4096:]
+        return data.rfind(b'\xff\xd9') > data.rfind(b'\xff\xda')  # an end after the last scan
+    return not data.startswith(b'\x89PNG') or b'IEND' in data[-4096:]
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
