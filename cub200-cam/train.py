@@ -1,6 +1,7 @@
 """Stage 2 on CUB-200-2011: train MFF-Net 1, whose CAMs become pseudo masks.
 
     python cub200-cam/train.py
+    torchrun --nproc_per_node=8 cub200-cam/train.py    by eight processes
 
 Reads <datapath>/train.txt and <datapath>/image/; writes out/model-N, out/last.ckpt,
 out/results.json and TensorBoard events. Then run cub200-cam/test.py.

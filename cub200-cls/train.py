@@ -2,6 +2,7 @@
 
     python cub200-cls/train.py                      EfficientNet-B7, as the paper's best
     python cub200-cls/train.py --arch densenet161   the paper's other classifier
+    torchrun --nproc_per_node=8 cub200-cls/train.py    by eight processes
 
 Reads <datapath>/train.txt and <datapath>/image/; writes out/model-N, out/last.ckpt,
 out/results.json and TensorBoard events. Then run cub200-cls/test.py.

@@ -1,6 +1,7 @@
 """Stage 3 on CUB-200-2011: train MFF-Net 2, class-agnostic segmentation, on the pseudo masks.
 
     python cub200-seg/train.py
+    torchrun --nproc_per_node=8 cub200-seg/train.py    by eight processes
 
 Reads <datapath>/train.txt, <datapath>/image/ and <datapath>/mask/ (of cub200-cam/test.py); writes
 out/model-N, out/last.ckpt, out/results.json and TensorBoard events. Then run cub200-seg/test.py.

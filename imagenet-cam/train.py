@@ -1,6 +1,7 @@
 """Stage 2 on ImageNet-1K: train MFF-Net 1, whose CAMs become pseudo masks.
 
     python imagenet-cam/train.py
+    torchrun --nproc_per_node=8 imagenet-cam/train.py    by eight processes
 
 Unlike on CUB there is no deep branch, and the backbone's stem stays as it is. Reads
 <datapath>/train.txt and <datapath>/train/; writes out/model-STEP every 2,000 steps and at the

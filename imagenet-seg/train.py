@@ -1,6 +1,7 @@
 """Stage 3 on ImageNet-1K: train MFF-Net 2, class-agnostic segmentation, on the pseudo masks.
 
     python imagenet-seg/train.py
+    torchrun --nproc_per_node=8 imagenet-seg/train.py    by eight processes
 
 Reads <datapath>/train.txt, <datapath>/train/ and <datapath>/mask/ (of imagenet-cam/test.py);
 writes out/model-STEP every 2,000 steps and at the end, out/last.ckpt, out/results.json and

@@ -1,5 +1,6 @@
 """Downloads: resumed where they broke off, checked, under their final name only when whole."""
 
+import fcntl
 import hashlib
 import http.client
 import os
@@ -18,13 +19,18 @@ def download(url: str, path: Path, checksum: str) -> Path:
     """Fetch `url` to `path` and return `path`.
 
     `checksum` is `ALGORITHM:HEX`, for example `sha256:19c8e357`; HEX may be only the beginning.
-    An earlier attempt's `<path>.part` is gone on with where the server allows it.
+    An earlier attempt's `<path>.part` is gone on with where the server allows it; of several
+    processes one downloads, and the others wait.
     Raises InputError when the server cannot be reached or the checksum differs.
     """
     part = path.with_name(path.name + '.part')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(url, part)
+        with open(part, 'ab') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if path.is_file() and has_checksum(path, checksum):
+                return path
+            _fetch(url, part)
     except (http.client.HTTPException, OSError) as error:
         raise InputError(f'cannot download {url} ({error}): '
                          f'put the file at {path} by hand') from error

@@ -1,19 +1,22 @@
-"""SIGTERM and SIGINT (Ctrl-C): told to the training loop, which saves before it ends."""
+"""SIGTERM and SIGINT (Ctrl-C): told to long loops, which save before they end."""
 
 import signal
 import sys
+import threading
 from types import FrameType
 
 
 class Interruption:
     """While it is entered, the first signal is only noted in `received`; Ctrl-C a second time
-    ends the program at once."""
+    ends the program at once. In other threads than the main one it notes nothing."""
 
     def __init__(self):
         self.received = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> 'Interruption':
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in (signal.SIGTERM, signal.SIGINT):
             self._before[number] = signal.signal(number, self._note)
         return self
@@ -26,5 +29,5 @@ class Interruption:
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not self.received:
-            print(f'\n{signal.Signals(number).name}: saving after this step', file=sys.stderr)
+            print(f'\n{signal.Signals(number).name}: saving, then ending', file=sys.stderr)
         self.received = True

@@ -9,10 +9,11 @@ import numpy as np
 
 from network import CamNet
 from utils.datasets import TestImages, mask_path
-from utils.distributed import gather, is_main
+from utils.distributed import any_process, gather, is_main
 from utils.errors import InputError
 from utils.files import write_whole
 from utils.images import read_stored_mask
+from utils.interruption import Interruption
 from utils.lists import ImageList
 from utils.pseudo_mask import pseudo_mask, seg_target
 from utils.results import write_results
@@ -50,12 +51,23 @@ def make_pseudo_masks(args: argparse.Namespace, model: CamNet, images: ImageList
         return np.array([len(stored), sum(map(_is_empty, stored))])
 
     bad = BadImages(args, images)
-    counts = sum(process(dataset, args, 'making pseudo masks', write_masks, bad,
-                         keep_masks if args.resume else None), start=np.zeros(2, int))
+    counts = np.zeros(2, int)
+    with Interruption() as interruption:
+        for written in process(dataset, args, 'making pseudo masks', write_masks, bad,
+                               keep_masks if args.resume else None):
+            counts += written
+            if interruption.received:
+                break
+    stopped = any_process(interruption.received)
     bad.write()
     counts = gather(counts)
-    if is_main():
-        count, empty = sum(counts).tolist()
+    if not is_main():
+        return
+    count, empty = sum(counts).tolist()
+    if stopped:
+        print(f'stopped after {count} of {len(images)} images, whose masks are whole: '
+              'go on with the same command and --resume')
+    else:
         write_results(args, {'count': count, 'empty': empty}, time.monotonic() - begin, count)
         print(f'wrote {count} pseudo masks to {args.maskpath}'
               + (f'; {empty} of them have no foreground' if empty else '')

@@ -64,7 +64,14 @@ def _compile(predict: Callable) -> Callable:
         if done.is_set():
             return compiled(*tensors)
         with lock:
-            result = compiled(*tensors)
+            try:
+                result = compiled(*tensors)
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # the compiler raises many kinds
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise InputError(f'--compile: PyTorch cannot compile here ({reason}): '
+                                 'leave it out') from error
             done.set()
             return result
 
@@ -148,15 +155,14 @@ def in_threads(function: Callable, items: Iterable, count: int, single: bool) ->
     before = torch.get_num_threads()
     start = torch.set_num_threads if single else None
     waiting: deque = deque()
-    with ThreadPoolExecutor(count, initializer=start, initargs=(1,) if single else ()) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * count:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool = ThreadPoolExecutor(count, initializer=start, initargs=(1,) if single else ())
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * count:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-    torch.set_num_threads(before)
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
