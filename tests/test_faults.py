@@ -222,6 +222,12 @@ def test_a_full_disk_leaves_the_last_state_whole(tmp_path, small_disk):
         'last.ckpt', 'model-1', 'results.json']
 
 
+def test_a_disk_too_full_for_events(tmp_path, small_disk):
+    small_disk(20)
+    with pytest.raises(InputError, match='cannot write .*tfevents.*free space'):
+        train(arguments(tmp_path))
+
+
 def test_a_full_disk_ends_the_making_of_masks(call, data, tmp_path, small_disk):  # noqa: F811
     small_disk(100)
     assert_refused(call('cam', 'test', '--maskpath', tmp_path / 'masks'), 'cannot write',

@@ -6,6 +6,7 @@ from argparse import Namespace
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -110,6 +111,14 @@ def test_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path):
         train(arguments(part, max_steps=stop), keep=every_epoch)
         resumed = train(arguments(part, resume=True), keep=every_epoch)
         assert equal(resumed, whole)
+
+
+def test_tensorboard_reads_the_events(tmp_path):
+    train(arguments(tmp_path))
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [event.step for event in events.Scalars('loss/total')] == [3, 6, 9, 12]
+    assert {event.value for event in events.Scalars('lr')} == {np.float32(0.1)}
 
 
 def test_checkpoints_are_plain_state_dicts_and_the_last_always_is_kept(tmp_path):

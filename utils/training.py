@@ -27,6 +27,7 @@ from utils.distributed import (
     process_index,
 )
 from utils.errors import InputError
+from utils.events import Events
 from utils.files import write_whole
 from utils.images import normalise
 from utils.interruption import Interruption
@@ -129,7 +130,7 @@ class Trainer:
         """Train to the end, from the beginning or, with --resume, from where it stopped."""
         begin = time.monotonic()
         step = self._resume() if self.args.resume else 0
-        self.writer = _event_writer(self.args.savepath) if is_main() else None
+        self.events = Events(self.args.savepath) if is_main() else None
         figures, self.seen = {}, 0
         with Interruption() as self.interruption, explain_dead_workers():
             while step < self.last_step and not self.stopped:
@@ -137,7 +138,7 @@ class Trainer:
         self.bad.write()
         if not is_main():
             return
-        self.writer.close()
+        self.events.close()
         if self.stopped:
             print(f'stopped after step {step} of {self.last_step}; '
                   f'{self.args.savepath / "last.ckpt"} has all: '
@@ -203,12 +204,10 @@ class Trainer:
         return figures
 
     def _log(self, figures: dict[str, float], step: int, factor: float, rate: float) -> None:
-        if not self.writer:
-            return
-        for name, value in figures.items():
-            self.writer.add_scalar(f'loss/{name}', value, step)
-        self.writer.add_scalar('lr', self.args.lr * factor, step)
-        self.writer.add_scalar('images_per_second', rate, step)
+        if self.events:
+            losses = {f'loss/{name}': value for name, value in figures.items()}
+            self.events.add({**losses, 'lr': self.args.lr * factor, 'images_per_second': rate},
+                            step)
 
     def _save(self, step: int) -> None:
         """After a step (from 1): keep the model, and all for --resume, where it is time."""
@@ -297,12 +296,6 @@ def step_seed(seed: int, step: int, process: int = 0) -> int:
     """The seed of one step's dropout, another one in each process."""
     entropy = (seed, step, process) if process else (seed, step)
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _event_writer(folder: Path):
-    from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-    return SummaryWriter(str(folder))
 
 
 def save_checkpoint(state: dict, path: Path) -> None:
