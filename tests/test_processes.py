@@ -108,18 +108,22 @@ def test_weights_are_the_same_in_all_processes(mini, count):
     assert json.loads((out / 'results.json').read_text())['training']['steps'] == 20
 
 
-def test_a_process_that_fails_ends_the_run_with_its_error(mini):
+@pytest.fixture
+def damaged_image(mini):
+    """One training image is cut off for a while."""
     name = (mini / 'mini' / 'train.txt').read_text().split(',')[0]
-    bad = mini / 'mini' / 'image' / name  # in the share of one process
-    whole = bad.read_bytes()
-    bad.write_bytes(whole[:1000])
-    try:
-        code, said = torchrun(2, ROOT / 'cub200-cam' / 'train.py', *arguments(mini, mini / 'bad'),
-                              *SIZES, '--batch_size', 8, '--epoch', 1)
-    finally:
-        bad.write_bytes(whole)
+    path = mini / 'mini' / 'image' / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000])
+    yield path
+    path.write_bytes(whole)
+
+
+def test_a_process_that_fails_ends_the_run_with_its_error(mini, damaged_image):
+    code, said = torchrun(2, ROOT / 'cub200-cam' / 'train.py', *arguments(mini, mini / 'bad'),
+                          *SIZES, '--batch_size', 8, '--epoch', 1)
     assert code != 0
-    assert f'{bad.name} cannot be read as an image' in said
+    assert f'{damaged_image.name} cannot be read as an image' in said
     assert 'Traceback' not in said.partition('torch/distributed/elastic')[0]
 
 
@@ -146,9 +150,10 @@ def wait_for(path, process, newer_than=0.0, timeout=90):
         time.sleep(0.01)
 
 
-def train(mini, out, *more):
+def train(mini, out, *more, **options):
     return start(ROOT / 'cub200-cam' / 'train.py', *arguments(mini, out), *SIZES, '--batch_size',
-                 8, '--epoch', 4, '--save_every', 1, '--amp', 'off', '--num_workers', 0, *more)
+                 8, '--epoch', 4, '--save_every', 1, '--amp', 'off', '--num_workers', 0, *more,
+                 **options)
 
 
 def test_five_kills_at_random_change_no_bit(mini):
@@ -182,6 +187,25 @@ def test_sigterm_to_a_stage_saves_and_ends_well(mini):
     code, said = finish(run)
     assert code == 0
     assert 'go on with the same command and --resume' in said
+    assert 'Traceback' not in said
+
+
+def test_a_signal_to_readers_and_all_saves_as_well(mini):
+    out = mini / 'group'
+    run = train(mini, out, '--num_workers', 2, start_new_session=True)
+    wait_for(out / 'last.ckpt', run)
+    os.killpg(run.pid, signal.SIGTERM)
+    code, said = finish(run, timeout=40)
+    assert code == 0, said
+    assert 'go on with the same command and --resume' in said
+
+
+def test_an_error_ends_the_run_with_its_readers(mini, damaged_image):
+    run = train(mini, mini / 'readers', '--num_workers', 2)
+    code, said = finish(run, timeout=40)
+    assert code == 2
+    assert said.count('error:') == 1
+    assert f'{damaged_image.name} cannot be read as an image' in said
     assert 'Traceback' not in said
 
 

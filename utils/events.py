@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from utils.errors import InputError
+from utils.files import make_output_folder
 
 
 class Events:
@@ -20,6 +21,7 @@ class Events:
 
         name = f'events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}'
         self._path, self._event = folder / name, Event
+        make_output_folder(folder)
         try:
             self._file = open(self._path, 'wb')  # noqa: SIM115
         except OSError as error:

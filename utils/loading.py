@@ -1,5 +1,7 @@
 """Batches of a training set, read by worker processes; their errors arrive as they were raised."""
 
+import atexit
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -74,9 +76,17 @@ class Batches:
 
 
 def _ignore_signals(worker: int) -> None:
-    """The main process decides when to stop."""
+    """A signal to all processes of a run must not take the readers from the one that saves."""
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
+
+
+@atexit.register
+def _kill_readers() -> None:
+    """Else Python, at its end, would send those that are left SIGTERM, and wait for them."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 @contextmanager
