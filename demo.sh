@@ -35,6 +35,8 @@ case $dataset in
   *) fail "--dataset $dataset: cub200 or imagenet" ;;
 esac
 
+trap 'exit 130' INT TERM  # a stage that is told to stop saves, and ends well
+
 cd "$here"
 prepare_environment requirements.txt
 

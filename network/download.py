@@ -23,23 +23,26 @@ def download(url: str, path: Path, checksum: str) -> Path:
     processes one downloads, and the others wait.
     Raises InputError when the server cannot be reached or the checksum differs.
     """
-    part = path.with_name(path.name + '.part')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, 'ab') as lock:
+        with open(path.with_name(path.name + '.lock'), 'wb') as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if path.is_file() and has_checksum(path, checksum):
-                return path
-            _fetch(url, part)
+            if not (path.is_file() and has_checksum(path, checksum)):
+                _fetch_whole(url, path, checksum)
     except (http.client.HTTPException, OSError) as error:
         raise InputError(f'cannot download {url} ({error}): '
                          f'put the file at {path} by hand') from error
+    return path
+
+
+def _fetch_whole(url: str, path: Path, checksum: str) -> None:
+    part = path.with_name(path.name + '.part')
+    _fetch(url, part)
     if not has_checksum(part, checksum):
         part.unlink()
         raise InputError(f'{url} does not have the checksum {checksum}: '
                          f'run again, or put the right file at {path} by hand')
     os.replace(part, path)
-    return path
 
 
 def has_checksum(path: Path, checksum: str) -> bool:

@@ -14,6 +14,7 @@ so maps are about as smooth as trained ones, on whose contours post-processing s
 Prints ratios of one run; where an output differs from the plain code's, exits with 1.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -110,7 +111,8 @@ class Bench:
         lines = make_pictures(self.folder, self.short + self.args.images, self.args.photos)
         (self.folder / 'short.txt').write_text(''.join(lines[:self.short]))
         (self.folder / 'long.txt').write_text(''.join(lines))
-        for stage in ('cls', 'cam', 'seg'):
+        asked = {task.partition('/')[0] for task in self.args.tasks} & {'cls', 'seg'}
+        for stage in ('cam', *asked):
             save_checkpoint(self.network(stage).state_dict(), self.folder / stage)
 
     def network(self, stage: str) -> torch.nn.Module:
@@ -139,8 +141,7 @@ class Bench:
 
     def measure(self, stage: str) -> tuple[float, float, float]:
         """Images/s of a stage's script, and its peak memory on the short and on the long list."""
-        if self.args.compile:
-            self.run_script(stage, 'short')  # what it compiles is kept for the next
+        self.run_script(stage, 'short')  # files come into memory; what is compiled, is kept
         (short, low), (long, high) = (self.run_script(stage, name) for name in ('short', 'long'))
         return self.args.images / (long - short), low, high
 
@@ -148,7 +149,7 @@ class Bench:
         """Run a stage's script on the short or the long list; seconds after its imports, and its
         peak memory in MB."""
         kind, mode = stage.split('/')
-        out = self.folder / 'out'
+        out = self.folder / 'out' / stage
         command = [sys.executable, ROOT / f'cub200-{kind}' / f'{mode}.py',
                    '--datapath', self.folder, '--savepath', out, '--list', f'{name}.txt',
                    '--clsnum', CLASSES, '--amp', self.args.amp, '--resize', RESIZE,
@@ -165,11 +166,11 @@ class Bench:
             command += ['--num_workers', self.args.num_workers]
         with open(self.folder / 'log', 'w') as log:
             process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
-            _, status, usage = os.wait4(process.pid, 0)
-        if status:
+            peak = peak_memory(process)
+        if process.returncode:
             raise InputError(f'{stage} failed: {(self.folder / "log").read_text()}')
         results = json.loads((out / 'results.json').read_text())
-        return results.get('training', results)['seconds'], usage.ru_maxrss / 1024
+        return results.get('training', results)['seconds'], peak
 
     def bare_test(self, stage: str) -> float:
         """Images/s of the network alone."""
@@ -189,11 +190,17 @@ class Bench:
 
         def loop(lanes: int, single: bool) -> float:
             list(in_threads(forward, range(lanes), lanes, single))
+            self.synchronise()
             begin = time.perf_counter()
             list(in_threads(forward, range(count), lanes, single))
+            self.synchronise()
             return count * size / (time.perf_counter() - begin)
 
         return max(loop(lanes, self.device.type == 'cpu'), loop(1, False))
+
+    def synchronise(self) -> None:
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize()
 
     def predictor(self, kind: str) -> Predictor:
         method = 'class_cams' if kind == 'cam' else 'forward'
@@ -257,7 +264,8 @@ class Bench:
         begin = time.perf_counter()
         plain.make_pseudo_masks(model, images, self.folder / 'image', self.folder / 'plain')
         theirs = len(images) / (time.perf_counter() - begin)
-        print(f'\ncam/test   {ours:.2f} images/s; plain, in float32, image by image '
+        print(f'\ncam/test   {ours:.2f} images/s; plain, on the CPU in float32, image by '
+              f'image '
               f'{theirs:.2f}: {ours / theirs:.2f} x', flush=True)
 
     def compare_training(self) -> None:
@@ -267,6 +275,17 @@ class Bench:
         full = self.bare_step('cam/train', 'off', channels_last=False)
         print(f'\ntraining   {name}, channels_last {half:.2f} images/s; float32, contiguous '
               f'{full:.2f}: {half / full:.2f} x', flush=True)
+
+
+def peak_memory(process: subprocess.Popen) -> float:
+    """Wait for a process; its largest resident memory in MB, 0 where there is no /proc."""
+    peak = 0.0
+    while process.poll() is None:
+        with contextlib.suppress(OSError, IndexError):
+            status = Path(f'/proc/{process.pid}/status').read_text()
+            peak = float(status.split('VmHWM:')[1].split()[0]) / 1024
+        time.sleep(0.05)
+    return peak
 
 
 def make_pictures(folder: Path, count: int, photos: Path | None) -> list[str]:
@@ -332,6 +351,7 @@ def box_and_metrics(probability: np.ndarray) -> None:
 def compare_functions() -> bool:
     """The hot functions beside plain ones, on one core; whether all outputs agree."""
     torch.set_num_threads(1)
+    np.ones(3 * 2**20)  # as tensors do in the stages: freed, it lets the C library keep memory
     cams = [smooth_map(seed, 256) for seed in range(INPUTS)]
     photos = [(255 * np.dstack([smooth_map(3 * seed + channel, WIDTH)[:HEIGHT]
                                 for channel in range(3)])).astype(np.uint8)

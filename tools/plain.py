@@ -15,12 +15,12 @@ from utils.lists import ImageList
 from utils.metrics import SIDE, THRESHOLDS, normalise_map
 from utils.pseudo_mask import SMALLEST_AREA
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 
 
 def transform(photo: np.ndarray, side: int = 256) -> np.ndarray:
     """Normalise all pixels of the photograph, then resize."""
-    return resize(((photo.astype(np.float32) / 255 - MEAN) / STD).astype(np.float32), (side, side))
+    return resize((photo.astype(np.float32) / 255 - MEAN) / STD, (side, side))
 
 
 def gaussian_prior(cam: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ A script says which groups of flags it has and its defaults:
                           clsnum=200, batch_size=64, resize=256, crop=224)
     add_backbone(parser)
     add_training(parser, lr=0.02, epoch=32)
-    args = parser.parse_args()
+    args = parse(parser)
 """
 
 import argparse

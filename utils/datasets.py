@@ -70,10 +70,11 @@ class TrainingMasks(TrainingImages):
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         epoch, index = key
+        item = super().__getitem__(key)  # first: an image that cannot be decoded has no mask
         stored = read_stored_mask(mask_path(self.mask_folder, self.images.names[index]))
         crop = self.random_crop(epoch, index)
         foreground, weight = seg_target(crop(resize_nearest(stored, (self.resize, self.resize))))
-        return {**super().__getitem__(key), 'foreground': foreground, 'weight': weight}
+        return {**item, 'foreground': foreground, 'weight': weight}
 
 
 @dataclass(frozen=True)

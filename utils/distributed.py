@@ -4,6 +4,7 @@ Without torchrun there is one process, and nothing here does anything.
 """
 
 import os
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ import torch.distributed as dist
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+LONGEST_WAIT = timedelta(hours=6)  # of one that has done its share of a test for the slowest
 
 started_by_torchrun = dist.is_torchelastic_launched
 
@@ -21,9 +24,9 @@ def join(device: torch.device) -> None:
         return
     if device.type == 'cuda':
         torch.cuda.set_device(device)
-        dist.init_process_group('cpu:gloo,cuda:nccl')
+        dist.init_process_group('cpu:gloo,cuda:nccl', timeout=LONGEST_WAIT)
     else:
-        dist.init_process_group('gloo')
+        dist.init_process_group('gloo', timeout=LONGEST_WAIT)
 
 
 def process_index() -> int:
@@ -74,8 +77,20 @@ def in_all_processes(model: nn.Module, device: torch.device) -> nn.Module:
         return model
     if device.type == 'cuda':
         convert_sync_batchnorm(model)
-        return DistributedDataParallel(model, device_ids=[device.index])
-    return DistributedDataParallel(model)
+        return DistributedDataParallel(model, device_ids=[device.index], static_graph=True)
+    return DistributedDataParallel(model, static_graph=True)
+
+
+def same_in_all_processes(number: int) -> bool:
+    """Whether all processes have the same number; all must ask."""
+    return not any_process(number != _of_main(number))
+
+
+def _of_main(number: int) -> int:
+    told = torch.tensor(number)
+    if process_count() > 1:
+        dist.broadcast(told, 0)
+    return int(told)
 
 
 def mean_of_processes(figures: dict[str, float]) -> dict[str, float]:

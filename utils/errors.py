@@ -19,7 +19,8 @@ def run(main: Callable[[], None]) -> None:
     except RuntimeError as error:
         if process_count() == 1 or not _is_lost_connection(error):
             raise
-        sys.exit(_report('another process of this run has ended: see its message'))
+        sys.exit(_report('the connection to the other processes is lost; if one of them has '
+                         f'ended, see its message ({str(error).splitlines()[0]})'))
     except KeyboardInterrupt:
         print('\ninterrupted', file=sys.stderr)
         sys.exit(130)

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +17,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
     Raises InputError where the folder or the disk does not allow it; `path` is then as it was.
     """
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    temporary = path.with_name(f'.{path.name}.{_writer()}.{threading.get_ident()}.tmp')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, 'wb') as file:
@@ -43,11 +45,30 @@ def make_output_folder(path: Path) -> None:
 
 def _remove_leftovers(folder: Path) -> None:
     """Delete the temporary files of processes of this machine that were killed."""
-    for temporary in folder.glob('.*.*.tmp'):
-        process = temporary.name.split('.')[-2]
-        if process.isdigit() and not Path('/proc', process).exists():
+    for temporary in folder.glob('.*.tmp'):
+        host, _, process = temporary.suffixes[-3].rpartition('-') if (
+            len(temporary.suffixes) > 2) else ('', '', '')
+        if host == f'.{_host()}' and process.isdigit() and not _is_running(int(process)):
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def _writer() -> str:
+    return f'{_host()}-{os.getpid()}'
+
+
+def _host() -> str:
+    return socket.gethostname().replace('.', '_')
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from utils.errors import InputError
 
-MOST_PIXELS = Image.MAX_IMAGE_PIXELS  # 89 million; a header that promises more is an attack
+MOST_PIXELS = 89_000_000  # a header that promises more is an attack
 warnings.filterwarnings('ignore', module=r'PIL\.')  # what is wrong is said here, in one line
 cv2.setNumThreads(0)  # loader workers and PyTorch share the cores already
 
@@ -51,8 +51,15 @@ def read_stored_mask(path: Path) -> np.ndarray:
 
 
 def read_binary_mask(path: Path) -> np.ndarray:
-    """A ground-truth mask, bool, H x W: foreground is what exceeds half of the range."""
-    return _decode(path, cv2.IMREAD_GRAYSCALE) > 127
+    """A ground-truth mask, bool, H x W: foreground is what exceeds half of the range.
+
+    Raises InputError as `read_stored_mask`.
+    """
+    try:
+        return _decode(path, cv2.IMREAD_GRAYSCALE) > 127
+    except BadImageError as error:
+        raise InputError(f'{path} is damaged: replace this ground-truth mask, or move the '
+                         'segmentation folder away') from error
 
 
 def _decode(path: Path, flags: int) -> np.ndarray:
@@ -83,8 +90,16 @@ def _may_be_decoded(data: bytes) -> bool:
     except Exception:  # Pillow raises many kinds on damaged headers, and one on bombs
         return False
     if data.startswith(b'\xff\xd8'):
-        return data.rfind(b'\xff\xd9') > data.rfind(b'\xff\xda')  # an end after the last scan
-    return not data.startswith(b'\x89PNG') or b'IEND' in data[-4096:]
+        return data.find(b'\xff\xd9', _first_scan(data)) > 0
+    return not data.startswith(b'\x89PNG') or b'IEND' in data
+
+
+def _first_scan(data: bytes) -> int:
+    """Where a JPEG's pixels begin: its header may hold a preview with an end of its own."""
+    place = 2
+    while data[place:place + 1] == b'\xff' and data[place + 1:place + 2] != b'\xda':
+        place += 2 + int.from_bytes(data[place + 2:place + 4], 'big')
+    return place
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -112,7 +127,9 @@ def crop_offset(size: int, crop: int) -> int:
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """A batch of bytes N x H x W x 3 -> float32 N x 3 x H x W, channels last in memory."""
-    images = images.permute(0, 3, 1, 2).float()
-    shift = torch.tensor(mean, device=images.device).view(1, 3, 1, 1) * 255
-    scale = torch.tensor(std, device=images.device).view(1, 3, 1, 1) * 255
-    return images.sub_(shift).div_(scale)
+    count, height, width, channels = images.shape
+    # Along whole rows, not three values at a time: several times faster on the CPU.
+    shift, scale = (torch.tensor(values, device=images.device).mul(255).repeat(width)
+                    for values in (mean, std))
+    rows = images.float().view(count * height, width * channels).sub_(shift).div_(scale)
+    return rows.view(count, height, width, channels).permute(0, 3, 1, 2)

@@ -1,7 +1,7 @@
 """SIGTERM and SIGINT (Ctrl-C): told to long loops, which save before they end."""
 
+import os
 import signal
-import sys
 import threading
 from types import FrameType
 
@@ -29,5 +29,6 @@ class Interruption:
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not self.received:
-            print(f'\n{signal.Signals(number).name}: saving, then ending', file=sys.stderr)
+            # Not print: the signal may have come while something was being printed.
+            os.write(2, f'\n{signal.Signals(number).name}: saving, then ending\n'.encode())
         self.received = True

@@ -84,6 +84,7 @@ def _ignore_signals(worker: int) -> None:
 @atexit.register
 def _kill_readers() -> None:
     """Else Python, at its end, would send those that are left SIGTERM, and wait for them."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would call it a failure
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()

@@ -40,9 +40,10 @@ def gaussian_prior(cam: np.ndarray) -> np.ndarray:
     """A CAM in [0, 1], 2-d float -> the pixelwise maximum of the Gaussians of its weak regions,
     in [0, 1], float64 of the same shape; 0 where there is no such region, and where it would be
     below NEGLIGIBLE."""
-    weak = np.where((cam >= WEAK[0]) & (cam <= WEAK[1]), cam, 0).astype(np.float64)
-    prior = np.zeros_like(weak)
-    for contour in contours_of(weak > 0):
+    is_weak = (cam >= WEAK[0]) & (cam <= WEAK[1])
+    weak = cam * is_weak
+    prior = np.zeros(cam.shape)
+    for contour in contours_of(is_weak):
         if cv2.contourArea(contour) >= SMALLEST_AREA:
             _add_gaussian(prior, contour, weak)
     return prior
@@ -52,9 +53,10 @@ def _add_gaussian(prior: np.ndarray, contour: np.ndarray, weak: np.ndarray) -> N
     """Raise `prior` to the Gaussian with the mean and a tenth of the covariance of `weak` inside
     the contour, within the rectangle outside of which it is NEGLIGIBLE."""
     x, y, width, height = cv2.boundingRect(contour)
-    filled = np.zeros((height, width), np.uint8)
-    cv2.drawContours(filled, [contour], -1, 1, cv2.FILLED, offset=(-x, -y))
-    moments = cv2.moments(weak[y:y + height, x:x + width] * filled)
+    weight = np.zeros((height, width), weak.dtype)
+    cv2.drawContours(weight, [contour], -1, 1, cv2.FILLED, offset=(-x, -y))
+    weight *= weak[y:y + height, x:x + width]
+    moments = cv2.moments(weight)
     mean_x, mean_y = x + moments['m10'] / moments['m00'], y + moments['m01'] / moments['m00']
     sx, sy, sxy = (moments[name] / moments['m00'] / SHRINK for name in ('mu20', 'mu02', 'mu11'))
     if min(sx, sy) < 1e-9 or sx * sy - sxy**2 <= 1e-9 * sx * sy:  # a line has no area to fill

@@ -17,6 +17,11 @@ def choose_device(name: str) -> torch.device:
     Raises InputError for a device that is not there."""
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if name == 'cuda' and processes_here() > max(1, torch.cuda.device_count()):
+        raise InputError(f'{processes_here()} processes on this machine, but '
+                         f'{torch.cuda.device_count()} GPUs: start as many, or add --device cpu')
+    if name.startswith('cuda:') and processes_here() > 1:
+        raise InputError(f'--device {name}: each process takes a GPU of its own: use --device cuda')
     try:
         device = torch.device(name)
         if device == torch.device('cuda'):
@@ -92,14 +97,14 @@ def explain_memory(batch_size: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         advice = (f'try --batch_size {batch_size // 2}' if batch_size > 1
                   else 'try a smaller --resize and --crop')
         raise InputError(f'out of memory at --batch_size {batch_size}: {advice}') from error
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     return (isinstance(error, (MemoryError, torch.OutOfMemoryError))
             or "can't allocate memory" in str(error) or 'not enough memory' in str(error))
 

@@ -16,7 +16,7 @@ class BadImages:
         self.wanted, self._images = args.skip_bad, images
         self.path = args.savepath / 'bad_images.txt'
         self._names: set[str] = set()
-        if self.wanted and getattr(args, 'resume', False):
+        if self.wanted and args.mode == 'train' and args.resume:
             with contextlib.suppress(OSError):
                 self._names.update(self.path.read_text(errors='surrogateescape').splitlines())
 

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -19,7 +20,13 @@ from utils.errors import InputError
 from utils.images import BadImageError, normalise
 from utils.lists import ImageList
 from utils.progress import Progress
-from utils.runtime import Precision, available_cores, choose_device, explain_memory
+from utils.runtime import (
+    Precision,
+    available_cores,
+    choose_device,
+    explain_memory,
+    is_out_of_memory,
+)
 from utils.skipping import BadImages
 
 CPU_PART = 16  # images that a core's cache likes best
@@ -39,39 +46,44 @@ class Predictor:
         self.precision = Precision(args.amp, self.device)
         self.mean, self.std = model.mean, model.std
         self.batch_size = args.batch_size
-        model = model.to(self.device, memory_format=torch.channels_last)
-        self._plain = getattr(ready_to_predict(model, self.precision.half), method)
+        ready = ready_to_predict(model, self.precision.half)
+        ready = ready.to(self.device, memory_format=torch.channels_last)
+        self._plain = getattr(ready, method)
         self._compiled = _compile(self._plain) if args.compile else None
+        # A GPU works through one batch after the other: more at once would only fill its memory.
+        self._turn = nullcontext() if self.device.type == 'cpu' else threading.Lock()
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, *more: Tensor) -> Any:
         """Bytes N x H x W x 3, and more tensors -> what the network makes of them."""
-        images = normalise(images.to(self.device), self.mean, self.std)
-        more = (tensor.to(self.device) for tensor in more)
         # A last part of another size is not worth a compilation of its own.
         whole = len(images) == part_size(self.batch_size, self.device)
         predict = self._compiled if self._compiled and whole else self._plain
-        with explain_memory(self.batch_size), self.precision.autocast():
-            return predict(images, *more)
+        with self._turn, explain_memory(self.batch_size), self.precision.autocast():
+            images = normalise(images.to(self.device), self.mean, self.std)
+            return predict(images, *(tensor.to(self.device) for tensor in more))
 
 
 def _compile(predict: Callable) -> Callable:
     """`predict`, compiled when it is first called, by one thread while others wait."""
     compiled = torch.compile(predict, dynamic=False, options={'freezing': True})
-    lock, done = threading.Lock(), threading.Event()
+    lock, done, failures = threading.Lock(), threading.Event(), []
 
     def first_alone(*tensors: Tensor) -> Any:
         if done.is_set():
             return compiled(*tensors)
         with lock:
+            if failures:
+                raise failures[0]
             try:
                 result = compiled(*tensors)
-            except (MemoryError, torch.OutOfMemoryError):
-                raise
             except Exception as error:  # the compiler raises many kinds
+                if is_out_of_memory(error):
+                    raise
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise InputError(f'--compile: PyTorch cannot compile here ({reason}): '
-                                 'leave it out') from error
+                failures.append(InputError(f'--compile: PyTorch cannot compile here ({reason}): '
+                                           'leave it out'))
+                raise failures[0] from error
             done.set()
             return result
 

@@ -25,6 +25,7 @@ from utils.distributed import (
     mean_of_processes,
     process_count,
     process_index,
+    same_in_all_processes,
 )
 from utils.errors import InputError
 from utils.events import Events
@@ -130,6 +131,9 @@ class Trainer:
         """Train to the end, from the beginning or, with --resume, from where it stopped."""
         begin = time.monotonic()
         step = self._resume() if self.args.resume else 0
+        if step >= self.last_step:
+            print(f'all {step} steps are done already: {self._model_path(step)}')
+            return
         self.events = Events(self.args.savepath) if is_main() else None
         figures, self.seen = {}, 0
         with Interruption() as self.interruption, explain_dead_workers():
@@ -139,7 +143,7 @@ class Trainer:
         if not is_main():
             return
         self.events.close()
-        if self.stopped:
+        if step < self.last_step:
             print(f'stopped after step {step} of {self.last_step}; '
                   f'{self.args.savepath / "last.ckpt"} has all: '
                   'go on with the same command and --resume')
@@ -256,6 +260,9 @@ class Trainer:
             raise InputError(f'--resume: {path} is damaged, or no resume state '
                              f'({(str(error).splitlines() or ["?"])[0]}); start without --resume'
                              ) from error
+        if not same_in_all_processes(step):
+            raise InputError(f'--resume: not every process finds the same {path}: use a --savepath '
+                             'that all machines share')
         if differing:
             raise InputError(f'--resume: {path} was written with another {", ".join(differing)}: '
                              'give the same flags, or start without --resume')
@@ -266,7 +273,8 @@ class Trainer:
         names = ('seed', 'batch_size', 'epoch', 'lr', 'momentum', 'nesterov', 'weight_decay',
                  'amp', 'resize', 'crop', 'list', 'clsnum', 'backbone', 'arch')
         return {**{name: getattr(self.args, name) for name in names if hasattr(self.args, name)},
-                'content of the list': self.images.checksum()}
+                'content of the list': self.images.checksum(),
+                'number of steps in an epoch': len(self.batches)}
 
 
 class Meter:
