@@ -6,6 +6,8 @@ import http.client
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
@@ -25,14 +27,25 @@ def download(url: str, path: Path, checksum: str) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path.with_name(path.name + '.lock'), 'wb') as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _alone(path):
             if not (path.is_file() and has_checksum(path, checksum)):
                 _fetch_whole(url, path, checksum)
     except (http.client.HTTPException, OSError) as error:
         raise InputError(f'cannot download {url} ({error}): '
                          f'put the file at {path} by hand') from error
     return path
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process of this machine fetches the file."""
+    lock = path.with_name(path.name + '.lock')
+    with open(lock, 'wb') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _fetch_whole(url: str, path: Path, checksum: str) -> None:

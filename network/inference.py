@@ -6,6 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -14,6 +15,7 @@ from network.mffnet import Float32Conv
 SIDE = 64
 COARSE = SIDE // 4     # the side of the maps of stage 2
 TOLERANCE = 1e-3
+FOLDABLE = (nn.Conv2d, Conv2dSame)  # others may change their weights before they use them
 
 
 @torch.no_grad()
@@ -35,41 +37,48 @@ def ready_to_predict(model: nn.Module, half: torch.dtype | None = None) -> nn.Mo
     for conv, norm in trace.pairs:
         _fold(ready.get_submodule(conv), ready.get_submodule(norm))
         _replace(ready, norm)
-    if not _close(ready(sample), trace.output):
+    if not _compute_the_same(_trace(ready, sample), trace):
         ready = deepcopy(model).eval()
     if half is not None:
-        for name, side in trace.sides.items():
-            _halve(ready.get_submodule(name), half, fine=side > COARSE)
+        for name, output in trace.outputs.items():
+            if name:
+                _halve(ready.get_submodule(name), half, fine=output.shape[-1] > COARSE)
     return ready
 
 
 class _Trace(NamedTuple):
-    output: Tensor                  # what the model makes of the sample
-    sides: dict[str, int]           # each convolution's name -> the side of the maps it gives
+    outputs: dict[str, Tensor]      # of the whole model ('') and of each convolution, by its name
     pairs: list[tuple[str, str]]    # (convolution, the batch norm that alone takes its output)
 
 
 def _trace(model: nn.Module, sample: Tensor) -> _Trace:
-    sides, pairs, calls, hooks = {}, [], {}, []
-    given = {}  # holds each convolution's output, so that no other tensor takes its id
+    outputs, pairs, calls, hooks = {}, [], {}, []
 
     def remember(name: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
         calls[name] = calls.get(name, 0) + 1
         if isinstance(module, nn.Conv2d):
-            sides[name] = output.shape[-1]
-            given[id(output)] = name, output
-        elif id(inputs[0]) in given:
-            pairs.append((given[id(inputs[0])][0], name))
+            outputs[name] = output  # held, so that no other tensor takes its id
+        pairs.extend((conv, name) for conv, given in outputs.items()
+                     if isinstance(module, nn.BatchNorm2d) and given is inputs[0])
 
     for name, module in model.named_modules():
         if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
             hooks.append(module.register_forward_hook(partial(remember, name)))
     try:
-        output = model(sample)
+        outputs[''] = model(sample)
     finally:
         for hook in hooks:
             hook.remove()
-    return _Trace(output, sides, [pair for pair in pairs if all(calls[name] == 1 for name in pair)])
+    return _Trace(outputs, [(conv, norm) for conv, norm in pairs
+                            if calls[conv] == calls[norm] == 1
+                            and type(model.get_submodule(conv)) in FOLDABLE])
+
+
+def _compute_the_same(folded: _Trace, plain: _Trace) -> bool:
+    """Whether all but the convolutions that were to change give what they gave."""
+    changed = {conv for conv, _ in plain.pairs}
+    return all(_close(folded.outputs[name], output) for name, output in plain.outputs.items()
+               if name not in changed)
 
 
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:

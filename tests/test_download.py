@@ -2,11 +2,14 @@
 
 import hashlib
 import socket
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from network.download import CHUNK, download, has_checksum
 from network.errors import InputError
@@ -221,3 +224,17 @@ def test_a_checksum_is_of_the_whole_file_and_may_be_cut_short(tmp_path):
     assert not has_checksum(tmp_path / 'a', f'sha256:{digest[1:]}')
     (tmp_path / 'a').write_bytes(CONTENT[:-1])
     assert not has_checksum(tmp_path / 'a', f'sha256:{digest[:8]}')
+
+
+def test_of_four_processes_one_downloads_and_all_have_it(tmp_path, server):
+    path = tmp_path / 'weights.pth'
+    fetch = ('import sys; from pathlib import Path; from network.download import download; '
+             'download(sys.argv[1], Path(sys.argv[2]), sys.argv[3])')
+    runs = [subprocess.Popen([sys.executable, '-c', fetch, server.url, str(path), CHECKSUM],
+                             cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    for run in runs:
+        _, said = run.communicate(timeout=120)
+        assert run.returncode == 0, said
+    assert path.read_bytes() == CONTENT
+    assert server.sent == [len(CONTENT)]
+    assert [file.name for file in tmp_path.iterdir()] == ['weights.pth']

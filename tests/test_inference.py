@@ -79,6 +79,26 @@ class Shortcut(nn.Module):
         return self.norm(maps) + maps
 
 
+class Standardised(nn.Conv2d):
+    """Changes its weights before it uses them, as timm's StdConv2d."""
+
+    def forward(self, images):
+        return self._conv_forward(images, self.weight - self.weight.mean(), self.bias)
+
+
+class Deaf(nn.Module):
+    """What it gives is 0 whatever its layers do, as a CAM may be."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.second = nn.Conv2d(4, 1, 1)
+
+    def forward(self, images):
+        maps = self.first(images)
+        return (self.second(self.norm(maps) + maps) * 0).relu()
+
+
 class OneSize(nn.Module):
     """As vision transformers do, refuses images of another size."""
 
@@ -91,10 +111,14 @@ class OneSize(nn.Module):
         return self.conv(images)
 
 
-def test_what_cannot_be_folded_stays():
-    model = stir(Shortcut())
-    ready = ready_to_predict(model)
+@pytest.mark.parametrize('model', [
+    Shortcut(), Deaf(), nn.Sequential(Standardised(3, 4, 3), nn.BatchNorm2d(4))])
+def test_what_cannot_be_folded_stays(model):
+    ready = ready_to_predict(stir(model))
     assert norms(ready) == 1
     images = torch.randn(1, 3, 64, 64)
     assert torch.equal(ready(images), model(images))
+
+
+def test_a_network_for_one_size_stays():
     assert isinstance(ready_to_predict(OneSize()), OneSize)

@@ -178,11 +178,19 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
     assert not list(tmp_path.glob('*'))[1:]  # TensorBoard's events alone
 
 
+def test_a_finished_run_is_not_resumed(tmp_path, capsys):
+    train(arguments(tmp_path))
+    before = (tmp_path / 'results.json').read_bytes()
+    train(arguments(tmp_path, resume=True))
+    assert 'all 12 steps are done already' in capsys.readouterr().out
+    assert (tmp_path / 'results.json').read_bytes() == before
+
+
 def test_resume_needs_the_same_run(tmp_path):
     with pytest.raises(InputError, match='no .*last.ckpt'):
         train(arguments(tmp_path, resume=True))
     train(arguments(tmp_path, max_steps=3))
-    with pytest.raises(InputError, match='another batch_size, lr:'):
+    with pytest.raises(InputError, match='another batch_size, lr, number of steps'):
         train(arguments(tmp_path, resume=True, batch_size=5, lr=1.0))
 
 

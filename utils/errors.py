@@ -24,8 +24,6 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print('\ninterrupted', file=sys.stderr)
         sys.exit(130)
-
-
     leave()
 
 

@@ -131,5 +131,5 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     # Along whole rows, not three values at a time: several times faster on the CPU.
     shift, scale = (torch.tensor(values, device=images.device).mul(255).repeat(width)
                     for values in (mean, std))
-    rows = images.float().view(count * height, width * channels).sub_(shift).div_(scale)
+    rows = images.float().reshape(count * height, width * channels).sub_(shift).div_(scale)
     return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
