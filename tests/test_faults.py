@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import socket
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -206,35 +207,36 @@ def test_training_that_runs_out_of_memory(tmp_path):
         train(arguments(tmp_path), greedy)
 
 
-@pytest.fixture
-def small_disk():
-    """small_disk(bytes): from here on, no file may become larger."""
+@contextmanager
+def small_disk(size):
+    """Within it, no file may become larger than `size` bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:  # soon: pytest's own output may be a file
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_leaves_the_last_state_whole(tmp_path, small_disk):
+def test_a_full_disk_leaves_the_last_state_whole(tmp_path):
     train(arguments(tmp_path, max_steps=3))
     old = (tmp_path / 'last.ckpt').read_bytes()
-    small_disk(2000)
-    with pytest.raises(InputError, match='cannot write .*free space'):
+    with small_disk(2000), pytest.raises(InputError, match='cannot write .*free space'):
         train(arguments(tmp_path, resume=True))
     assert (tmp_path / 'last.ckpt').read_bytes() == old
     assert sorted(p.name for p in tmp_path.iterdir() if 'tfevents' not in p.name) == [
         'last.ckpt', 'model-1', 'results.json']
 
 
-def test_a_disk_too_full_for_events(tmp_path, small_disk):
-    small_disk(20)
-    with pytest.raises(InputError, match='cannot write .*tfevents.*free space'):
+def test_a_disk_too_full_for_events(tmp_path):
+    with small_disk(20), pytest.raises(InputError, match='cannot write .*tfevents.*free space'):
         train(arguments(tmp_path))
 
 
-def test_a_full_disk_ends_the_making_of_masks(call, data, tmp_path, small_disk):  # noqa: F811
-    small_disk(100)
-    assert_refused(call('cam', 'test', '--maskpath', tmp_path / 'masks'), 'cannot write',
-                   'free space')
+def test_a_full_disk_ends_the_making_of_masks(call, data, tmp_path):  # noqa: F811
+    with small_disk(100):
+        result = call('cam', 'test', '--maskpath', tmp_path / 'masks')
+    assert_refused(result, 'cannot write', 'free space')
     assert not list((tmp_path / 'masks').rglob('*.*'))
 
 
