@@ -84,7 +84,7 @@ class Numbers:
 
 
 def arguments(folder, **changes):
-    return Namespace(**{**dict(device='cpu', batch_size=4, num_workers=2, savepath=folder,
+    return Namespace(**{**dict(device='cpu', batch_size=4, num_workers=2, savepath=folder, mode='test',
                                skip_bad=True), **changes})
 
 
