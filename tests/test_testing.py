@@ -84,8 +84,8 @@ class Numbers:
 
 
 def arguments(folder, **changes):
-    return Namespace(**{**dict(device='cpu', batch_size=4, num_workers=2, savepath=folder, mode='test',
-                               skip_bad=True), **changes})
+    return Namespace(**{**dict(device='cpu', batch_size=4, num_workers=2, savepath=folder,
+                               mode='test', skip_bad=True), **changes})
 
 
 def test_bad_images_are_left_out_and_listed_where_that_is_wanted(tmp_path):
