@@ -29,7 +29,7 @@ from utils.runtime import (
 )
 from utils.skipping import BadImages
 
-CPU_PART = 16  # images that a core's cache likes best
+CPU_PART = 16  # images; larger parts were slower, and take more memory
 MOST_CUDA_READERS = 8
 
 Result = TypeVar('Result')
