@@ -15,11 +15,6 @@ def contours_of(foreground: np.ndarray, offset: tuple[int, int] = (0, 0)
                             offset=offset)[0]
 
 
-def contour_box(contour: np.ndarray) -> Box:
-    x, y, width, height = cv2.boundingRect(contour)
-    return x, y, x + width, y + height
-
-
 def largest_box(probability: np.ndarray, threshold: float) -> Box | None:
     """The box of the contour of largest area, the first of equals, or None where there is none.
 
@@ -29,7 +24,8 @@ def largest_box(probability: np.ndarray, threshold: float) -> Box | None:
     contours = contours_of(probability > probability.dtype.type(threshold))
     if not contours:
         return None
-    return contour_box(max(contours, key=cv2.contourArea))
+    x, y, width, height = cv2.boundingRect(max(contours, key=cv2.contourArea))
+    return x, y, x + width, y + height
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -79,6 +79,6 @@ def _is_empty(stored: np.ndarray) -> bool:
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Write bytes H x W (x 3, in OpenCV's BGR order) as PNG, by OpenCV's defaults: no other level or
-    strategy that was tried is faster."""
+    """Write bytes H x W (x 3, in OpenCV's BGR order) as PNG, by OpenCV's defaults: no other
+    level or strategy that was tried is faster."""
     write_whole(path, lambda file: file.write(cv2.imencode('.png', image)[1]))
