@@ -14,11 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from network import CamNet
 from utils.arguments import add_backbone, add_training, parse, stage_parser
-from utils.cub import cub_images
-from utils.datasets import TrainingImages
+from utils.data.cub import cub_images
+from utils.data.datasets import TrainingImages
+from utils.engine.trainer import Trainer
 from utils.errors import run
-from utils.losses import distillation_loss
-from utils.training import Trainer
+from utils.localization.losses import distillation_loss
 
 
 def main():

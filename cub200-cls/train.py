@@ -14,9 +14,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.arguments import add_arch, add_training, parse, stage_parser
-from utils.classify import train_classifier
-from utils.cub import cub_images
+from utils.data.cub import cub_images
 from utils.errors import run
+from utils.stages.classify import train_classifier
 
 
 def main():

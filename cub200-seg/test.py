@@ -23,10 +23,10 @@ from utils.arguments import (
     parse,
     stage_parser,
 )
-from utils.cub import cub_images
+from utils.data.cub import cub_images
 from utils.errors import run
-from utils.evaluate import evaluate_segmentation
-from utils.top1top5 import read_top1top5
+from utils.outputs.top1top5 import read_top1top5
+from utils.stages.evaluate import evaluate_segmentation
 
 
 def main():

@@ -20,11 +20,11 @@ from utils.arguments import (
     parse,
     stage_parser,
 )
-from utils.cub import cub_images
-from utils.datasets import TrainingMasks
+from utils.data.cub import cub_images
+from utils.data.datasets import TrainingMasks
+from utils.engine.trainer import Trainer, every_epoch
 from utils.errors import run
-from utils.losses import segmentation_loss
-from utils.training import Trainer, every_epoch
+from utils.localization.losses import segmentation_loss
 
 
 def main():

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from utils.errors import InputError
-from utils.files import write_whole
+from utils.outputs.files import write_whole
 
 # What os.link and os.symlink say where a file system or its rights do not allow them.
 REFUSED = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}

@@ -55,9 +55,9 @@ from numpy.random import Generator, default_rng
 from tqdm import tqdm
 
 from utils.arguments import Parser, natural, positive_int
+from utils.data.lists import read_wnids
 from utils.errors import InputError, run
-from utils.files import write_json, write_text, write_whole
-from utils.lists import read_wnids
+from utils.outputs.files import write_json, write_text, write_whole
 
 FORMAT_VERSION = 1
 WNIDS = Path(__file__).with_name('imagenet_wnids.txt')

@@ -39,9 +39,9 @@ from tqdm import tqdm
 
 from network.download import download, has_checksum
 from utils.arguments import Parser
+from utils.data.lists import checked_name
 from utils.errors import InputError, run
-from utils.files import write_text
-from utils.lists import checked_name
+from utils.outputs.files import write_text
 
 URL = 'https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz'
 CHECKSUM = 'md5:97eceeb196236b17998738112f37df78'

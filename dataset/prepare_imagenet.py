@@ -33,9 +33,9 @@ from links import link_file, link_folder
 from tqdm import tqdm
 
 from utils.arguments import Parser
+from utils.data.lists import read_wnids, read_xml_objects
 from utils.errors import InputError, run
-from utils.files import write_text, write_whole
-from utils.lists import read_wnids, read_xml_objects
+from utils.outputs.files import write_text, write_whole
 
 WNIDS = Path(__file__).with_name('imagenet_wnids.txt')
 IMAGE_SUFFIX = '.JPEG'

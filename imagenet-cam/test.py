@@ -24,10 +24,10 @@ from utils.arguments import (
     parse,
     stage_parser,
 )
+from utils.data.imagenet import boxed_val_images, train_images
 from utils.errors import run
-from utils.evaluate import evaluate_cams
-from utils.imagenet import boxed_val_images, train_images
-from utils.make_masks import make_pseudo_masks
+from utils.stages.evaluate import evaluate_cams
+from utils.stages.make_masks import make_pseudo_masks
 
 
 def main():

@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from network import CamNet
 from utils.arguments import add_backbone, add_training, parse, stage_parser
-from utils.datasets import TrainingImages
+from utils.data.datasets import TrainingImages
+from utils.data.imagenet import train_images
+from utils.engine.trainer import Trainer
 from utils.errors import run
-from utils.imagenet import train_images
-from utils.losses import classification_loss
-from utils.training import Trainer
+from utils.localization.losses import classification_loss
 
 
 def main():

@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from network import build_classifier, load_checkpoint
 from utils.arguments import add_arch, add_pretrained, parse, stage_parser
-from utils.classify import classify
+from utils.data.imagenet import val_images
 from utils.errors import run
-from utils.imagenet import val_images
+from utils.stages.classify import classify
 
 
 def main():

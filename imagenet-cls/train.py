@@ -13,9 +13,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.arguments import add_arch, add_training, parse, stage_parser
-from utils.classify import train_classifier
+from utils.data.imagenet import train_images
 from utils.errors import run
-from utils.imagenet import train_images
+from utils.stages.classify import train_classifier
 
 
 def main():

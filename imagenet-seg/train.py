@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from network import SegNet
 from utils.arguments import add_backbone, add_maskpath, add_training, parse, stage_parser
-from utils.datasets import TrainingMasks
+from utils.data.datasets import TrainingMasks
+from utils.data.imagenet import train_images
+from utils.engine.trainer import Trainer
 from utils.errors import run
-from utils.imagenet import train_images
-from utils.losses import segmentation_loss
-from utils.training import Trainer
+from utils.localization.losses import segmentation_loss
 
 
 def main():

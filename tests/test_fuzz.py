@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from network.weights import read_state
+from utils.data.images import BadImageError, read_binary_mask, read_image, read_stored_mask
+from utils.data.lists import read_cub_list, read_imagenet_list, read_xml_boxes
 from utils.errors import InputError
-from utils.images import BadImageError, read_binary_mask, read_image, read_stored_mask
-from utils.lists import read_cub_list, read_imagenet_list, read_xml_boxes
-from utils.top1top5 import read_top1top5
+from utils.outputs.top1top5 import read_top1top5
 
 MOST_SECONDS, MOST_MEGABYTES = 10, 2048
 

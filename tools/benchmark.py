@@ -34,17 +34,17 @@ import torch
 from network import CamNet, SegNet, build_classifier
 from tools import plain
 from utils.arguments import ROOT, Parser, boolean, natural, positive_int
-from utils.boxes import largest_box
+from utils.data.images import normalise, read_image, resize
+from utils.data.lists import read_cub_list
+from utils.engine.inference import Predictor, in_threads, part_size, threads
+from utils.engine.runtime import Precision, choose_device
+from utils.engine.trainer import save_checkpoint
 from utils.errors import InputError, run
-from utils.images import normalise, read_image, resize
-from utils.lists import read_cub_list
-from utils.losses import classification_loss, distillation_loss, segmentation_loss
-from utils.make_masks import write_png
-from utils.metrics import SIDE, normalise_map, pixel_counts, threshold_ious
-from utils.pseudo_mask import gaussian_prior, pseudo_mask
-from utils.runtime import Precision, choose_device
-from utils.testing import Predictor, in_threads, part_size, threads
-from utils.training import save_checkpoint
+from utils.localization.boxes import largest_box
+from utils.localization.losses import classification_loss, distillation_loss, segmentation_loss
+from utils.localization.metrics import SIDE, normalise_map, pixel_counts, threshold_ious
+from utils.localization.pseudo_mask import gaussian_prior, pseudo_mask
+from utils.stages.make_masks import write_png
 
 STAGES = ('cls/train', 'cls/test', 'cam/train', 'cam/test', 'seg/train', 'seg/test')
 TASKS = (*STAGES, 'plain', 'training', 'functions')

@@ -18,7 +18,7 @@ import gdown
 from network import SegNet, load_checkpoint
 from utils.arguments import ROOT, Parser
 from utils.errors import InputError, run
-from utils.files import make_output_folder
+from utils.outputs.files import make_output_folder
 
 URL = 'https://drive.google.com/uc?id={}'
 CHECKPOINTS = {

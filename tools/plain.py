@@ -8,12 +8,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from network import CamNet
-from utils.boxes import Box, contours_of
-from utils.datasets import mask_path
-from utils.images import read_image, resize
-from utils.lists import ImageList
-from utils.metrics import SIDE, THRESHOLDS, normalise_map
-from utils.pseudo_mask import SMALLEST_AREA
+from utils.data.datasets import mask_path
+from utils.data.images import read_image, resize
+from utils.data.lists import ImageList
+from utils.localization.boxes import Box, contours_of
+from utils.localization.metrics import SIDE, THRESHOLDS, normalise_map
+from utils.localization.pseudo_mask import SMALLEST_AREA
 
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 

@@ -24,17 +24,17 @@ from torch.utils.data import Subset, default_collate
 
 from network import CamNet, SegNet, load_checkpoint
 from utils.arguments import ROOT, Parser
-from utils.boxes import box_to_crop, clip_to_image, largest_box
-from utils.cub import cub_images
-from utils.datasets import TestImages
-from utils.drawing import contact_sheet, cut_out, draw_boxes, heatmap, target_image
+from utils.data.cub import cub_images
+from utils.data.datasets import TestImages
+from utils.data.imagenet import boxed_val_images
+from utils.data.lists import ImageList
+from utils.engine.inference import Predictor
 from utils.errors import InputError, run
-from utils.imagenet import boxed_val_images
-from utils.lists import ImageList
-from utils.losses import segmentation_probability
-from utils.make_masks import write_png
-from utils.pseudo_mask import pseudo_mask, scaled_cam, seg_target
-from utils.testing import Predictor
+from utils.localization.boxes import box_to_crop, clip_to_image, largest_box
+from utils.localization.losses import segmentation_probability
+from utils.localization.pseudo_mask import pseudo_mask, scaled_cam, seg_target
+from utils.outputs.drawing import contact_sheet, cut_out, draw_boxes, heatmap, target_image
+from utils.stages.make_masks import write_png
 
 TITLES = ['image', 'CAM', 'pseudo mask', 'predicted mask', 'boxes']
 CHAINS = {'cub200': cub_images, 'imagenet': boxed_val_images}

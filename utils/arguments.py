@@ -16,10 +16,10 @@ from typing import NoReturn
 
 import torch
 
-from utils.distributed import join, process_count, started_by_torchrun
+from utils.engine.distributed import join, process_count, started_by_torchrun
+from utils.engine.runtime import available_cores, choose_device
 from utils.errors import InputError
-from utils.files import make_output_folder
-from utils.runtime import available_cores, choose_device
+from utils.outputs.files import make_output_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 
 from network.errors import InputError
-from utils.distributed import leave, process_count, process_index
+from utils.engine.distributed import leave, process_count, process_index
 
 __all__ = ['InputError', 'run']
 

@@ -1,0 +1,279 @@
+"""Bad days: each ends in one clear line, with what was saved so far intact."""
+
+import os
+import resource
+import signal
+import socket
+from contextlib import contextmanager
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from test_stages import NAMES, assert_refused, data, snapshots, stage  # noqa: F401
+from test_training import Colours, TinyNet, arguments, equal, loss, train
+from torch.utils.data import Dataset
+
+from utils.data.images import BadImageError, read_image
+from utils.data.loader import Batches, explain_dead_workers
+from utils.engine.distributed import any_process
+from utils.engine.interruption import Interruption
+from utils.engine.runtime import explain_memory
+from utils.engine.trainer import EpochBatches, Trainer
+from utils.errors import InputError
+
+# ---------------------------------------------------------------- images that cannot be decoded
+
+
+def photograph():
+    return cv2.resize(np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8), (400, 300))
+
+
+@pytest.mark.parametrize('flags', [(), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)], ids=['base', 'progr'])
+@pytest.mark.parametrize('share', [0.02, 0.3, 0.6, 0.9, 0.99])
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+def test_a_file_that_is_cut_off_is_no_image(tmp_path, suffix, share, flags):
+    whole = cv2.imencode(suffix, photograph(), flags if suffix == '.jpg' else ())[1].tobytes()
+    path = tmp_path / f'a{suffix}'
+    path.write_bytes(whole)
+    assert read_image(path).shape == (300, 400, 3)
+    path.write_bytes(whole[:int(share * len(whole))])
+    with pytest.raises(BadImageError, match='cut off'):
+        read_image(path)
+
+
+def test_a_cut_off_jpeg_with_a_whole_preview_is_no_image(tmp_path):
+    """A preview in the header has an end of its own."""
+    preview = cv2.imencode('.jpg', photograph()[:20, :20])[1].tobytes()
+    whole = cv2.imencode('.jpg', photograph())[1].tobytes()
+    header = b'\xff\xe1' + (len(preview) + 2).to_bytes(2, 'big') + preview
+    path = tmp_path / 'a.jpg'
+    path.write_bytes(whole[:2] + header + whole[2:])
+    assert read_image(path).shape == (300, 400, 3)
+    path.write_bytes((whole[:2] + header + whole[2:])[:-1000])
+    with pytest.raises(BadImageError):
+        read_image(path)
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+@pytest.mark.parametrize('more', [bytes(5000), b'\xff\xda' * 9000], ids=['zeros', 'scans'])
+def test_what_follows_the_end_does_no_harm(tmp_path, suffix, more):
+    """Cameras put films there."""
+    path = tmp_path / f'a{suffix}'
+    path.write_bytes(cv2.imencode(suffix, photograph())[1].tobytes() + more)
+    assert read_image(path).shape == (300, 400, 3)
+
+
+def test_a_header_that_promises_too_many_pixels_is_refused(tmp_path):
+    whole = bytearray(cv2.imencode('.bmp', photograph())[1].tobytes())
+    whole[18:26] = (20_000).to_bytes(4, 'little') * 2
+    (tmp_path / 'a.bmp').write_bytes(whole)
+    with pytest.raises(BadImageError, match='pixels'):
+        read_image(tmp_path / 'a.bmp')
+
+
+def cut(data, name):  # noqa: F811
+    path = data / 'image' / name
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+EVERY = [(n, k) for n in ('cls', 'cam', 'seg') for k in ('train', 'test')]
+
+
+@pytest.fixture
+def call(stage, tmp_path):  # noqa: F811
+    def run(name, kind, *arguments):
+        if (name, kind) == ('cls', 'test'):
+            arguments = (*arguments, '--snapshot', tmp_path / 'classifier')
+            from conftest import LITE
+
+            from network import build_classifier
+
+            torch.save(build_classifier(LITE, 2, 'none').state_dict(), tmp_path / 'classifier')
+        if (name, kind) == ('seg', 'test'):
+            arguments = (*arguments, '--top1top5', 'none')
+        if kind == 'train':
+            arguments = (*arguments, '--pretrained', 'none')
+        return stage(name, kind, *arguments)
+
+    return run
+
+
+@pytest.mark.parametrize(('name', 'kind'), EVERY)
+def test_the_first_bad_image_stops_the_run_by_name(call, data, name, kind):  # noqa: F811
+    cut(data, NAMES[3])
+    assert_refused(call(name, kind), NAMES[3], '--skip_bad')
+
+
+@pytest.mark.parametrize(('name', 'kind'), EVERY)
+def test_skip_bad_leaves_it_out_and_lists_it(call, data, tmp_path, name, kind):  # noqa: F811
+    cut(data, NAMES[3])
+    (data / 'mask' / NAMES[3]).with_suffix('.png').unlink()  # cam/test has left it out, too
+    code, out, err = call(name, kind, '--skip_bad')
+    assert code == 0, err
+    assert (tmp_path / 'out' / 'bad_images.txt').read_text() == NAMES[3] + '\n'
+    assert 'left out 1 images' in out
+
+
+def test_nothing_but_bad_images(call, data, tmp_path):  # noqa: F811
+    for name in NAMES:
+        cut(data, name)
+    assert_refused(call('seg', 'test', '--skip_bad'), 'none of the images')
+    assert_refused(call('cam', 'train', '--skip_bad'), 'in a row cannot be decoded')
+
+
+def test_masks_that_are_there_and_whole_are_kept(call, data, tmp_path):  # noqa: F811
+    masks = tmp_path / 'masks'
+    arguments = ('cam', 'test', '--maskpath', masks, '--batch_size', 2)
+    assert call(*arguments)[0] == 0
+    paths = sorted(masks.rglob('*.png'))
+    whole = [path.read_bytes() for path in paths]
+    paths[0].unlink()
+    paths[4].write_bytes(whole[4][:-10])
+    old = {path: path.stat().st_mtime_ns for path in paths[1:]}
+    code, out, err = call(*arguments, '--resume')
+    assert code == 0, err
+    assert [path.read_bytes() for path in paths] == whole
+    kept = [path for path in old if path.stat().st_mtime_ns == old[path]]
+    assert 2 <= len(kept) <= 4  # whole batches are made anew
+
+
+# ---------------------------------------------------------------- signals
+
+
+@pytest.mark.parametrize('name', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_tells_how_to_go_on(tmp_path, capsys, name):
+    whole = train(arguments(tmp_path / 'whole'))
+    steps = []
+
+    def interrupted(model, batch):
+        steps.append(1)
+        if len(steps) == 5:
+            os.kill(os.getpid(), name)
+        return loss(model, batch)
+
+    train(arguments(tmp_path / 'part'), interrupted)
+    out = capsys.readouterr().out
+    assert len(steps) == 5
+    assert 'stopped after step 5 of 12' in out
+    assert '--resume' in out
+    assert not (tmp_path / 'part' / 'model-4').exists()
+    assert equal(train(arguments(tmp_path / 'part', resume=True)), whole)
+
+
+def test_signals_are_as_before_afterwards():
+    before = signal.getsignal(signal.SIGTERM)
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert any_process(interruption.received)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize('save_every', [1, 2, 5])
+def test_save_every_so_many_steps(tmp_path, save_every):
+    def fail_in_step_6(model, batch, steps=[]):  # noqa: B006
+        steps.append(1)
+        if len(steps) == 6:
+            steps.clear()
+            raise InputError('a bad day')
+        return loss(model, batch)
+
+    with pytest.raises(InputError, match='a bad day'):
+        train(arguments(tmp_path, save_every=save_every), fail_in_step_6)
+    state = torch.load(tmp_path / 'last.ckpt', weights_only=True)
+    assert state['step'] == {1: 5, 2: 4, 5: 5}[save_every]
+
+
+# ---------------------------------------------------------------- memory, disk, processes, lists
+
+
+def test_out_of_memory_says_which_batch_size_to_try():
+    with pytest.raises(InputError, match='--batch_size 64: try --batch_size 32'), \
+            explain_memory(64):
+        torch.empty(2**60, dtype=torch.uint8)
+    with pytest.raises(InputError, match='smaller --resize'), explain_memory(1):
+        raise MemoryError
+    with pytest.raises(RuntimeError, match='shapes'), explain_memory(64):
+        raise RuntimeError('shapes differ')
+
+
+def test_training_that_runs_out_of_memory(tmp_path):
+    def greedy(model, batch):
+        torch.empty(2**60, dtype=torch.uint8)
+
+    with pytest.raises(InputError, match='--batch_size 4: try --batch_size 2'):
+        train(arguments(tmp_path), greedy)
+
+
+@contextmanager
+def small_disk(size):
+    """Within it, no file may become larger than `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:  # soon: pytest's own output may be a file
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_the_last_state_whole(tmp_path):
+    train(arguments(tmp_path, max_steps=3))
+    old = (tmp_path / 'last.ckpt').read_bytes()
+    with small_disk(2000), pytest.raises(InputError, match='cannot write .*free space'):
+        train(arguments(tmp_path, resume=True))
+    assert (tmp_path / 'last.ckpt').read_bytes() == old
+    assert sorted(p.name for p in tmp_path.iterdir() if 'tfevents' not in p.name) == [
+        'last.ckpt', 'model-1', 'results.json']
+
+
+def test_a_disk_too_full_for_events(tmp_path):
+    with small_disk(20), pytest.raises(InputError, match='cannot write .*tfevents.*free space'):
+        train(arguments(tmp_path))
+
+
+def test_a_full_disk_ends_the_making_of_masks(call, data, tmp_path):  # noqa: F811
+    with small_disk(100):
+        result = call('cam', 'test', '--maskpath', tmp_path / 'masks')
+    assert_refused(result, 'cannot write', 'free space')
+    assert not list((tmp_path / 'masks').rglob('*.*'))
+
+
+def test_files_of_killed_processes_are_cleared_away(call, data, tmp_path):  # noqa: F811
+    out = tmp_path / 'out'
+    out.mkdir()
+    host = socket.gethostname().replace('.', '_')
+    dead, living, elsewhere = (out / f'.last.ckpt.{who}.1.tmp' for who in (
+        f'{host}-99999999', f'{host}-{os.getppid()}', 'elsewhere-99999999'))
+    for path in (dead, living, elsewhere):
+        path.write_bytes(b'half')
+    assert call('cam', 'train')[0] == 0
+    assert [path.exists() for path in (dead, living, elsewhere)] == [False, True, True]
+
+
+class Deadly(Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, key):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_reader_that_is_killed():
+    batches = Batches(Deadly(), EpochBatches(8, 4, 0), 1, torch.device('cpu'))
+    with pytest.raises(InputError, match='reads images was killed'), explain_dead_workers():
+        next(iter(batches))
+
+
+def test_a_list_that_changes_under_a_resumed_run(tmp_path):
+    train(arguments(tmp_path, max_steps=3))
+
+    class Other(Colours):
+        images = type(Colours.images)(Colours.images.names, 1 - Colours.images.labels, None)
+
+    model = TinyNet()
+    trainer = Trainer(arguments(tmp_path, resume=True), model, Other(),
+                      [{'params': model.parameters()}], loss)
+    with pytest.raises(InputError, match='another content of the list'):
+        trainer.run()

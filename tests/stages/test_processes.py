@@ -1,0 +1,229 @@
+"""Several processes, and processes that are killed: whole stages, as a user starts them."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import pytest
+import torch
+from conftest import LITE, ROOT
+from test_end_to_end import make_mini
+
+from network import CamNet, SegNet
+
+pytestmark = pytest.mark.end_to_end
+
+SIZES = ('--resize', 72, '--crop', 64)
+
+
+def start(*command, **options):
+    return subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True, **options)
+
+
+def finish(process, timeout=120):
+    out, _ = process.communicate(timeout=timeout)
+    return process.returncode, out
+
+
+def torchrun(count, *command):
+    return finish(start('-m', 'torch.distributed.run', '--nproc_per_node', count,
+                        '--master_port', 29555, *command, env=one_thread_each()))
+
+
+def one_thread_each():
+    return {**os.environ, 'OMP_NUM_THREADS': '1'}
+
+
+@pytest.fixture(scope='module')
+def mini(tmp_path_factory):
+    """A small data set with pseudo masks to be, and networks that were never trained."""
+    folder = tmp_path_factory.mktemp('processes')
+    make_mini(folder)
+    torch.manual_seed(0)
+    torch.save(CamNet(3, LITE).state_dict(), folder / 'cam')
+    torch.save(SegNet(LITE).state_dict(), folder / 'seg')
+    return folder
+
+
+def arguments(mini, out):
+    return ('--datapath', mini / 'mini', '--clsnum', 3, '--backbone', LITE, '--savepath', out)
+
+
+@pytest.fixture(scope='module')
+def tested(mini):
+    """cam/test and seg/test by 1, 2 and 3 processes; their output folders."""
+    folders = []
+    for count in (1, 2, 3):
+        out = mini / f'by-{count}'
+        for stage, extra in (('cam', ('--resize', 64, '--maskpath', out / 'mask')),
+                             ('seg', (*SIZES, '--top1top5', 'none', '--sweep'))):
+            code, said = torchrun(count, ROOT / f'cub200-{stage}' / 'test.py',
+                                  *arguments(mini, out / stage), '--snapshot', mini / stage,
+                                  '--batch_size', 8, *extra)
+            assert code == 0, said
+        folders.append(out)
+    return folders
+
+
+def test_masks_are_the_same_by_1_2_and_3_processes(tested):
+    one, *others = [{path.relative_to(folder): path.read_bytes()
+                     for path in (folder / 'mask').rglob('*.png')} for folder in tested]
+    assert len(one) == 96
+    assert all(other == one for other in others)
+
+
+def test_figures_are_the_same_by_1_2_and_3_processes(tested):
+    for name in ('boxes.csv', 'classes.csv', 'sweep.csv'):
+        one, *others = [(folder / 'seg' / name).read_bytes() for folder in tested]
+        assert all(other == one for other in others)
+    results = [json.loads((folder / 'seg' / 'results.json').read_text()) for folder in tested]
+    for result in results:
+        for key in ('arguments', 'seconds', 'images_per_second'):
+            del result[key]
+    assert results[0] == results[1] == results[2]
+    assert results[0]['count'] == 30
+
+
+@pytest.mark.parametrize('count', [2, 3])
+def test_weights_are_the_same_in_all_processes(mini, count):
+    out = mini / f'trained-{count}'
+    out.mkdir()
+    code, said = torchrun(count, ROOT / 'tests' / 'stages' / 'save_weights.py', out,
+                          ROOT / 'cub200-cam' / 'train.py', *arguments(mini, out), *SIZES,
+                          '--batch_size', 10, '--epoch', 3, '--max_steps', 20, '--amp', 'off')
+    assert code == 0, said
+    saved = torch.load(out / 'model-2', weights_only=True)
+    first, *others = [torch.load(out / f'weights-{index}', weights_only=True)
+                      for index in range(count)]
+    parameters = dict(CamNet(3, LITE, pretrained='none').named_parameters())
+    for other in others:
+        assert all(torch.equal(first[name], other[name]) for name in parameters)
+    assert all(torch.equal(first[name], saved[name]) for name in saved)
+    assert json.loads((out / 'results.json').read_text())['training']['steps'] == 20
+
+
+@pytest.fixture
+def damaged_image(mini):
+    """One training image is cut off for a while."""
+    name = (mini / 'mini' / 'train.txt').read_text().split(',')[0]
+    path = mini / 'mini' / 'image' / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000])
+    yield path
+    path.write_bytes(whole)
+
+
+def test_a_process_that_fails_ends_the_run_with_its_error(mini, damaged_image):
+    code, said = torchrun(2, ROOT / 'cub200-cam' / 'train.py', *arguments(mini, mini / 'bad'),
+                          *SIZES, '--batch_size', 8, '--epoch', 1)
+    assert code != 0
+    assert f'{damaged_image.name} cannot be read as an image' in said
+    assert 'Traceback' not in said.partition('torch/distributed/elastic')[0]
+
+
+def test_a_process_that_is_killed_ends_the_run(mini):
+    out = mini / 'killed'
+    run = start('-m', 'torch.distributed.run', '--nproc_per_node', 2, '--master_port', 29556,
+                ROOT / 'cub200-cam' / 'train.py', *arguments(mini, out), *SIZES,
+                '--batch_size', 8, '--epoch', 50, '--save_every', 1, env=one_thread_each())
+    wait_for(out / 'last.ckpt', run)
+    victims = subprocess.run(['pgrep', '-P', str(run.pid)], capture_output=True, text=True,
+                             check=False).stdout.split()
+    subprocess.run(['kill', '-KILL', victims[-1]], check=True)
+    code, said = finish(run)
+    assert code != 0
+    torch.load(out / 'last.ckpt', weights_only=True)
+
+
+def wait_for(path, process, newer_than=0.0, timeout=90):
+    """Until the file is there and newer."""
+    end = time.monotonic() + timeout
+    while not (path.exists() and path.stat().st_mtime > newer_than):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def train(mini, out, *more, **options):
+    return start(ROOT / 'cub200-cam' / 'train.py', *arguments(mini, out), *SIZES, '--batch_size',
+                 8, '--epoch', 4, '--save_every', 1, '--amp', 'off', '--num_workers', 0, *more,
+                 **options)
+
+
+def test_five_kills_at_random_change_no_bit(mini):
+    """SIGKILL whenever: while a step is computed, or a file is written."""
+    code, said = finish(train(mini, mini / 'whole'))
+    assert code == 0, said
+    out, rng = mini / 'five', random.Random(0)
+    for kill in range(5):
+        before = (out / 'last.ckpt').stat().st_mtime if kill else 0.0
+        run = train(mini, out, *(['--resume'] if kill else []))
+        wait_for(out / 'last.ckpt', run, before)
+        time.sleep(rng.uniform(0, 0.8))
+        assert run.poll() is None
+        run.send_signal(signal.SIGKILL)
+        assert finish(run)[0] == -signal.SIGKILL
+    step = torch.load(out / 'last.ckpt', weights_only=True)['step']
+    assert 5 <= step < 48
+    code, said = finish(train(mini, out, '--resume'))
+    assert code == 0, said
+    whole, resumed = (torch.load(folder / 'model-4', weights_only=True)
+                      for folder in (mini / 'whole', out))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert not list(out.glob('.*.tmp'))
+
+
+def test_sigterm_to_a_stage_saves_and_ends_well(mini):
+    out = mini / 'term'
+    run = train(mini, out)
+    wait_for(out / 'last.ckpt', run)
+    run.send_signal(signal.SIGTERM)
+    code, said = finish(run)
+    assert code == 0
+    assert 'go on with the same command and --resume' in said
+    assert 'Traceback' not in said
+
+
+def test_a_signal_to_readers_and_all_saves_as_well(mini):
+    out = mini / 'group'
+    run = train(mini, out, '--num_workers', 2, start_new_session=True)
+    wait_for(out / 'last.ckpt', run)
+    os.killpg(run.pid, signal.SIGTERM)
+    code, said = finish(run, timeout=40)
+    assert code == 0, said
+    assert 'go on with the same command and --resume' in said
+
+
+def test_an_error_ends_the_run_with_its_readers(mini, damaged_image):
+    run = train(mini, mini / 'readers', '--num_workers', 2)
+    code, said = finish(run, timeout=40)
+    assert code == 2
+    assert said.count('error:') == 1
+    assert f'{damaged_image.name} cannot be read as an image' in said
+    assert 'Traceback' not in said
+
+
+def test_masks_go_on_after_a_kill(mini, tested):
+    out = mini / 'masks-killed'
+    command = (ROOT / 'cub200-cam' / 'test.py', *arguments(mini, out), '--snapshot', mini / 'cam',
+               '--batch_size', 8, '--resize', 64, '--maskpath', out / 'mask')
+    run = start(*command)
+    while not list((out / 'mask').rglob('*.png')):
+        assert run.poll() is None
+        time.sleep(0.005)
+    run.kill()
+    finish(run)
+    for path in (out / 'mask').rglob('*.png'):
+        if not path.name.startswith('.'):
+            assert cv2.imread(str(path)) is not None
+    code, said = finish(start(*command, '--resume'))
+    assert code == 0, said
+    for path in (tested[0] / 'mask').rglob('*.png'):
+        other = out / 'mask' / path.relative_to(tested[0] / 'mask')
+        assert other.read_bytes() == path.read_bytes()

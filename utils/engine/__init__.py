@@ -1,0 +1,1 @@
+"""What runs a network: training, inference, precision, devices and processes."""

@@ -1,0 +1,48 @@
+"""One progress bar for all scripts: tqdm on a terminal, now and then a line elsewhere. Of several
+processes the main one shows its own share."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+from utils.engine.distributed import is_main
+
+SECONDS_BETWEEN_LINES = 15
+
+
+class Progress:
+    """Counts images; shows the label, figures, images per second and the time left."""
+
+    def __init__(self, label: str, total: int, done: int = 0):
+        self.label, self.total, self.done = label, total, done
+        self._first, self._start = done, time.monotonic()
+        self._said = self._start
+        self._bar = tqdm(total=total, initial=done, desc=label, unit='img', dynamic_ncols=True,
+                         disable=None if is_main() else True)
+
+    def update(self, images: int, **figures: float) -> None:
+        self.done += images
+        self._bar.set_postfix(figures, refresh=False)
+        self._bar.update(images)
+        if self._bar.disable and time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
+            self._say(**figures)
+
+    def close(self, **figures: float) -> None:
+        self._bar.close()
+        if self._bar.disable:
+            self._say(**figures)
+
+    @property
+    def rate(self) -> float:
+        """Images per second so far."""
+        return (self.done - self._first) / max(time.monotonic() - self._start, 1e-9)
+
+    def _say(self, **figures: float) -> None:
+        self._said = time.monotonic()
+        if not is_main():
+            return
+        left = (self.total - self.done) / max(self.rate, 1e-9)
+        shown = ''.join(f', {name} {value:.4g}' for name, value in figures.items())
+        print(f'{self.label}: {self.done}/{self.total} images{shown}, {self.rate:.1f} images/s, '
+              f'{left:.0f} s left', file=sys.stderr, flush=True)

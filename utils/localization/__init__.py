@@ -1,0 +1,1 @@
+"""The arithmetic of the paper and of the field: losses, pseudo masks, boxes, metrics."""

@@ -1,0 +1,65 @@
+"""Boxes: (x0, y0, x1, y1) in continuous pixel coordinates, x1 and y1 exclusive."""
+
+import cv2
+import numpy as np
+
+from utils.data.images import crop_offset
+
+Box = tuple[int, int, int, int]
+
+
+def contours_of(foreground: np.ndarray, offset: tuple[int, int] = (0, 0)
+                ) -> tuple[np.ndarray, ...]:
+    """The contours of a bool map H x W, outer and inner ones, moved by `offset` = (x, y)."""
+    return cv2.findContours(foreground.view(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE,
+                            offset=offset)[0]
+
+
+def largest_box(probability: np.ndarray, threshold: float) -> Box | None:
+    """The box of the contour of largest area, the first of equals, or None where there is none.
+
+    `probability`: 2-d float map; foreground is what exceeds the threshold, compared in the map's
+    own precision.
+    """
+    contours = contours_of(probability > probability.dtype.type(threshold))
+    if not contours:
+        return None
+    x, y, width, height = cv2.boundingRect(max(contours, key=cv2.contourArea))
+    return x, y, x + width, y + height
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes (..., 4), broadcast together; 0 where both are empty."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    intersection = sides.clip(0).prod(-1)
+    union = _area(a) + _area(b) - intersection
+    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[..., 2:] - boxes[..., :2]).clip(0).prod(-1)
+
+
+def clip_to_image(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Boxes (..., 4) in an image of size (H, W), clipped to 0 ... W-1 and 0 ... H-1."""
+    height, width = size
+    return np.clip(boxes, 0, [width - 1, height - 1, width - 1, height - 1])
+
+
+def box_to_crop(boxes: np.ndarray, size: tuple[int, int], resize: int, crop: int) -> np.ndarray:
+    """Boxes (..., 4) of an image of size (H, W), carried through its resizing to
+    resize x resize and the centre crop (0 = none), clipped to it; NaN where nothing is left."""
+    height, width = size
+    scale = np.array([resize / width, resize / height] * 2)
+    offset = crop_offset(resize, crop) if crop else 0
+    boxes = np.clip(np.asarray(boxes, np.float64) * scale - offset, 0, crop or resize)
+    empty = (boxes[..., 2] <= boxes[..., 0]) | (boxes[..., 3] <= boxes[..., 1])
+    return np.where(empty[..., None], np.nan, boxes)
+
+
+def box_from_crop(box: Box, size: tuple[int, int], resize: int, crop: int) -> np.ndarray:
+    """The inverse of `box_to_crop` for one box, (4,) float64 in pixels of the original image."""
+    height, width = size
+    offset = crop_offset(resize, crop) if crop else 0
+    return (np.array(box, np.float64) + offset) * np.array([width / resize, height / resize] * 2)

@@ -1,0 +1,162 @@
+"""The field's localization metrics, MaxBoxAcc, MaxBoxAccV2 and PxAP.
+
+Choe et al., "Evaluating Weakly Supervised Object Localization Methods Right", CVPR 2020. Score
+maps are 224 x 224; thresholds are 0, 0.001, ..., 0.999. Figures are fractions.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+
+from utils.localization.boxes import contours_of
+
+SIDE = 224
+STEPS = 1000
+THRESHOLDS = np.arange(STEPS) / STEPS
+NO_BOX = (0, 0, 0, 0)
+
+
+class MaxBoxAcc:
+    """The fraction of images whose box is right, at the threshold that is best for all.
+
+    A box is right when its best IoU with a ground-truth box of the image is at least delta.
+    `multi_contour=False`: the box of the largest contour (MaxBoxAcc, at delta 0.5);
+    `multi_contour=True`: the best box of all contours (MaxBoxAccV2, the mean over
+    deltas 0.3, 0.5, 0.7). `hits` counts the right images, (len(deltas), 1000).
+    """
+
+    def __init__(self, deltas: Sequence[float] = (0.5,), multi_contour: bool = False):
+        self.deltas = np.array(deltas)
+        self.multi_contour = multi_contour
+        self.count = 0
+        self.hits = np.zeros((len(deltas), STEPS), np.int64)
+
+    def accumulate(self, score_map: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> None:
+        """Count one image.
+
+        score_map: 2-d 224 x 224, any range; boxes: (K, 4), all of the image's, not clipped, in
+        pixels of the original image of `size` = (H, W).
+        """
+        largest, every = threshold_ious(score_map, boxes, size)
+        self.accumulate_ious(every if self.multi_contour else largest)
+
+    def accumulate_ious(self, ious: np.ndarray) -> None:
+        """Count one image by its IoU at every threshold, as `threshold_ious` gives it."""
+        self.count += 1
+        self.hits += ious >= self.deltas[:, None]
+
+    def merge(self, other: 'MaxBoxAcc') -> None:
+        """Count the images that `other` has counted as well."""
+        self.count += other.count
+        self.hits += other.hits
+
+    def compute(self) -> tuple[np.ndarray, np.ndarray]:
+        """(figures, thresholds), each (len(deltas),): the best fraction, and where it is first
+        reached. Raises ValueError when nothing was accumulated."""
+        if not self.count:
+            raise ValueError('no image was accumulated')
+        best = self.hits.argmax(1)
+        return self.hits.max(1) / self.count, THRESHOLDS[best]
+
+
+def threshold_ious(score_map: np.ndarray, boxes: np.ndarray, size: tuple[int, int]
+                   ) -> tuple[np.ndarray, np.ndarray]:
+    """The best IoU with a ground-truth box at every threshold, of the largest contour's box and
+    of the best of all contours' boxes, each (1000,); arguments as in `MaxBoxAcc.accumulate`.
+
+    Bytes have at most 256 values: thresholds between two of the map's give the same contours.
+    """
+    boxes = _boxes_in_map(boxes, size)
+    levels = (normalise_map(score_map) * 255).astype(np.uint8)
+    cuts = (THRESHOLDS * levels.max()).astype(np.uint8)
+    pixels_below = np.searchsorted(np.sort(levels, None), cuts, side='right')
+    _, first, inverse = np.unique(pixels_below, return_index=True, return_inverse=True)
+    rectangles, starts, largest = [], [], []
+    for contours in _nested_contours(levels, cuts[first]):
+        areas = [cv2.contourArea(contour) for contour in contours]
+        starts.append(len(rectangles))
+        largest.append(len(rectangles) + (areas.index(max(areas)) if areas else 0))
+        rectangles += [cv2.boundingRect(contour) for contour in contours] or [NO_BOX]
+    found = np.array(rectangles)
+    found[:, 2:] = (found[:, :2] + found[:, 2:]).clip(max=SIDE - 1)
+    ious = _inclusive_iou(found[:, None], boxes).max(1, initial=0)
+    return ious[largest][inverse], np.maximum.reduceat(ious, starts)[inverse]
+
+
+def _nested_contours(levels: np.ndarray, cuts: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """The contours of levels > cut for each cut, looked for only in the rectangle that holds
+    them."""
+    rows, columns = _extents(levels.max(1), cuts), _extents(levels.max(0), cuts)
+    for cut, (top, bottom), (left, right) in zip(cuts, rows, columns, strict=True):
+        yield contours_of(levels[top:bottom, left:right] > cut, offset=(left, top))
+
+
+def _extents(values: np.ndarray, cuts: np.ndarray) -> list[list[int]]:
+    """For each cut, where the values above it begin and end (all of them, if there is none)."""
+    above = values > cuts[:, None]
+    return np.stack([above.argmax(1), len(values) - above[:, ::-1].argmax(1)], 1).tolist()
+
+
+class PxAP:
+    """Pixel average precision: the area under the curve of precision over recall, the pixels of
+    all images pooled."""
+
+    def __init__(self):
+        self.counts = np.zeros((2, STEPS + 2), np.int64)
+
+    def accumulate(self, score_map: np.ndarray, mask: np.ndarray) -> None:
+        """Count one image. score_map: 2-d 224 x 224, any range; mask: its ground truth, 2-d
+        bool of any size (resized by nearest neighbour)."""
+        self.accumulate_counts(pixel_counts(score_map, mask))
+
+    def accumulate_counts(self, counts: np.ndarray) -> None:
+        """Count one image by what `pixel_counts` gives, or several by their sum."""
+        self.counts += counts
+
+    def compute(self) -> float:
+        """The average precision. Raises ValueError when no foreground was accumulated."""
+        background, foreground = self.counts
+        if not foreground.sum():
+            raise ValueError('no foreground pixel was accumulated')
+        true = foreground[::-1].cumsum()[:-1]   # from the highest threshold down
+        false = background[::-1].cumsum()[:-1]
+        positive = np.maximum(true + false, 1)
+        recall = true / foreground.sum()
+        return float((true / positive * np.diff(recall, prepend=0)).sum())
+
+
+def pixel_counts(score_map: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """How many background and foreground pixels, (2, 1002) int64, reach just 0, 1, ... of the
+    thresholds 0, ..., 0.999, 1; arguments as in `PxAP.accumulate`."""
+    score_map = normalise_map(score_map)
+    mask = cv2.resize(mask.astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+    thresholds = np.append(np.arange(STEPS + 1) / STEPS, np.inf)
+    reached = (score_map * STEPS).astype(np.int64)  # right, or beside it by rounding
+    reached += thresholds[reached + 1] <= score_map
+    reached += thresholds[reached] <= score_map
+    return np.bincount((mask > 0).ravel() * (STEPS + 2) + reached.ravel(),
+                       minlength=2 * (STEPS + 2)).reshape(2, -1)
+
+
+def normalise_map(score_map: np.ndarray) -> np.ndarray:
+    """A score map -> float64 in [0, 1]; a constant map, or one with NaN, becomes 0."""
+    score_map = score_map.astype(np.float64)
+    low, high = score_map.min(), score_map.max()
+    if not high > low:
+        return np.zeros_like(score_map)
+    return (score_map - low) / (high - low)
+
+
+def _boxes_in_map(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    height, width = size
+    return (np.asarray(boxes) * SIDE / np.array([width, height] * 2)).astype(np.int64)
+
+
+def _inclusive_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """IoU of integer boxes (..., 4) whose last pixels belong to them: + 1 on widths, heights."""
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1
+    intersection = sides.clip(0).prod(-1)
+    area_a = (a[..., 2:] - a[..., :2] + 1).prod(-1)
+    area_b = (b[..., 2:] - b[..., :2] + 1).prod(-1)
+    return intersection / (area_a + area_b - intersection)

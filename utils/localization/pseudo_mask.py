@@ -1,0 +1,90 @@
+"""Pseudo masks: a CAM and its Gaussian prior, and the segmentation target made of them.
+
+The paper's Gaussian prior pseudo label: where a CAM responds weakly, it still tells where the
+object extends; a Gaussian fitted there adds the parts that the CAM misses.
+"""
+
+import cv2
+import numpy as np
+
+from utils.data.images import resize
+from utils.localization.boxes import contours_of
+
+SIDE = 256                         # pseudo masks are made at SIDE x SIDE
+WEAK = (0.1, 0.5)                  # the Gaussian is fitted where the CAM lies between these
+SMALLEST_AREA = 20                 # pixels; contours below it are specks
+SHRINK = 10                        # the fitted covariance is divided by this
+NEGLIGIBLE = 1e-5                  # of a Gaussian: 1/400 of a grey level
+FOREGROUND, BACKGROUND = 0.25, 0.01
+
+
+def pseudo_mask(cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """One class's CAM, 2-d float, >= 0 -> the image's stored mask, uint8, H x W x 3.
+
+    `size` = (H, W) of the image. The channels are 255 x CAM (its maximum scaled to 1),
+    255 x Gaussian prior, and 0.
+    """
+    cam = scaled_cam(cam, SIDE)
+    channels = np.dstack([255 * cam, 255 * gaussian_prior(cam)])
+    stored = np.zeros((*size, 3), np.uint8)
+    stored[..., :2] = resize(channels, size)  # the conversion truncates
+    return stored
+
+
+def scaled_cam(cam: np.ndarray, side: int) -> np.ndarray:
+    """A CAM, 2-d float, >= 0 -> side x side, its maximum scaled to 1 (all 0 stays 0)."""
+    return resize(cam / (cam.max() + 1e-6), (side, side))
+
+
+def gaussian_prior(cam: np.ndarray) -> np.ndarray:
+    """A CAM in [0, 1], 2-d float -> the pixelwise maximum of the Gaussians of its weak regions,
+    in [0, 1], float64 of the same shape; 0 where there is no such region, and where it would be
+    below NEGLIGIBLE."""
+    is_weak = (cam >= WEAK[0]) & (cam <= WEAK[1])
+    weak = cam * is_weak
+    prior = np.zeros(cam.shape)
+    for contour in contours_of(is_weak):
+        if cv2.contourArea(contour) >= SMALLEST_AREA:
+            _add_gaussian(prior, contour, weak)
+    return prior
+
+
+def _add_gaussian(prior: np.ndarray, contour: np.ndarray, weak: np.ndarray) -> None:
+    """Raise `prior` to the Gaussian with the mean and a tenth of the covariance of `weak` inside
+    the contour, within the rectangle outside of which it is NEGLIGIBLE."""
+    x, y, width, height = cv2.boundingRect(contour)
+    weight = np.zeros((height, width), weak.dtype)
+    cv2.drawContours(weight, [contour], -1, 1, cv2.FILLED, offset=(-x, -y))
+    weight *= weak[y:y + height, x:x + width]
+    moments = cv2.moments(weight)
+    mean_x, mean_y = x + moments['m10'] / moments['m00'], y + moments['m01'] / moments['m00']
+    sx, sy, sxy = (moments[name] / moments['m00'] / SHRINK for name in ('mu20', 'mu02', 'mu11'))
+    if min(sx, sy) < 1e-9 or sx * sy - sxy**2 <= 1e-9 * sx * sy:  # a line has no area to fill
+        return
+    columns, dx = _near(mean_x, sx, weak.shape[1])
+    rows, dy = _near(mean_y, sy, weak.shape[0])
+    # exp(a + b + c) with a of the column, b of the row: only c, their product, is of the pixel
+    scale = -0.5 / (1 - sxy**2 / (sx * sy))
+    exponent = np.multiply.outer(dy * (-2 * scale * sxy / (sx * sy)), dx)
+    exponent += scale * dx**2 / sx
+    exponent += (scale * dy**2 / sy)[:, None]
+    part = prior[rows, columns]
+    np.maximum(part, np.exp(exponent, out=exponent), out=part)
+
+
+def _near(mean: float, variance: float, size: int) -> tuple[slice, np.ndarray]:
+    """The pixels 0 ... size-1 where a Gaussian may exceed NEGLIGIBLE, and their distances."""
+    reach = np.sqrt(-2 * np.log(NEGLIGIBLE) * variance)
+    start, stop = max(0, int(np.ceil(mean - reach))), min(size, int(mean + reach) + 1)
+    return slice(start, stop), np.arange(start, stop) - mean
+
+
+def seg_target(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A stored mask, uint8, H x W x 2 or more -> (foreground, weight), both bool, H x W.
+
+    Foreground: CAM or prior above 0.25. The weight is 0 in the conflict region, neither
+    foreground nor sure background (CAM below 0.01), which the loss ignores.
+    """
+    cam, prior = stored[..., 0], stored[..., 1]
+    foreground = (cam > 255 * FOREGROUND) | (prior > 255 * FOREGROUND)
+    return foreground, foreground | (cam < 255 * BACKGROUND)
