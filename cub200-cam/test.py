@@ -14,37 +14,48 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from network import CamNet, load_checkpoint
 from utils.arguments import (
     add_backbone,
-    add_evaluate,
-    add_maskpath,
-    add_resume,
+    add_cam_test,
     add_snapshot,
+    inference_parser,
     parse,
-    stage_parser,
+    select,
 )
-from utils.data.cub import cub_images
 from utils.errors import run
-from utils.stages.evaluate import evaluate_cams
-from utils.stages.make_masks import make_pseudo_masks
 
 
 def main():
-    parser = stage_parser(__file__, __doc__, mode='test', data='CUB_200_2011', list='train.txt',
-                          clsnum=200, batch_size=64, resize=256, crop=0)
+    parser = inference_parser(__file__, __doc__, data='CUB_200_2011', list=None, clsnum=200,
+                         batch_size=64, resize=256, crop=None)
     add_backbone(parser)
     add_snapshot(parser, 'model-32')
-    add_maskpath(parser)
-    add_resume(parser, 'keep the pseudo masks that are there and whole')
-    add_evaluate(parser)
+    add_cam_test(parser, threshold=0.2)
     args = parse(parser)
 
-    images, folder = cub_images(args)
+    # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
+    from network import CamNet, load_checkpoint
+    from utils.data import cub
+    from utils.data.transforms import exact_transform
+    from utils.engine.device import set_up
+    from utils.engine.inference import Inference, InferenceOptions
+    from utils.localization.boxes import CentreCrop
+    from utils.outputs.results import RunFolder
+    from utils.stages.evaluate import EvaluationOptions, evaluate_cams
+    from utils.stages.make_masks import make_pseudo_masks
+
+    device = set_up(args.device, args.seed, test=True)
+    inference = Inference(device, select(args, InferenceOptions))
+    output = RunFolder(args.savepath, vars(args))
     model = CamNet(args.clsnum, args.backbone, pretrained='none')
     load_checkpoint(model, args.snapshot)
-    task = evaluate_cams if args.evaluate else make_pseudo_masks
-    task(args, model, images, folder)
+    images = cub.read_images(args.datapath, args.list, args.clsnum)
+    if args.evaluate:
+        evaluate_cams(model, images, CentreCrop(args.resize, args.crop), inference, output,
+                      select(args, EvaluationOptions))
+    else:
+        make_pseudo_masks(model, images, exact_transform(args.resize), args.maskpath, inference,
+                          output, args.resume, args.show)
 
 
 if __name__ == '__main__':

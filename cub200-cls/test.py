@@ -11,24 +11,33 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from network import build_classifier, load_checkpoint
-from utils.arguments import add_arch, add_snapshot, parse, stage_parser
-from utils.data.cub import cub_images
+from utils.arguments import add_arch, add_snapshot, inference_parser, parse, select
 from utils.errors import run
-from utils.stages.classify import classify
 
 
 def main():
-    parser = stage_parser(__file__, __doc__, mode='test', data='CUB_200_2011', list='val.txt',
-                          clsnum=200, batch_size=16, resize=685, crop=0)
+    parser = inference_parser(__file__, __doc__, data='CUB_200_2011', list='val.txt', clsnum=200,
+                         batch_size=16, resize=685, crop=0)
     add_arch(parser)
     add_snapshot(parser, 'model-20')
     args = parse(parser)
 
-    images, folder = cub_images(args)
+    # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
+    from network import build_classifier, load_checkpoint
+    from utils.data import cub
+    from utils.data.transforms import exact_transform
+    from utils.engine.device import set_up
+    from utils.engine.inference import Inference, InferenceOptions
+    from utils.outputs.results import RunFolder
+    from utils.stages.classify import classify
+
+    device = set_up(args.device, args.seed, test=True)
+    images = cub.read_images(args.datapath, args.list, args.clsnum)
     model = build_classifier(args.arch, args.clsnum, pretrained='none')
     load_checkpoint(model, args.snapshot)
-    classify(args, model, images, folder)
+    classify(model, images, exact_transform(args.resize, args.crop),
+             Inference(device, select(args, InferenceOptions)),
+             RunFolder(args.savepath, vars(args)))
 
 
 if __name__ == '__main__':

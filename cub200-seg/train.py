@@ -1,7 +1,7 @@
 """Stage 3 on CUB-200-2011: train MFF-Net 2, class-agnostic segmentation, on the pseudo masks.
 
     python cub200-seg/train.py
-    torchrun --nproc_per_node=8 cub200-seg/train.py    by eight processes
+    torchrun --nproc_per_node=8 cub200-seg/train.py    on eight GPUs
 
 Reads <datapath>/train.txt, <datapath>/image/ and <datapath>/mask/ (of cub200-cam/test.py); writes
 out/model-N, out/last.ckpt, out/results.json and TensorBoard events. Then run cub200-seg/test.py.
@@ -12,38 +12,49 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from network import SegNet
-from utils.arguments import (
-    add_backbone,
-    add_maskpath,
-    add_training,
-    parse,
-    stage_parser,
-)
-from utils.data.cub import cub_images
-from utils.data.datasets import TrainingMasks
-from utils.engine.trainer import Trainer, every_epoch
+from utils.arguments import add_backbone, add_maskpath, parse, select, training_parser
 from utils.errors import run
-from utils.localization.losses import segmentation_loss
 
 
 def main():
-    parser = stage_parser(__file__, __doc__, mode='train', data='CUB_200_2011', list='train.txt',
-                          clsnum=200, batch_size=128, resize=256, crop=224)
+    parser = training_parser(__file__, __doc__, data='CUB_200_2011', clsnum=200, batch_size=128,
+                             resize=256, crop=224, lr=0.02, epoch=8)
     add_backbone(parser)
     add_maskpath(parser)
-    add_training(parser, lr=0.02, epoch=8)
     args = parse(parser)
 
-    images, folder = cub_images(args)
-    dataset = TrainingMasks(images, folder, args.resize, args.crop, args.seed,
-                            args.maskpath)
-    model = SegNet(args.backbone, args.pretrained)
-    Trainer(args, model, dataset, [{'params': model.parameters()}], loss, keep=every_epoch).run()
+    # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
+    import albumentations as A
+    import cv2
 
+    from network import SegNet
+    from utils.data import cub
+    from utils.data.datasets import TrainMasks
+    from utils.engine.device import set_up
+    from utils.engine.trainer import Trainer, TrainingOptions, every_epoch
+    from utils.localization.boxes import CentreCrop
+    from utils.localization.losses import segmentation_loss
+    from utils.outputs.results import RunFolder
+    from utils.stages.show import seg_drawer
 
-def loss(model, batch):
-    return segmentation_loss(model(batch['image']), batch['foreground'], batch['weight'])
+    device = set_up(args.device, args.seed, args.tf32)
+    images = cub.read_images(args.datapath, args.list, args.clsnum)
+    transform = A.Compose([
+        A.Resize(args.resize, args.resize, interpolation=cv2.INTER_LINEAR),
+        A.RandomCrop(args.crop or args.resize, args.crop or args.resize),
+        A.HorizontalFlip(p=0.5),
+    ])
+    dataset = TrainMasks(images, transform, args.seed, args.maskpath)
+    model = SegNet(args.backbone, pretrained=args.pretrained)
+
+    def loss(model, batch):
+        return segmentation_loss(model(batch['image']), batch['foreground'], batch['weight'])
+
+    Trainer(model, dataset, [{'params': model.parameters()}], loss,
+            select(args, TrainingOptions), device, RunFolder(args.savepath, vars(args)),
+            keep=every_epoch,
+            draw=seg_drawer(images, CentreCrop(args.resize, args.crop), args.maskpath,
+                            args.show)).run()
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
 """Stage 2 on ImageNet-1K: train MFF-Net 1, whose CAMs become pseudo masks.
 
     python imagenet-cam/train.py
-    torchrun --nproc_per_node=8 imagenet-cam/train.py    by eight processes
+    torchrun --nproc_per_node=8 imagenet-cam/train.py    on eight GPUs
 
 Unlike on CUB there is no deep branch, and the backbone's stem stays as it is. Reads
 <datapath>/train.txt and <datapath>/train/; writes out/model-STEP every 2,000 steps and at the
@@ -13,33 +13,50 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from network import CamNet
-from utils.arguments import add_backbone, add_training, parse, stage_parser
-from utils.data.datasets import TrainingImages
-from utils.data.imagenet import train_images
-from utils.engine.trainer import Trainer
+from utils.arguments import add_backbone, parse, select, training_parser
 from utils.errors import run
-from utils.localization.losses import classification_loss
 
 
 def main():
-    parser = stage_parser(__file__, __doc__, mode='train', data='ImageNet2012', list='train.txt',
-                          clsnum=1000, batch_size=128, resize=256, crop=224)
+    parser = training_parser(__file__, __doc__, data='ImageNet2012', clsnum=1000, batch_size=128,
+                             resize=256, crop=224, lr=0.02, epoch=1)
     add_backbone(parser)
-    add_training(parser, lr=0.02, epoch=1)
     args = parse(parser)
 
-    dataset = TrainingImages(*train_images(args), args.resize, args.crop, args.seed)
+    # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
+    import albumentations as A
+    import cv2
+
+    from network import CamNet
+    from utils.data import imagenet
+    from utils.data.datasets import TrainImages
+    from utils.engine.device import set_up
+    from utils.engine.trainer import Trainer, TrainingOptions
+    from utils.localization.boxes import CentreCrop
+    from utils.localization.losses import classification_loss
+    from utils.outputs.results import RunFolder
+    from utils.stages.show import cam_drawer
+
+    device = set_up(args.device, args.seed, args.tf32)
+    images = imagenet.read_train_images(args.datapath, args.list, args.clsnum)
+    transform = A.Compose([
+        A.Resize(args.resize, args.resize, interpolation=cv2.INTER_LINEAR),
+        A.RandomCrop(args.crop or args.resize, args.crop or args.resize),
+        A.HorizontalFlip(p=0.5),
+    ])
+    dataset = TrainImages(images, transform, args.seed)
     model = CamNet(args.clsnum, args.backbone, auxiliary=False, pretrained=args.pretrained)
     for parameter in model.backbone.stem_parameters():
         parameter.requires_grad_(False)
-    unfrozen = [p for p in model.backbone.parameters() if p.requires_grad]
-    groups = [{'params': model.new_parameters()}, {'params': unfrozen, 'lr': args.lr / 10}]
-    Trainer(args, model, dataset, groups, loss, save_steps=2000).run()
+    trained = [p for p in model.pretrained_parameters() if p.requires_grad]
+    groups = [{'params': model.new_parameters()}, {'params': trained, 'lr': args.lr / 10}]
 
+    def loss(model, batch):
+        return classification_loss(model(batch['image']), batch['label'])
 
-def loss(model, batch):
-    return classification_loss(model(batch['image']), batch['label'])
+    Trainer(model, dataset, groups, loss, select(args, TrainingOptions), device,
+            RunFolder(args.savepath, vars(args)), save_steps=2000,
+            draw=cam_drawer(images, CentreCrop(args.resize, args.crop), args.show)).run()
 
 
 if __name__ == '__main__':

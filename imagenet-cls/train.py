@@ -12,20 +12,45 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import add_arch, add_training, parse, stage_parser
-from utils.data.imagenet import train_images
+from utils.arguments import add_arch, parse, select, training_parser
 from utils.errors import run
-from utils.stages.classify import train_classifier
 
 
 def main():
-    parser = stage_parser(__file__, __doc__, mode='train', data='ImageNet2012', list='train.txt',
-                          clsnum=1000, batch_size=16, resize=685, crop=600)
+    parser = training_parser(__file__, __doc__, data='ImageNet2012', clsnum=1000, batch_size=16,
+                             resize=685, crop=600, lr=0.05, epoch=20)
     add_arch(parser)
-    add_training(parser, lr=0.05, epoch=20)
     args = parse(parser)
 
-    train_classifier(args, *train_images(args))
+    # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
+    import albumentations as A
+    import cv2
+
+    from network import build_classifier
+    from utils.data import imagenet
+    from utils.data.datasets import TrainImages
+    from utils.engine.device import set_up
+    from utils.engine.trainer import Trainer, TrainingOptions, linear_decay
+    from utils.localization.losses import classification_loss
+    from utils.outputs.results import RunFolder
+    from utils.stages.classify import parameter_groups
+
+    device = set_up(args.device, args.seed, args.tf32)
+    images = imagenet.read_train_images(args.datapath, args.list, args.clsnum)
+    transform = A.Compose([
+        A.Resize(args.resize, args.resize, interpolation=cv2.INTER_LINEAR),
+        A.RandomCrop(args.crop or args.resize, args.crop or args.resize),
+        A.HorizontalFlip(p=0.5),
+    ])
+    dataset = TrainImages(images, transform, args.seed)
+    model = build_classifier(args.arch, args.clsnum, args.pretrained)
+
+    def loss(model, batch):
+        return classification_loss(model(batch['image']), batch['label'])
+
+    Trainer(model, dataset, parameter_groups(model, args.lr), loss,
+            select(args, TrainingOptions), device, RunFolder(args.savepath, vars(args)),
+            schedule=linear_decay).run()
 
 
 if __name__ == '__main__':

@@ -14,35 +14,46 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from network import SegNet, load_checkpoint
 from utils.arguments import (
     add_backbone,
     add_evaluation,
     add_snapshot,
     add_top1top5,
+    inference_parser,
     parse,
-    stage_parser,
+    select,
 )
-from utils.data.imagenet import boxed_val_images
 from utils.errors import run
-from utils.outputs.top1top5 import read_top1top5
-from utils.stages.evaluate import evaluate_segmentation
 
 
 def main():
-    parser = stage_parser(__file__, __doc__, mode='test', data='ImageNet2012', list='val.txt',
-                          clsnum=1000, batch_size=128, resize=256, crop=224)
+    parser = inference_parser(__file__, __doc__, data='ImageNet2012', list='val.txt', clsnum=1000,
+                         batch_size=128, resize=256, crop=224)
     add_backbone(parser)
     add_snapshot(parser, 'model-6000')
     add_evaluation(parser, threshold=0.8)
     add_top1top5(parser, 'imagenet-cls')
     args = parse(parser)
 
-    images, folder = boxed_val_images(args)
-    hits = read_top1top5(args.top1top5) if args.top1top5 else None
+    # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
+    from network import SegNet, load_checkpoint
+    from utils.data import imagenet
+    from utils.engine.device import set_up
+    from utils.engine.inference import Inference, InferenceOptions
+    from utils.localization.boxes import CentreCrop
+    from utils.outputs.results import RunFolder
+    from utils.outputs.top1top5 import read_top1top5
+    from utils.stages.evaluate import EvaluationOptions, evaluate_segmentation
+
+    device = set_up(args.device, args.seed, test=True)
+    images = imagenet.read_val_images(args.datapath, args.list, args.clsnum, boxes=True)
+    hits = read_top1top5(args.top1top5, images.names) if args.top1top5 else None
     model = SegNet(args.backbone, pretrained='none')
     load_checkpoint(model, args.snapshot)
-    evaluate_segmentation(args, model, images, folder, hits)
+    evaluate_segmentation(model, images, CentreCrop(args.resize, args.crop),
+                          Inference(device, select(args, InferenceOptions)),
+                          RunFolder(args.savepath, vars(args)),
+                          select(args, EvaluationOptions), hits)
 
 
 if __name__ == '__main__':

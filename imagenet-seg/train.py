@@ -1,7 +1,7 @@
 """Stage 3 on ImageNet-1K: train MFF-Net 2, class-agnostic segmentation, on the pseudo masks.
 
     python imagenet-seg/train.py
-    torchrun --nproc_per_node=8 imagenet-seg/train.py    by eight processes
+    torchrun --nproc_per_node=8 imagenet-seg/train.py    on eight GPUs
 
 Reads <datapath>/train.txt, <datapath>/train/ and <datapath>/mask/ (of imagenet-cam/test.py);
 writes out/model-STEP every 2,000 steps and at the end, out/last.ckpt, out/results.json and
@@ -13,31 +13,49 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from network import SegNet
-from utils.arguments import add_backbone, add_maskpath, add_training, parse, stage_parser
-from utils.data.datasets import TrainingMasks
-from utils.data.imagenet import train_images
-from utils.engine.trainer import Trainer
+from utils.arguments import add_backbone, add_maskpath, parse, select, training_parser
 from utils.errors import run
-from utils.localization.losses import segmentation_loss
 
 
 def main():
-    parser = stage_parser(__file__, __doc__, mode='train', data='ImageNet2012', list='train.txt',
-                          clsnum=1000, batch_size=128, resize=256, crop=224)
+    parser = training_parser(__file__, __doc__, data='ImageNet2012', clsnum=1000, batch_size=128,
+                             resize=256, crop=224, lr=0.02, epoch=1)
     add_backbone(parser)
     add_maskpath(parser)
-    add_training(parser, lr=0.02, epoch=1)
     args = parse(parser)
 
-    dataset = TrainingMasks(*train_images(args), args.resize, args.crop, args.seed, args.maskpath)
-    model = SegNet(args.backbone, args.pretrained)
-    groups = [{'params': model.parameters()}]
-    Trainer(args, model, dataset, groups, loss, save_steps=2000).run()
+    # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
+    import albumentations as A
+    import cv2
 
+    from network import SegNet
+    from utils.data import imagenet
+    from utils.data.datasets import TrainMasks
+    from utils.engine.device import set_up
+    from utils.engine.trainer import Trainer, TrainingOptions
+    from utils.localization.boxes import CentreCrop
+    from utils.localization.losses import segmentation_loss
+    from utils.outputs.results import RunFolder
+    from utils.stages.show import seg_drawer
 
-def loss(model, batch):
-    return segmentation_loss(model(batch['image']), batch['foreground'], batch['weight'])
+    device = set_up(args.device, args.seed, args.tf32)
+    images = imagenet.read_train_images(args.datapath, args.list, args.clsnum)
+    transform = A.Compose([
+        A.Resize(args.resize, args.resize, interpolation=cv2.INTER_LINEAR),
+        A.RandomCrop(args.crop or args.resize, args.crop or args.resize),
+        A.HorizontalFlip(p=0.5),
+    ])
+    dataset = TrainMasks(images, transform, args.seed, args.maskpath)
+    model = SegNet(args.backbone, pretrained=args.pretrained)
+
+    def loss(model, batch):
+        return segmentation_loss(model(batch['image']), batch['foreground'], batch['weight'])
+
+    Trainer(model, dataset, [{'params': model.parameters()}], loss,
+            select(args, TrainingOptions), device, RunFolder(args.savepath, vars(args)),
+            save_steps=2000,
+            draw=seg_drawer(images, CentreCrop(args.resize, args.crop), args.maskpath,
+                            args.show)).run()
 
 
 if __name__ == '__main__':

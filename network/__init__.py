@@ -1,8 +1,31 @@
-"""What the paper draws: backbones, MFF-Net, classifiers, and the loading of their weights."""
+"""What the paper draws: backbones, MFF-Net, classifiers, and the loading of their weights.
 
-from network.classifier import build_classifier
+Names are imported when they are first used, so that `import network` does not import PyTorch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from network.errors import InputError
-from network.mffnet import CamNet, SegNet
-from network.weights import load_checkpoint
 
-__all__ = ['CamNet', 'InputError', 'SegNet', 'build_classifier', 'load_checkpoint']
+if TYPE_CHECKING:
+    from network.classifier import build_classifier
+    from network.mffnet import CamNet, SegNet
+    from network.weights import load_checkpoint
+    from utils.stages.predict import load_spol
+
+__all__ = ['CamNet', 'InputError', 'SegNet', 'build_classifier', 'load_checkpoint', 'load_spol']
+
+_MODULES = {
+    'CamNet': 'network.mffnet',
+    'SegNet': 'network.mffnet',
+    'build_classifier': 'network.classifier',
+    'load_checkpoint': 'network.weights',
+    'load_spol': 'utils.stages.predict',  # the whole chain as one function, built on the stages
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

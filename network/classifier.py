@@ -5,7 +5,6 @@ from torchvision import models
 
 from network.backbone import IMAGENET_MEAN, IMAGENET_STD
 from network.errors import InputError
-from network.timm_models import create_timm
 from network.weights import load_pretrained
 
 TORCHVISION_ARCHS = {'efficientnet_b7': (models.efficientnet_b7, 'classifier.1'),
@@ -35,9 +34,12 @@ def build_classifier(arch: str, classes: int, pretrained: str = 'auto',
         model.mean, model.std = IMAGENET_MEAN, IMAGENET_STD
         load_pretrained(model, arch, pretrained)
     elif arch.startswith('timm/'):
+        from network.timm_models import create_timm  # timm takes seconds to import
+
         model = create_timm(arch, pretrained)
         model.mean = tuple(model.pretrained_cfg['mean'])
         model.std = tuple(model.pretrained_cfg['std'])
+        model.input_side = model.pretrained_cfg['input_size'][-1]
         model.head_name = model.pretrained_cfg['classifier']
     else:
         raise InputError(f'unknown classifier {arch!r}: use {", ".join(TORCHVISION_ARCHS)} '

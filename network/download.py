@@ -21,13 +21,13 @@ def download(url: str, path: Path, checksum: str) -> Path:
     """Fetch `url` to `path` and return `path`.
 
     `checksum` is `ALGORITHM:HEX`, for example `sha256:19c8e357`; HEX may be only the beginning.
-    An earlier attempt's `<path>.part` is gone on with where the server allows it; of several
-    processes one downloads, and the others wait.
+    The download continues an earlier attempt's `<path>.part` where the server allows it. Of
+    several processes one downloads, and the others wait.
     Raises InputError when the server cannot be reached or the checksum differs.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path):
+        with _locked(path):
             if not (path.is_file() and has_checksum(path, checksum)):
                 _fetch_whole(url, path, checksum)
     except (http.client.HTTPException, OSError) as error:
@@ -37,15 +37,12 @@ def download(url: str, path: Path, checksum: str) -> Path:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process of this machine fetches the file."""
-    lock = path.with_name(path.name + '.lock')
-    with open(lock, 'wb') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+def _locked(path: Path) -> Iterator[None]:
+    """Wait until no other process of this machine downloads the file. The lock's file stays: a
+    process that waits for a deleted one would not see the lock of the next."""
+    with open(path.with_name(path.name + '.lock'), 'wb') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _fetch_whole(url: str, path: Path, checksum: str) -> None:
@@ -89,4 +86,4 @@ def _fetch(url: str, part: Path) -> None:
                 bar.update(file.write(chunk))
     if total and part.stat().st_size != total:
         raise OSError(f'the connection broke after {part.stat().st_size} of {total} bytes: '
-                      'the next run goes on from there')
+                      'the next run continues there')

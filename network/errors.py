@@ -1,4 +1,4 @@
-"""The one exception that is the user's to mend."""
+"""The exception for everything that the user can put right."""
 
 
 class InputError(Exception):

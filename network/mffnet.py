@@ -43,8 +43,8 @@ def squeeze(channels: int) -> nn.Sequential:
 class MCA(nn.Module):
     """Multiplicative channel attention (Fig. 4b): maps N x C_s x H_s x W_s -> the same, scaled.
 
-    Every stage is pooled and squeezed to a vector of 128; their product, shared by all stages,
-    is expanded to each stage's channels and gates them.
+    Every stage is pooled and projected to a vector of 128. The product of the vectors, shared by
+    all stages, is projected back to each stage's channels and gates them.
     """
 
     def __init__(self, channels: dict[str, int]):
@@ -61,16 +61,30 @@ class MCA(nn.Module):
 
 class MFF(nn.Module):
     """Multiplicative feature fusion (Fig. 4b): maps N x C_s x H_s x W_s -> (deep, fused), both
-    N x 128 x H x W at the shallowest stage's size; `deep` is the deepest stage's map alone."""
+    N x 128 x H x W at the shallowest stage's size. `deep` is the deepest stage's map alone.
 
-    def __init__(self, channels: dict[str, int]):
+    `fusion`: `multiply`, or for the comparison of Fig. 1(b) `add` or `concatenate`. Concatenated
+    maps have 128 channels for each stage; in `deep` those of the other stages are zero.
+    """
+
+    def __init__(self, channels: dict[str, int], fusion: str = 'multiply'):
         super().__init__()
+        if fusion not in ('multiply', 'add', 'concatenate'):
+            raise ValueError(f'unknown fusion {fusion!r}')
+        self.fusion = fusion
+        self.width = WIDTH * len(channels) if fusion == 'concatenate' else WIDTH
         self.project = nn.ModuleDict({stage: squeeze(c) for stage, c in channels.items()})
 
     def forward(self, maps: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         size = maps[min(maps)].shape[2:]
         projected = {stage: upsample(self.project[stage](maps[stage]), size) for stage in maps}
-        return projected[max(maps)], multiply(list(projected.values()))
+        deepest = max(maps)
+        if self.fusion == 'multiply':
+            return projected[deepest], multiply(list(projected.values()))
+        if self.fusion == 'add':
+            return projected[deepest], reduce(torch.add, projected.values())
+        deep = [x if stage == deepest else torch.zeros_like(x) for stage, x in projected.items()]
+        return torch.cat(deep, 1), torch.cat(list(projected.values()), 1)
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -83,20 +97,22 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
 class MFFNet(nn.Module):
     """What CamNet and SegNet share: backbone, MCA, MFF, dropout and a 1x1 convolution.
 
-    `mean` and `std` are what the backbone expects of the input, per RGB channel in [0, 1].
-    `stages` names the backbone's stages that are fused.
+    `mean` and `std` are what the backbone expects of the input (RGB, of images in [0, 1]).
+    `stages` are the backbone's stages that are fused, `fusion` is MFF's, and `attention` says
+    whether there is MCA; their defaults are the paper's.
     """
 
-    def __init__(self, outputs: int, backbone: str, pretrained: str, stages: str = '345'):
+    def __init__(self, outputs: int, backbone: str, pretrained: str, stages: str = '345',
+                 fusion: str = 'multiply', attention: bool = True):
         super().__init__()
         self.backbone = build_backbone(backbone, pretrained)
         self.mean, self.std = self.backbone.mean, self.backbone.std
         self.stages = stages
         channels = {stage: self.backbone.channels[int(stage) - 2] for stage in stages}
-        self.mca = MCA(channels)
-        self.mff = MFF(channels)
+        self.mca = MCA(channels) if attention else nn.Identity()
+        self.mff = MFF(channels, fusion)
         self.dropout = nn.Dropout(0.5)
-        self.head = Float32Conv(WIDTH, outputs)
+        self.head = Float32Conv(self.mff.width, outputs)
         for module in (self.mca, self.mff, self.head):
             module.apply(_initialise)
 
@@ -106,8 +122,14 @@ class MFFNet(nn.Module):
         return self.mff(self.mca({stage: maps[int(stage) - 2] for stage in self.stages}))
 
     def new_parameters(self) -> list[nn.Parameter]:
-        """All that was not pretrained: everything but the backbone."""
-        return [p for name, p in self.named_parameters() if not name.startswith('backbone.')]
+        """Everything but the pretrained parameters."""
+        pretrained = set(map(id, self.pretrained_parameters()))
+        return [p for p in self.parameters() if id(p) not in pretrained]
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """The backbone's parameters, except those that no pretrained weights exist for."""
+        new = set(map(id, self.backbone.new_parameters()))
+        return [p for p in self.backbone.parameters() if id(p) not in new]
 
 
 class CamNet(MFFNet):
@@ -119,8 +141,8 @@ class CamNet(MFFNet):
     """
 
     def __init__(self, classes: int, backbone: str = 'resnet50', auxiliary: bool = True,
-                 pretrained: str = 'auto'):
-        super().__init__(classes, backbone, pretrained)
+                 pretrained: str = 'auto', **fusion: object):
+        super().__init__(classes, backbone, pretrained, **fusion)
         self.auxiliary = auxiliary
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -157,8 +179,8 @@ class SegNet(MFFNet):
     Normalised images N x 3 x H x W -> logits N x 1 x H/8 x W/8.
     """
 
-    def __init__(self, backbone: str = 'resnet50', pretrained: str = 'auto'):
-        super().__init__(1, backbone, pretrained)
+    def __init__(self, backbone: str = 'resnet50', pretrained: str = 'auto', **fusion: object):
+        super().__init__(1, backbone, pretrained, **fusion)
 
     def forward(self, images: Tensor) -> Tensor:
         _, fused = self.features(images)

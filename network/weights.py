@@ -5,6 +5,7 @@ Nothing that is read here can execute: `weights_only=True` everywhere.
 
 import pickle
 import re
+import struct
 from pathlib import Path
 
 import torch
@@ -14,6 +15,10 @@ from network.download import download, has_checksum
 from network.errors import InputError
 
 RESOURCE = Path(__file__).resolve().parents[1] / 'resource'
+
+# What torch.load raises on damaged files.
+DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError,
+           AttributeError, TypeError, ArithmeticError, AssertionError, struct.error)
 
 # The eight hex digits in a file's name begin its SHA-256.
 TORCHVISION_URL = 'https://download.pytorch.org/models/'
@@ -87,20 +92,28 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         raise InputError(f'no weights at {path}: check the path')
     try:
         if path.suffix == '.safetensors':
-            from safetensors.torch import load_file
-
-            state = load_file(path)
+            state = _load_safetensors(path)
         else:
             state = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(f'{path} is refused: damaged, or it holds something other than weights '
                          f'({_first_line(error)})') from error
-    except Exception as error:  # torch and safetensors raise many kinds on damaged files
+    except DAMAGED as error:
         raise InputError(f'{path} cannot be read as weights, it may be truncated '
                          f'({_first_line(error)}): fetch or train it again') from error
     if not (isinstance(state, dict) and state and all(map(_is_named_tensor, state.items()))):
         raise InputError(f'{path} is no state dict (names and tensors only): save one of those')
     return {key.removeprefix('module.'): value for key, value in state.items()}
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(error) from error
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> None:

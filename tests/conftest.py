@@ -12,7 +12,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / 'tests' / 'golden'
-sys.path[:0] = [str(ROOT), str(GOLDEN)]
+sys.path[:0] = [str(ROOT), str(GOLDEN), str(ROOT / 'tests' / 'engine')]
 
 LITE = 'timm/tf_efficientnet_lite0'
 

@@ -1,1 +1,6 @@
-"""What the stages share: lists and datasets, the training loop, pseudo masks, boxes, metrics."""
+"""What the stages share."""
+
+import os
+
+# albumentations asks a server for its newest version when it is imported, unless this is set.
+os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')

@@ -1,82 +1,105 @@
 """The command line of the stage scripts: typed flags, under the authors' names.
 
-A script says which groups of flags it has and its defaults:
+A script states its defaults and adds the groups of flags that it needs:
 
-    parser = stage_parser(__file__, __doc__, mode='train', data='CUB_200_2011', list='train.txt',
-                          clsnum=200, batch_size=64, resize=256, crop=224)
+    parser = training_parser(__file__, __doc__, data='CUB_200_2011', clsnum=200, batch_size=64,
+                             resize=256, crop=224, lr=0.02, epoch=32)
     add_backbone(parser)
-    add_training(parser, lr=0.02, epoch=32)
     args = parse(parser)
+
+Nothing here imports PyTorch, so that --help and errors in the arguments appear at once.
 """
 
 import argparse
-import sys
+from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
-import torch
-
-from utils.engine.distributed import join, process_count, started_by_torchrun
-from utils.engine.runtime import available_cores, choose_device
 from utils.errors import InputError
 from utils.outputs.files import make_output_folder
 
 ROOT = Path(__file__).resolve().parents[1]
+Options = TypeVar('Options')
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that shows the script's docstring and complains in one line."""
+    """An ArgumentParser that shows the script's docstring and reports errors as InputError."""
 
     def __init__(self, doc: str):
-        super().__init__(description=doc, allow_abbrev=False,
-                         formatter_class=_Formatter)
+        super().__init__(description=doc, allow_abbrev=False, formatter_class=_Formatter)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f'{message} (see --help)')
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    pass
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
 
 
-def stage_parser(script: str, doc: str, *, mode: str, data: str, list: str, clsnum: int,
-                 batch_size: int, resize: int, crop: int) -> Parser:
-    """The flags that all stage scripts have; paths start from the script's own place."""
+def training_parser(script: str, doc: str, *, data: str, clsnum: int, batch_size: int,
+                    resize: int, crop: int, lr: float, epoch: int) -> Parser:
+    """The flags of a training script; its default paths start from the script's own folder."""
+    parser = _stage_parser(script, doc, 'train', data, 'train.txt', clsnum, batch_size, resize)
+    add = parser.add_argument
+    add('--crop', type=natural, default=crop, help='size of the random crop; 0 = none')
+    add('--lr', type=positive_float, default=lr, help='learning rate of the new layers')
+    add('--epoch', type=positive_int, default=epoch, help='number of epochs')
+    add('--max_steps', type=positive_int, help='stop after this many steps')
+    add('--momentum', type=fraction, default=0.9, help='momentum of SGD')
+    add('--nesterov', type=boolean, default=True, help='Nesterov momentum: true | false')
+    add('--weight_decay', type=not_negative_float, default=1e-4, help='on every parameter')
+    add_pretrained(parser)
+    add('--snapshot', type=Path, help='start from the weights of this checkpoint')
+    add('--amp', choices=['auto', 'fp16', 'bf16', 'off', 'apex'], default='auto',
+        help='mixed precision; auto: bf16 where the device has it, else fp16 on CUDA, off on CPUs')
+    add('--tf32', action='store_true', help='allow TF32 in float32 layers on CUDA')
+    add('--num_workers', type=natural,
+        help='processes that read images; 0 = the main process (default: one for each core, at '
+             'most 8; on CPUs two cores are left to the network)')
+    add('--save_every', type=positive_int,
+        help='also write last.ckpt every so many steps, not only after each epoch')
+    add('--resume', nargs='?', choices=['yes', 'auto', 'no'], const='yes', default='no',
+        help='continue from last.ckpt; auto: where there is one, else start from the beginning')
+    add_show(parser, 'training images in the picture drawn after each epoch')
+    return parser
+
+
+def inference_parser(script: str, doc: str, *, data: str, list: str | None, clsnum: int,
+                batch_size: int, resize: int, crop: int | None) -> Parser:
+    """The flags of a test script; its default paths start from the script's own folder."""
+    parser = _stage_parser(script, doc, 'test', data, list, clsnum, batch_size, resize)
+    add = parser.add_argument
+    add('--crop', type=natural, default=crop, help='size of the centre crop; 0 = none')
+    add('--amp', choices=['auto', 'fp16', 'bf16', 'off'], default='off',
+        help='mixed precision; auto: bf16 where the device has it, else fp16 on CUDA, off on CPUs')
+    add('--num_workers', type=natural, default=0,
+        help='threads that each process a part of the list; 0 = one for each core')
+    add('--compile', type=boolean, nargs='?', const=True, default=False,
+        help='compile the network first: pays off on long lists')
+    return parser
+
+
+def _stage_parser(script: str, doc: str, mode: str, data: str, list: str | None, clsnum: int,
+                  batch_size: int, resize: int) -> Parser:
     parser = Parser(doc)
     add = parser.add_argument
     add('--datapath', type=Path, default=ROOT / 'dataset' / data, help='the data folder')
     add('--savepath', type=Path, default=Path(script).resolve().parent / 'out',
-        help='where outputs go')
+        help='the output folder')
     add('--mode', choices=[mode], default=mode, help="the script's own mode")
     add('--list', default=list, help='the image list: a path, or a file in the data folder')
     add('--clsnum', type=positive_int, default=clsnum, help='number of classes')
-    add('--batch_size', type=positive_int, default=batch_size, help='images per step')
-    add('--resize', type=positive_int, default=resize, help='images become this size, square')
-    add('--crop', type=natural, default=crop,
-        help=f'{"random" if mode == "train" else "centre"} crop of it; 0 = none')
-    if mode == 'train':
-        add('--num_workers', type=natural, default=default_workers(),
-            help='processes that read images; 0 = none but the main one')
-    else:
-        add('--num_workers', type=natural, default=0,
-            help='parts of the list that are in work at once; 0 = one a core')
-        add('--compile', type=boolean, nargs='?', const=True, default=False,
-            help='compile the network first: worth its minute on long lists')
+    add('--batch_size', type=positive_int, default=batch_size,
+        help='images in a batch, of all ranks together')
+    add('--resize', type=positive_int, default=resize, help='images are resized to this square')
     add('--device', default='auto', help='auto | cpu | cuda | cuda:N')
-    add('--amp', choices=['auto', 'fp16', 'bf16', 'off', 'apex'],
-        default='auto' if mode == 'train' else 'off',
-        help='mixed precision; auto: fp16 on CUDA, bf16 where the CPU has it, else off')
     add('--skip_bad', action='store_true',
         help='leave out images that cannot be decoded, and list them in bad_images.txt')
-    add('--seed', type=seed, default=0, help='fixes all that is random')
+    add('--seed', type=seed, default=0, help='seed of all random numbers')
     return parser
-
-
-def default_workers() -> int:
-    """With CUDA a reader a core, else the cores that a network on two of them leaves: on the CPU
-    readers and network are in each other's way. At most 8."""
-    cores = available_cores()
-    return min(8, cores if torch.cuda.is_available() else max(0, cores - 2))
 
 
 def add_backbone(parser: Parser) -> None:
@@ -89,35 +112,19 @@ def add_arch(parser: Parser) -> None:
                         help='efficientnet_b7 | densenet161 | resnet50 | timm/NAME')
 
 
-def add_training(parser: Parser, *, lr: float, epoch: int) -> None:
-    """The flags of the training scripts."""
-    add = parser.add_argument
-    add('--lr', type=positive_float, default=lr, help='learning rate of the new layers')
-    add('--epoch', type=positive_int, default=epoch, help='number of epochs')
-    add('--max_steps', type=positive_int, help='stop after so many steps (default: none)')
-    add('--momentum', type=fraction, default=0.9, help='momentum of SGD')
-    add('--nesterov', type=boolean, default=True, help="Nesterov's momentum: true | false")
-    add('--weight_decay', type=not_negative_float, default=1e-4, help='on every parameter')
-    add_pretrained(parser)
-    add('--snapshot', type=Path, help='start from this whole model')
-    add('--save_every', type=positive_int,
-        help='write last.ckpt every so many steps too, not only after each epoch')
-    add_resume(parser, 'go on from last.ckpt')
-
-
-def add_resume(parser: Parser, what: str) -> None:
-    parser.add_argument('--resume', action='store_true', help=what)
-
-
 def add_pretrained(parser: Parser) -> None:
     parser.add_argument('--pretrained', default='auto',
                         help='ImageNet weights: auto (resource/, else a download) | none | a file')
 
 
+def add_show(parser: Parser, what: str) -> None:
+    parser.add_argument('--show', type=natural, default=12, help=f'{what}; 0 = no picture')
+
+
 def add_snapshot(parser: Parser, default: str) -> None:
-    """The test scripts' checkpoint; the default is a file in --savepath."""
+    """The checkpoint of a test script; the default is a file in --savepath."""
     parser.add_argument('--snapshot', type=Path,
-                        help=f'the checkpoint, ours or the authors\' (default: SAVEPATH/{default})')
+                        help=f"the checkpoint, ours or the authors' (default: SAVEPATH/{default})")
     parser.set_defaults(default_snapshot=default)
 
 
@@ -126,18 +133,30 @@ def add_maskpath(parser: Parser) -> None:
 
 
 def add_evaluation(parser: Parser, threshold: float) -> None:
+    """The flags of a script that reports how well maps localize."""
     add = parser.add_argument
-    add('--threshold', type=fraction, default=threshold, help='foreground is what exceeds it')
-    add('--sweep', action='store_true', help='GT-known at all thresholds 0, 0.01, ... as well')
+    add('--threshold', type=fraction, default=threshold,
+        help='a pixel is foreground where the map exceeds this')
+    add('--sweep', action='store_true', help='also report GT-known at thresholds 0, 0.01, ...')
+    add('--metrics', choices=['all', 'paper'], default='all',
+        help="paper: leave out MaxBoxAcc and PxAP, which need a second forward pass")
+    add('--save_maps', action='store_true',
+        help='write the score maps to SAVEPATH/maps, for tools/evaluate_maps.py')
+    add_show(parser, 'images in the picture show.png')
 
 
-def add_evaluate(parser: Parser) -> None:
-    """cam/test's second task, for which other images are the default."""
-    add_evaluation(parser, threshold=0.2)
-    parser.add_argument('--evaluate', action='store_true',
-                        help='locate with the CAMs; --list and --crop default to val.txt and 224')
-    if '--evaluate' in sys.argv:
-        parser.set_defaults(list='val.txt', crop=224)
+def add_cam_test(parser: Parser, threshold: float) -> None:
+    """The flags of cam/test, which writes pseudo masks or evaluates the CAMs.
+
+    Its --list and --crop have no default of their own: they depend on the task.
+    """
+    add_maskpath(parser)
+    add = parser.add_argument
+    add('--resume', action='store_true', help='keep the pseudo masks that are already there')
+    add('--evaluate', action='store_true',
+        help='report how well the CAMs localize, instead of writing pseudo masks; --list and '
+             '--crop then default to val.txt and 224, else to train.txt and 0')
+    add_evaluation(parser, threshold)
 
 
 def add_top1top5(parser: Parser, stage: str) -> None:
@@ -147,23 +166,24 @@ def add_top1top5(parser: Parser, stage: str) -> None:
     parser.add_argument(
         '--top1top5', type=lambda text: None if text == 'none' else Path(text),
         default=next((place for place in places if place.is_file()), places[0]),
-        help="the cls stage's result, ours or the authors'; none = GT-known alone")
+        help="the cls stage's result, ours or the authors'; none = GT-known only")
 
 
 def parse(parser: Parser) -> argparse.Namespace:
-    """Parse the command line, fill in the defaults that hang on other flags, and check them.
+    """Parse and check the command line, and fill in the defaults that depend on other flags.
 
-    Joins the other processes where torchrun started several, and seeds PyTorch, so that networks
-    built next start from the same weights each time.
+    All paths become absolute. Raises InputError for arguments that cannot be right.
     """
     args = parser.parse_args()
-    if started_by_torchrun():
-        join(choose_device(args.device))
+    if 'evaluate' in args:
+        args.list = args.list or ('val.txt' if args.evaluate else 'train.txt')
+        if args.crop is None:
+            args.crop = 224 if args.evaluate else 0
+        if args.crop and not args.evaluate:
+            raise InputError(f'--crop {args.crop}: pseudo masks are made of whole images: '
+                             'leave it out')
     if args.crop > args.resize:
         raise InputError(f'--crop {args.crop} is larger than --resize {args.resize}')
-    if args.mode == 'train' and args.batch_size < 2 * process_count():
-        raise InputError(f'--batch_size {args.batch_size}: batch norm needs at least 2 images '
-                         f'in each of {process_count()} processes to train')
     if args.mode == 'train' and args.nesterov and not args.momentum:
         raise InputError('--momentum 0 has no Nesterov momentum: add --nesterov false')
     for name, value in vars(args).items():
@@ -174,19 +194,23 @@ def parse(parser: Parser) -> argparse.Namespace:
                          '(the README says how to make or prepare one)')
     if getattr(args, 'maskpath', ROOT) is None:
         args.maskpath = args.datapath / 'mask'
-    if hasattr(args, 'default_snapshot') and args.snapshot is None:
-        args.snapshot = args.savepath / args.default_snapshot
-    if args.mode == 'train' and (args.snapshot or args.resume):
-        args.pretrained = 'none'  # every weight comes from there
+    if 'default_snapshot' in args:
+        args.snapshot = args.snapshot or args.savepath / args.default_snapshot
+    if args.mode == 'train' and (args.snapshot or _resumes(args)):
+        args.pretrained = 'none'  # all weights come from that file
     make_output_folder(args.savepath)
-    torch.manual_seed(args.seed)
     return args
 
 
-def list_path(args: argparse.Namespace) -> Path:
-    """The list file: in the data folder; a path with a folder may also be as given."""
-    inside, given = args.datapath / args.list, Path(args.list)
-    return given if given.is_file() and given.name != args.list else inside
+def _resumes(args: argparse.Namespace) -> bool:
+    if args.resume == 'auto':
+        return (args.savepath / 'last.ckpt').is_file()
+    return args.resume == 'yes'
+
+
+def select(args: argparse.Namespace, kind: type[Options]) -> Options:
+    """The arguments named like the fields of the dataclass `kind`, as an object of that class."""
+    return kind(**{field.name: getattr(args, field.name) for field in fields(kind)})
 
 
 def natural(text: str) -> int:

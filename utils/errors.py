@@ -1,38 +1,47 @@
-"""How a script ends: bad input gives one line and exit code 2, never a traceback."""
+"""How a script ends: bad input gives one line on stderr and exit code 2, without a traceback."""
 
+import os
 import sys
+import warnings
 from collections.abc import Callable
 
 from network.errors import InputError
-from utils.engine.distributed import leave, process_count, process_index
 
 __all__ = ['InputError', 'run']
 
+LOST_CONNECTION = ('connection', 'closed by peer', 'timed out', 'nccl')
+
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main` as a program: an InputError becomes one line on stderr and exit code 2,
-    Ctrl-C exit code 130."""
+    """Call `main` as a program.
+
+    InputError becomes one line on stderr and exit code 2, Ctrl-C exit code 130. In a distributed
+    run, so does a connection that is lost because another rank has ended.
+    """
+    warnings.filterwarnings('ignore', module=r'PIL\.')  # damaged images are reported in one line
     try:
         main()
     except InputError as error:
-        sys.exit(_report(error))
+        sys.exit(_report(str(error)))
     except RuntimeError as error:
-        if process_count() == 1 or not _is_lost_connection(error):
+        if _world_size() == 1 or not any(s in str(error).lower() for s in LOST_CONNECTION):
             raise
-        sys.exit(_report('the connection to the other processes is lost; if one of them has '
-                         f'ended, see its message ({str(error).splitlines()[0]})'))
+        sys.exit(_report('the connection to the other ranks is lost; if one of them has ended, '
+                         f'see its message ({str(error).splitlines()[0]})'))
     except KeyboardInterrupt:
         print('\ninterrupted', file=sys.stderr)
         sys.exit(130)
-    leave()
+    if _world_size() > 1:
+        from utils.engine.distributed import leave
+
+        leave()
 
 
-def _is_lost_connection(error: RuntimeError) -> bool:
-    said = str(error).lower()
-    return any(sign in said for sign in ('connection', 'closed by peer', 'timed out', 'nccl'))
+def _world_size() -> int:
+    return int(os.environ.get('WORLD_SIZE', 1))  # set by torchrun
 
 
-def _report(error: InputError | str) -> int:
-    who = f'process {process_index()}: ' if process_count() > 1 else ''
-    print('error:', who + ' '.join(str(error).split()), file=sys.stderr)
+def _report(message: str) -> int:
+    rank = f'rank {os.environ["RANK"]}: ' if _world_size() > 1 else ''
+    print('error:', rank + ' '.join(message.split()), file=sys.stderr)
     return 2

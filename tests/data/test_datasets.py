@@ -1,15 +1,17 @@
-"""Data sets: items that hang on nothing but (seed, epoch, index)."""
+"""Data sets: items that depend on nothing but (seed, epoch, index)."""
 
 from pathlib import Path
 
+import albumentations as A
 import cv2
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
-from utils.data.datasets import RandomCrop, TrainingImages, TrainingMasks, mask_path
-from utils.data.datasets import TestImages as ImagesToTest  # pytest collects classes named Test...
+from utils.data.datasets import TestImages, TrainImages, TrainMasks
 from utils.data.images import read_image, resize
-from utils.data.lists import ImageList, PackedNames
+from utils.data.lists import ImageList
+from utils.data.transforms import exact_transform
 from utils.errors import InputError
 
 NAMES = ['a/1.jpg', 'a/2.JPEG', 'b/3.jpg']
@@ -24,9 +26,18 @@ def write_png(path, image):
     path.write_bytes(cv2.imencode('.png', image)[1].tobytes())
 
 
+def image_list(names, folder, labels=None):
+    return ImageList(np.array(names), np.array(labels or [0] * len(names)), None, Path(folder))
+
+
+def crop_and_flip(resize, crop, *more):
+    return A.Compose([A.Resize(resize, resize, interpolation=cv2.INTER_LINEAR),
+                      A.RandomCrop(crop, crop), A.HorizontalFlip(p=0.5), *more])
+
+
 @pytest.fixture(scope='module')
-def images():
-    return ImageList(PackedNames(NAMES), np.array(LABELS), None)
+def images(folder):
+    return image_list(NAMES, folder, LABELS)
 
 
 @pytest.fixture(scope='module')
@@ -44,9 +55,9 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def make(images, folder):
     """make(kind, seed=0) -> a fresh training data set."""
-    def call(kind, seed=0):
-        extra = [folder / 'mask'] if kind is TrainingMasks else []
-        return kind(images, folder, RESIZE, CROP, seed, *extra)
+    def call(kind, seed=0, transform=None):
+        extra = [folder / 'mask'] if kind is TrainMasks else []
+        return kind(images, transform or crop_and_flip(RESIZE, CROP), seed, *extra)
 
     return call
 
@@ -56,7 +67,7 @@ def same(a, b):
 
 
 KEYS = [(epoch, index) for epoch in range(3) for index in range(3)]
-kinds = pytest.mark.parametrize('kind', [TrainingImages, TrainingMasks])
+kinds = pytest.mark.parametrize('kind', [TrainImages, TrainMasks])
 
 
 @kinds
@@ -69,49 +80,63 @@ def test_an_item_is_the_same_in_any_order_and_from_any_object(make, kind):
 
 
 @kinds
-def test_epochs_indices_and_seeds_draw_anew(make, kind):
+def test_an_item_is_the_same_in_a_worker_process(make, kind):
+    dataset = make(kind)
+    loader = DataLoader(dataset, sampler=KEYS, batch_size=None, num_workers=2)
+    for key, item in zip(KEYS, loader, strict=True):
+        assert same({name: np.asarray(value) for name, value in item.items()}, dataset[key])
+
+
+@kinds
+def test_epochs_indices_and_seeds_draw_differently(make, kind):
     dataset, other = make(kind), make(kind, seed=1)
-    draws = [dataset.random_crop(epoch, 0) for epoch in range(20)]
-    assert len(set(draws)) >= 15
-    assert sum(dataset.random_crop(e, 0) != dataset.random_crop(e, 1) for e in range(20)) >= 15
-    assert sum(dataset.random_crop(e, 0) != other.random_crop(e, 0) for e in range(20)) >= 15
-    assert not all(same(dataset[0, 0], dataset[epoch, 0]) for epoch in range(1, 4))
+    items = [dataset[epoch, 0]['image'].tobytes() for epoch in range(20)]
+    assert len(set(items)) >= 15
+    assert sum(items[e] != other[e, 0]['image'].tobytes() for e in range(20)) >= 15
 
 
-def test_an_item_is_the_resized_image_cropped_and_flipped(make, folder):
-    dataset = make(TrainingImages)
+def test_an_item_is_a_part_of_the_resized_image_or_its_mirror_image(make, folder):
+    dataset = make(TrainImages)
     assert len(dataset) == 3
     flips = set()
     for epoch, index in KEYS:
-        crop = dataset.random_crop(epoch, index)
         whole = resize(read_image(folder / NAMES[index]), (RESIZE, RESIZE))
-        expected = whole[crop.top:crop.top + CROP, crop.left:crop.left + CROP]
         item = dataset[epoch, index]
-        np.testing.assert_array_equal(item['image'], expected[:, ::-1] if crop.flip else expected)
+        parts = [whole[top:top + CROP, left:left + CROP] for top in range(9) for left in range(9)]
+        found = [flip for flip in (1, -1) for part in parts
+                 if np.array_equal(item['image'], part[:, ::flip])]
+        assert len(found) == 1
+        flips.add(found[0])
         assert item['label'] == LABELS[index]
-        flips.add(crop.flip)
-    assert flips == {True, False}
+    assert flips == {1, -1}
 
 
-def test_crops_lie_within_the_image_and_reach_all_its_edges():
-    """5 to 3: 0, 1, 2 for top and left; half of 2,000 draws are flipped (within 10 sigma)."""
-    rng = np.random.default_rng(0)
-    draws = [RandomCrop.draw(rng, 5, 3) for _ in range(2000)]
-    assert {(draw.top, draw.left) for draw in draws} == {(t, x) for t in range(3) for x in range(3)}
-    assert abs(sum(draw.flip for draw in draws) - 1000) < 10 * np.sqrt(2000 / 4)
+def test_crops_reach_all_edges_and_half_are_flipped(tmp_path):
+    """5 to 3: 0, 1, 2 for top and left; half of 2,000 draws are flipped (within 10 sigma). Crop
+    and flip are independent: each corner is flipped as often as not."""
+    write_png(tmp_path / 'x.jpg', np.arange(75, dtype=np.uint8).reshape(5, 5, 3))
+    dataset = TrainImages(image_list(['x.jpg'], tmp_path), crop_and_flip(5, 3), 0)
+    draws = {}
+    for epoch in range(2000):
+        image = dataset[epoch, 0]['image'][..., 0].astype(int)
+        flipped = image[0, 0] > image[0, 2]
+        corner = int(image.min())
+        draws.setdefault(corner, []).append(flipped)
+    assert len(draws) == 9
+    for flips in draws.values():
+        assert abs(sum(flips) - len(flips) / 2) < 10 * np.sqrt(len(flips) / 4)
+        assert len(flips) > 100
 
 
-def test_a_crop_of_the_whole_size_only_flips():
-    rng = np.random.default_rng(0)
-    image = np.arange(4).reshape(2, 2)
-    found = {tuple(RandomCrop.draw(rng, 2, 2)(image).ravel().tolist()) for _ in range(50)}
-    assert found == {(0, 1, 2, 3), (1, 0, 3, 2)}
-
-
-def test_crop_0_trains_on_the_whole_resized_image(images, folder):
-    """--crop: `0 = none`."""
-    dataset = TrainingImages(images, folder, RESIZE, 0, 0)
-    assert [dataset[epoch, 0]['image'].shape for epoch in range(3)] == [(RESIZE, RESIZE, 3)] * 3
+def test_augmentations_that_are_added_draw_independently(tmp_path):
+    """Each fires in half of the epochs; were their streams the same, they would agree always."""
+    write_png(tmp_path / 'x.jpg', np.arange(75, dtype=np.uint8).reshape(5, 5, 3))
+    transform = A.Compose([A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)])
+    dataset = TrainImages(image_list(['x.jpg'], tmp_path), transform, 0)
+    seen = [dataset[epoch, 0]['image'].tobytes() for epoch in range(200)]
+    counts = [seen.count(image) for image in set(seen)]
+    assert len(counts) == 4
+    assert min(counts) > 20
 
 
 def test_image_and_mask_get_the_same_crop_and_flip(tmp_path):
@@ -124,8 +149,8 @@ def test_image_and_mask_get_the_same_crop_and_flip(tmp_path):
     mask[..., 0] = 255 * bits
     write_png(tmp_path / 'x.jpg', image)
     write_png(tmp_path / 'masks' / 'x.png', mask)
-    dataset = TrainingMasks(ImageList(PackedNames(['x.jpg']), np.array([0]), None), tmp_path,
-                            8, 5, 0, tmp_path / 'masks')
+    dataset = TrainMasks(image_list(['x.jpg'], tmp_path), crop_and_flip(8, 5), 0,
+                         tmp_path / 'masks')
     seen = set()
     for epoch in range(40):
         item = dataset[epoch, 0]
@@ -141,50 +166,73 @@ def test_masks_are_resized_by_nearest_neighbour(tmp_path):
     mask = np.zeros((7, 7, 3), np.uint8)
     mask[2:4, 2:4, 0] = 255
     write_png(tmp_path / 'masks' / 'x.png', mask)
-    dataset = TrainingMasks(ImageList(PackedNames(['x.jpg']), np.array([0]), None), tmp_path,
-                            32, 32, 0, tmp_path / 'masks')
+    dataset = TrainMasks(image_list(['x.jpg'], tmp_path), crop_and_flip(32, 32), 0,
+                         tmp_path / 'masks')
     item = dataset[0, 0]
     assert item['weight'].all()
     assert item['foreground'].any()
     assert not item['foreground'].all()
 
 
-def test_a_missing_mask_is_named(images, folder, tmp_path):
-    dataset = TrainingMasks(images, folder, RESIZE, CROP, 0, tmp_path)
+def test_a_mask_of_another_size_is_refused(tmp_path):
+    write_png(tmp_path / 'x.jpg', np.zeros((7, 9, 3), np.uint8))
+    write_png(tmp_path / 'masks' / 'x.png', np.zeros((9, 7, 3), np.uint8))
+    dataset = TrainMasks(image_list(['x.jpg'], tmp_path), crop_and_flip(8, 8), 0,
+                         tmp_path / 'masks')
+    with pytest.raises(InputError, match=r'x\.png is 7 x 9 pixels, but its image 9 x 7'):
+        dataset[0, 0]
+
+
+def test_a_missing_mask_is_named(images, tmp_path):
+    dataset = TrainMasks(images, crop_and_flip(RESIZE, CROP), 0, tmp_path)
     with pytest.raises(InputError, match=r'a/1\.png'):
         dataset[0, 0]
 
 
-def test_a_missing_image_is_named(images, tmp_path):
+def test_a_missing_image_is_named(tmp_path):
+    images = image_list(NAMES, tmp_path)
     with pytest.raises(InputError, match=r'a/1\.jpg'):
-        TrainingImages(images, tmp_path, RESIZE, CROP, 0)[0, 0]
+        TrainImages(images, crop_and_flip(RESIZE, CROP), 0)[0, 0]
     with pytest.raises(InputError, match=r'a/2\.JPEG'):
-        ImagesToTest(images, tmp_path, RESIZE)[1]
+        TestImages(images, image=exact_transform(RESIZE))[1]
 
 
 def test_a_test_item_is_the_centre_crop_with_the_size_of_the_original(images, folder):
     """32 to 24: from 4 to 28."""
-    dataset = ImagesToTest(images, folder, RESIZE, CROP)
+    dataset = TestImages(images, image=exact_transform(RESIZE, CROP))
     assert len(dataset) == 3
     for index, size in enumerate(SIZES):
         item = dataset[index]
-        whole = resize(read_image(folder / NAMES[index]), (RESIZE, RESIZE))
-        np.testing.assert_array_equal(item['image'], whole[4:28, 4:28])
+        whole = resize(np.float32(read_image(folder / NAMES[index])) / 255, (RESIZE, RESIZE))
+        np.testing.assert_allclose(item['image'], whole[4:28, 4:28], atol=1e-6)
+        assert item['image'].dtype == np.float32
         assert tuple(item['size']) == size
         assert item['index'] == index
         assert 'whole' not in item
 
 
-def test_a_test_item_without_a_crop_is_the_whole_image(images, folder):
-    item = ImagesToTest(images, folder, RESIZE)[0]
-    np.testing.assert_array_equal(item['image'],
-                                  resize(read_image(folder / NAMES[0]), (RESIZE, RESIZE)))
+def test_test_items_are_not_rounded_to_grey_levels(images, folder):
+    item = TestImages(images, image=exact_transform(20))[0]
+    levels = 255 * item['image']
+    assert np.abs(levels - np.round(levels)).max() > 0.4
 
 
-def test_whole_is_the_image_itself_resized_without_a_crop(images, folder):
-    item = ImagesToTest(images, folder, RESIZE, CROP, whole=20)[1]
+def test_views_of_an_image(images):
+    dataset = TestImages(images, image=exact_transform(RESIZE, CROP), whole=exact_transform(20))
+    item = dataset[1]
     assert item['image'].shape == (CROP, CROP, 3)
-    np.testing.assert_array_equal(item['whole'], resize(read_image(folder / NAMES[1]), (20, 20)))
+    assert item['whole'].shape == (20, 20, 3)
+
+
+def test_inputs_of_whole_pictures_are_the_authors(golden):
+    """Every fourth pixel of the normalised 256 x 256 input, and of its centre crop."""
+    pictures = golden('pictures')
+    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    for k in range(4):
+        for name, crop in (('cam_input', 0), ('seg_input', 224)):
+            image = exact_transform(256, crop)(image=pictures[f'image{k}'])['image']
+            found = ((image - mean) / std)[::4, ::4].transpose(2, 0, 1)
+            np.testing.assert_allclose(found, pictures[f'{name}{k}'], atol=1e-5)
 
 
 @pytest.mark.parametrize(('name', 'expected'), [
@@ -194,4 +242,4 @@ def test_whole_is_the_image_itself_resized_without_a_crop(images, folder):
     ('jpg.b/JPEG.jpg', 'masks/jpg.b/JPEG.png'),
 ])
 def test_a_mask_has_its_images_name_but_ends_in_png(name, expected):
-    assert mask_path(Path('masks'), name) == Path(expected)
+    assert image_list([name], 'images').mask_path(Path('masks'), 0) == Path(expected)

@@ -1,7 +1,6 @@
 """The ImageNet-1K layout: lists, wnids, and XML boxes from anywhere."""
 
 import contextlib
-from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from network import InputError
-from utils.data.imagenet import boxed_val_images, train_images, val_images
+from utils.data.imagenet import read_train_images, read_val_images
 from utils.data.lists import read_imagenet_list, read_wnids, read_xml_boxes
 
 OBJECT = ('<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax>'
@@ -21,7 +20,7 @@ def xml(*objects):
 
 
 @pytest.fixture
-def args(tmp_path):
+def folder(tmp_path):
     (tmp_path / 'box').mkdir()
     (tmp_path / 'train.txt').write_text('n01440764/n01440764_18.JPEG 0\n'
                                         'n01443537/n01443537_2.JPEG 1\n')
@@ -31,41 +30,39 @@ def args(tmp_path):
     (tmp_path / 'box' / 'ILSVRC2012_val_00000001.xml').write_text(xml(
         ('n01443537', 1, 2, 30, 40), ('n01440764', 5, 5, 9, 9), ('n01443537', 6, 7, 8, 9)))
     (tmp_path / 'box' / 'ILSVRC2012_val_00000002.xml').write_text(xml(('n01443537', 1, 1, 2, 2)))
-    return Namespace(datapath=tmp_path, list='val.txt', clsnum=1000)
+    return tmp_path
 
 
-def test_val_list_with_the_boxes_of_the_images_class(args, tmp_path):
-    images, folder = boxed_val_images(args)
-    assert folder == tmp_path / 'val'
+def test_val_list_with_the_boxes_of_the_images_class(folder):
+    images = read_val_images(folder, 'val.txt', 1000, boxes=True)
+    assert images.folder == folder / 'val'
     assert list(images.names) == ['ILSVRC2012_val_00000001.JPEG', 'ILSVRC2012_val_00000002.JPEG']
     assert images.labels.tolist() == [1, 0]
     assert images.boxes[0].tolist() == [[1, 2, 30, 40], [6, 7, 8, 9]]
     assert images.boxes[1].shape == (0, 4)
 
 
-def test_train_list(args, tmp_path):
-    args.list = 'train.txt'
-    images, folder = train_images(args)
-    assert folder == tmp_path / 'train'
+def test_train_list(folder):
+    images = read_train_images(folder, 'train.txt', 1000)
+    assert images.folder == folder / 'train'
     assert list(images.names) == ['n01440764/n01440764_18.JPEG', 'n01443537/n01443537_2.JPEG']
     assert images.boxes is None
 
 
-def test_own_wnids(args, tmp_path):
-    (tmp_path / 'wnids.txt').write_text('n01443537\nn01440764\n')
-    args.clsnum = 2
-    boxes = boxed_val_images(args)[0].boxes
+def test_own_wnids(folder):
+    (folder / 'wnids.txt').write_text('n01443537\nn01440764\n')
+    boxes = read_val_images(folder, 'val.txt', 2, boxes=True).boxes
     assert boxes[1].tolist() == [[1, 1, 2, 2]]  # label 0 is n01443537 here
 
 
-def test_without_a_box_folder_there_are_no_boxes(args, tmp_path):
-    for path in (tmp_path / 'box').iterdir():
+def test_without_a_box_folder_there_are_no_boxes(folder):
+    for path in (folder / 'box').iterdir():
         path.unlink()
-    (tmp_path / 'box').rmdir()
-    assert boxed_val_images(args)[0].boxes is None
+    (folder / 'box').rmdir()
+    assert read_val_images(folder, 'val.txt', 1000, boxes=True).boxes is None
 
 
-def test_wnids_are_the_thousand(args):
+def test_wnids_are_the_thousand(folder):
     from utils.arguments import ROOT
 
     wnids = read_wnids(ROOT / 'dataset' / 'imagenet_wnids.txt')
@@ -74,15 +71,15 @@ def test_wnids_are_the_thousand(args):
     assert wnids[0] == 'n01440764'
 
 
-def test_an_image_without_xml_has_no_box(args, tmp_path):
-    images, _ = boxed_val_images(args)
-    (tmp_path / 'box' / 'ILSVRC2012_val_00000001.xml').unlink()
+def test_an_image_without_xml_has_no_box(folder):
+    images = read_val_images(folder, 'val.txt', 1000, boxes=True)
+    (folder / 'box' / 'ILSVRC2012_val_00000001.xml').unlink()
     assert images.boxes[0].shape == (0, 4)
 
 
-def test_the_wrong_label_is_left_out_of_localization_alone(args):
-    assert len(val_images(args)[0]) == 3
-    assert len(boxed_val_images(args)[0]) == 2
+def test_the_wrong_label_is_left_out_of_localization_alone(folder):
+    assert len(read_val_images(folder, 'val.txt', 1000)) == 3
+    assert len(read_val_images(folder, 'val.txt', 1000, boxes=True)) == 2
 
 
 @pytest.mark.parametrize('line', ['x.JPEG', 'x.JPEG -1', 'x.JPEG 1000', '../x.JPEG 3',

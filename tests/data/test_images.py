@@ -1,14 +1,10 @@
-"""Images: read as they are stored, resized as OpenCV does it, normalised in a batch."""
+"""Images: read as they are stored, resized as OpenCV does it."""
 
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from utils.data.images import (
-    centre_crop,
-    crop_offset,
-    normalise,
     read_binary_mask,
     read_image,
     read_stored_mask,
@@ -18,7 +14,6 @@ from utils.data.images import (
 from utils.errors import InputError
 
 RED, GREEN, BLUE = [255, 0, 0], [0, 255, 0], [0, 0, 255]
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def write_cv2(path, image):
@@ -170,45 +165,3 @@ def test_resize_nearest_takes_the_pixel_at_the_floor(count, width, expected):
 def test_resize_nearest_makes_no_new_values():
     image = np.random.default_rng(0).choice(np.array([3, 200], np.uint8), (37, 51, 2))
     assert set(np.unique(resize_nearest(image, (256, 256)))) == {3, 200}
-
-
-@pytest.mark.parametrize(('size', 'crop', 'offset'), [
-    (256, 224, 16),
-    (5, 2, 1),   # 3 pixels to spare: one before, two after
-    (4, 4, 0),
-])
-def test_a_centre_crop_begins_at_half_of_what_is_to_spare(size, crop, offset):
-    assert crop_offset(size, crop) == offset
-    image = np.arange(size * size).reshape(size, size)
-    cropped = centre_crop(image, crop)
-    assert cropped.shape == (crop, crop)
-    assert cropped[0, 0] == offset * size + offset
-
-
-def test_a_centre_crop_of_a_wide_image_is_central_in_both_directions():
-    """4 x 6 to 2 x 2: from row 1, column 2."""
-    image = np.arange(24).reshape(4, 6)
-    assert centre_crop(image, 2).tolist() == [[8, 9], [14, 15]]
-
-
-def test_no_crop_is_the_whole_image():
-    image = np.arange(6).reshape(2, 3)
-    assert centre_crop(image, 0).tolist() == image.tolist()
-
-
-def test_normalise_is_the_scaled_byte_less_the_mean_over_the_deviation():
-    """Every byte in every channel, against x / 255 in float64."""
-    images = torch.arange(256, dtype=torch.uint8).repeat(3, 1).T.reshape(1, 16, 16, 3)
-    kept = images.clone()
-    expected = (kept.numpy() / 255 - MEAN) / STD
-    found = normalise(images, MEAN, STD)
-    assert found.shape == (1, 3, 16, 16)
-    assert found.dtype == torch.float32
-    assert np.abs(found.permute(0, 2, 3, 1).numpy() - expected).max() <= 1e-6
-    assert torch.equal(images, kept)
-
-
-def test_a_normalised_batch_is_channels_last():
-    found = normalise(torch.zeros((2, 4, 5, 3), dtype=torch.uint8), MEAN, STD)
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    assert not found.is_contiguous()

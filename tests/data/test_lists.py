@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.data.lists import LONGEST_LINE, PackedNames, read_cub_list
+from utils.data.lists import LONGEST_LINE, read_cub_list, read_imagenet_list
 from utils.errors import InputError
 
 GOOD = 'a/1.jpg,0,10 20 30 40\n'
@@ -29,36 +29,6 @@ def complaint(call, *arguments):
         call(*arguments)
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
-
-
-def test_packed_names_come_back_in_order_whatever_their_alphabet():
-    names = ['plain.jpg', 'ñandú/ü.jpg', '', '鳥/😀.jpg', 'plain.jpg']
-    packed = PackedNames(names)
-    assert len(packed) == 5
-    assert list(packed) == names
-    assert [packed[index] for index in range(5)] == names
-    assert '鳥/😀.jpg' in packed
-    assert 'absent.jpg' not in packed
-
-
-def test_packed_names_may_be_none():
-    assert len(PackedNames([])) == 0
-    assert list(PackedNames([])) == []
-
-
-def test_packed_names_end_where_a_sequence_ends():
-    with pytest.raises(IndexError):
-        PackedNames(['a', 'b'])[2]
-
-
-def test_packed_names_take_a_generator():
-    assert list(PackedNames(name for name in 'ab')) == ['a', 'b']
-
-
-@settings(deadline=None)
-@given(st.lists(st.text(max_size=8), max_size=8))
-def test_packed_names_round_trip(names):
-    assert list(PackedNames(names)) == names
 
 
 def test_a_line_gives_name_label_and_box(read):
@@ -93,6 +63,17 @@ def test_spaces_in_a_name_belong_to_it(read):
 
 def test_dots_within_a_name_are_no_way_out(read):
     assert list(read('a..b/..c.jpg,0\n').names) == ['a..b/..c.jpg']
+
+
+def test_images_that_would_share_a_mask_are_refused(read, tmp_path):
+    assert 'a/1.png and a/1.jpg would share a mask' in complaint(
+        read, GOOD + 'a/1.png,0,10 20 30 40\n')
+    assert 'image 2' in complaint(read, GOOD + 'a/1.png,0,10 20 30 40\n')
+    (tmp_path / 'train.txt').write_text('a/1.JPEG 0\nb/1.JPEG 1\na/1.jpg 0\n')
+    with pytest.raises(InputError, match='image 3'):
+        read_imagenet_list(tmp_path / 'train.txt', 5)
+    assert len(read(GOOD * 2)) == 2  # the same image twice has one mask
+    assert len(read('a.b/1.jpg,0\na/1.jpg,0\nb/1.jpg,0\n')) == 3
 
 
 def test_a_missing_list_is_named(tmp_path):

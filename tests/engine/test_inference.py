@@ -1,124 +1,113 @@
-"""A network made ready to predict gives what it gave, with batch norm folded away."""
+"""Inference over a list: parts, threads, order, images that are left out."""
 
+import threading
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
-from conftest import LITE
-from torch import nn
 
-from network import CamNet, SegNet, build_classifier
-from network.mffnet import Float32Conv
-from utils.engine.folding import ready_to_predict
+from utils.data.images import BadImageError
+from utils.data.lists import ImageList
+from utils.engine.inference import Inference, InferenceOptions
+from utils.errors import InputError
+from utils.outputs.bad_images import BadImages
 
-BUILD = {
-    'cam resnet50': lambda: CamNet(5, 'resnet50', pretrained='none'),
-    'cam lite0': lambda: CamNet(5, LITE, pretrained='none'),
-    'seg resnet50': lambda: SegNet('resnet50', pretrained='none'),
-    'cls resnet50': lambda: build_classifier('resnet50', 5, 'none'),
-    'cls lite0': lambda: build_classifier(LITE, 5, 'none'),
-    'cls densenet': lambda: build_classifier('densenet161', 5, 'none'),
-}
+CPU, CUDA = torch.device('cpu'), torch.device('cuda')
 
 
-def stir(model):
-    """Give batch norms statistics and scales that are not 0 and 1."""
-    generator = torch.Generator().manual_seed(1)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.running_mean, module.bias.data):
-                tensor.copy_(0.1 * torch.randn(tensor.shape, generator=generator))
-            for tensor in (module.running_var, module.weight.data):
-                tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
-    return model.eval()
+def inference(batch_size=4, device=CPU, num_workers=2, **options):
+    return Inference(device, InferenceOptions(batch_size=batch_size, num_workers=num_workers,
+                                              **options))
 
 
-def norms(model):
-    return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+def test_batches_are_cut_into_parts_on_the_cpu_only():
+    assert inference(40).parts(70) == [range(0, 16), range(16, 32), range(32, 40), range(40, 56),
+                                       range(56, 70)]
+    assert inference(40, CUDA).parts(70) == [range(40), range(40, 70)]
 
 
-@pytest.mark.parametrize('name', BUILD)
-@torch.inference_mode()
-def test_the_folded_network_computes_the_same(name):
-    torch.manual_seed(0)
-    model = stir(BUILD[name]())
-    images = torch.randn(2, 3, 96, 64)
-    expected = model(images)
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    ready = ready_to_predict(model)
-    assert norms(ready) < norms(model)
-    if 'densenet' not in name:  # whose norms come before the convolutions
-        assert norms(ready) == 0
-    assert (ready(images) - expected).abs().max() <= 1e-3 * expected.abs().max()
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+@pytest.mark.parametrize('count', [1, 2, 3, 7])
+def test_ranks_share_whole_batches_every_image_once(count):
+    alone = inference(20).parts(103)
+    shared = [part for rank in range(count) for part in inference(20).parts(103, rank, count)]
+    assert sorted(shared, key=lambda part: part.start) == alone
+    assert sorted(index for part in shared for index in part) == list(range(103))
 
 
-def test_half_precision_spares_the_fine_maps_and_what_reads_products():
-    ready = ready_to_predict(CamNet(5, 'resnet50', pretrained='none'), torch.bfloat16)
-    types = {name: module.weight.dtype for name, module in ready.named_modules()
-             if isinstance(module, nn.Conv2d)}
-    assert types.pop('backbone.conv1') == torch.float32
-    for name, module in ready.named_modules():
-        if isinstance(module, Float32Conv):
-            assert types.pop(name) == torch.float32
-    assert set(types.values()) == {torch.bfloat16}
-    seen = []
-    ready.backbone.conv1.register_forward_hook(lambda m, x, out: seen.append(out.dtype))
-    with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16):
-        ready(torch.randn(1, 3, 64, 64))
-    assert seen == [torch.float32]
+@pytest.mark.parametrize('threads', [1, 3])
+def test_results_come_in_order_from_threads_that_use_one_core(threads):
+    def work(number):
+        assert threading.current_thread() is not threading.main_thread()
+        return number, torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    results = inference(num_workers=threads).in_threads(work, range(20))
+    assert list(results) == [(n, 1) for n in range(20)]
+    assert torch.get_num_threads() == before
 
 
-class Shortcut(nn.Module):
-    """A convolution whose output goes to a batch norm, and past it."""
+def test_an_error_ends_the_work_and_is_raised():
+    done = []
 
-    def __init__(self):
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+    def work(number):
+        if number == 5:
+            raise InputError('five')
+        done.append(number)
 
-    def forward(self, images):
-        maps = self.conv(images)
-        return self.norm(maps) + maps
-
-
-class Standardised(nn.Conv2d):
-    """Changes its weights before it uses them, as timm's StdConv2d."""
-
-    def forward(self, images):
-        return self._conv_forward(images, self.weight - self.weight.mean(), self.bias)
+    with pytest.raises(InputError, match='five'):
+        list(inference().in_threads(work, range(1000)))
+    assert len(done) < 20
 
 
-class Deaf(nn.Module):
-    """What it gives is 0 whatever its layers do, as a CAM may be."""
+def test_the_first_part_is_alone_where_it_compiles():
+    running, most = [], []
 
-    def __init__(self):
-        super().__init__()
-        self.first, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
-        self.second = nn.Conv2d(4, 1, 1)
+    def work(number):
+        running.append(number)
+        most.append((number, len(running)))
+        running.remove(number)
 
-    def forward(self, images):
-        maps = self.first(images)
-        return (self.second(self.norm(maps) + maps) * 0).relu()
-
-
-class OneSize(nn.Module):
-    """As vision transformers do, refuses images of another size."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-
-    def forward(self, images):
-        assert images.shape[-1] == 224
-        return self.conv(images)
+    list(inference(compile=True).in_threads(work, range(20)))
+    assert most[0] == (0, 1)
 
 
-@pytest.mark.parametrize('model', [
-    Shortcut(), Deaf(), nn.Sequential(Standardised(3, 4, 3), nn.BatchNorm2d(4))])
-def test_what_cannot_be_folded_stays(model):
-    ready = ready_to_predict(stir(model))
-    assert norms(ready) == 1
-    images = torch.randn(1, 3, 64, 64)
-    assert torch.equal(ready(images), model(images))
+class Numbers:
+    """Twenty images, of which 3 and 17 are bad."""
+
+    images = ImageList(np.array(list(map(str, range(20)))), np.zeros(20, np.int64), None, Path())
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        if index in (3, 17):
+            raise BadImageError(f'{index} cannot be read')
+        return {'index': index}
 
 
-def test_a_network_for_one_size_stays():
-    assert isinstance(ready_to_predict(OneSize()), OneSize)
+@pytest.fixture
+def bad(tmp_path):
+    return BadImages(Numbers.images, tmp_path / 'bad_images.txt')
+
+
+def test_bad_images_are_left_out_and_listed_where_that_is_wanted(bad):
+    results = list(inference(skip_bad=True).map(Numbers(), lambda b: b['index'].tolist(),
+                                                'counting', bad))
+    assert results == [[0, 1, 2], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15], [16, 18, 19]]
+    bad.write([bad.names])
+    assert bad.path.read_text() == '17\n3\n'
+    assert '2 images' in bad.summary()
+
+
+def test_else_the_first_bad_image_ends_the_work(bad):
+    with pytest.raises(BadImageError, match='3 cannot'):
+        list(inference().map(Numbers(), lambda batch: None, 'counting', bad))
+    assert not bad.names
+
+
+def test_parts_that_are_done_are_not_computed(bad):
+    results = list(inference(skip_bad=True).map(
+        Numbers(), lambda batch: 'new', 'counting', bad,
+        lambda part: 'old' if part.start == 8 else None))
+    assert results == ['new', 'new', 'old', 'new', 'new']

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.localization.boxes import box_from_crop, box_to_crop, clip_to_image, iou, largest_box
+from utils.localization.boxes import CentreCrop, clip_to_image, iou, largest_box
 
 coordinates = st.integers(-1000, 1000)
 sides = st.integers(1, 1000)
@@ -161,24 +161,26 @@ def test_clipping_to_the_image_ends_at_the_last_pixel():
     ((0, 481, 1024, 512), (np.nan,) * 4),
 ])
 def test_a_box_goes_through_resize_and_centre_crop(box, expected):
-    found = box_to_crop(np.array(box), (512, 1024), 256, 224)
+    found = CentreCrop(256, 224).to_crop(np.array(box), (512, 1024))
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_several_boxes_go_each_its_own_way():
-    found = box_to_crop(np.array([[0, 0, 10, 10], [100, 60, 900, 400]]), (512, 1024), 256, 224)
+    boxes = np.array([[0, 0, 10, 10], [100, 60, 900, 400]])
+    found = CentreCrop(256, 224).to_crop(boxes, (512, 1024))
     assert np.isnan(found[0]).all()
     assert found[1].tolist() == [9, 14, 209, 184]
 
 
 def test_without_a_crop_a_box_is_only_resized_and_clipped():
-    found = box_to_crop(np.array([100, 60, 1100, 400]), (512, 1024), 256, 0)
+    found = CentreCrop(256, 0).to_crop(np.array([100, 60, 1100, 400]), (512, 1024))
     assert found.tolist() == [25, 30, 256, 200]
 
 
 def test_a_box_comes_back_from_the_crop():
     """(9 + 16) * 4 = 100, (14 + 16) * 2 = 60, ..."""
-    assert box_from_crop((9, 14, 209, 184), (512, 1024), 256, 224).tolist() == [100, 60, 900, 400]
+    found = CentreCrop(256, 224).from_crop((9, 14, 209, 184), (512, 1024))
+    assert found.tolist() == [100, 60, 900, 400]
 
 
 @settings(deadline=None)
@@ -189,5 +191,6 @@ def test_to_the_crop_is_the_inverse_of_from_the_crop(data, height, width, resize
     x0, y0 = data.draw(corner), data.draw(corner)
     box = (x0, y0, data.draw(st.integers(x0 + 1, crop or resize)),
            data.draw(st.integers(y0 + 1, crop or resize)))
-    there = box_from_crop(box, (height, width), resize, crop)
-    np.testing.assert_allclose(box_to_crop(there, (height, width), resize, crop), box, atol=1e-6)
+    view = CentreCrop(resize, crop)
+    there = view.from_crop(box, (height, width))
+    np.testing.assert_allclose(view.to_crop(there, (height, width)), box, atol=1e-6)

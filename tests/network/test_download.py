@@ -92,9 +92,14 @@ def fails(server, path, checksum=CHECKSUM):
     return str(caught.value)
 
 
+def files_beside(path):
+    """All but the lock, which stays."""
+    return [file.name for file in path.parent.iterdir() if file.suffix != '.lock']
+
+
 def assert_whole(path):
     assert path.read_bytes() == CONTENT
-    assert [file.name for file in path.parent.iterdir()] == ['weights.pth']
+    assert files_beside(path) == ['weights.pth']
 
 
 @pytest.mark.parametrize('tells_length', [True, False])
@@ -147,13 +152,13 @@ def test_a_wrong_checksum_leaves_nothing(server, path):
     message = fails(server, path, 'sha256:00000000')
     assert server.url in message
     assert 'checksum' in message
-    assert list(path.parent.iterdir()) == []
+    assert files_beside(path) == []
 
 
 def test_an_attempt_of_another_file_leaves_nothing_and_the_next_run_is_right(server, path):
     start_with(path, b'x' * 3000)
     assert 'checksum' in fails(server, path)
-    assert list(path.parent.iterdir()) == []
+    assert files_beside(path) == []
     download(server.url, path, CHECKSUM)
     assert_whole(path)
 
@@ -161,7 +166,7 @@ def test_an_attempt_of_another_file_leaves_nothing_and_the_next_run_is_right(ser
 def test_an_attempt_longer_than_the_file_leaves_nothing(server, path):
     start_with(path, CONTENT + b'more')
     assert 'checksum' in fails(server, path)
-    assert list(path.parent.iterdir()) == []
+    assert files_beside(path) == []
 
 
 def test_a_broken_connection_is_reported_and_the_next_run_finishes(server, path):
@@ -237,4 +242,14 @@ def test_of_four_processes_one_downloads_and_all_have_it(tmp_path, server):
         assert run.returncode == 0, said
     assert path.read_bytes() == CONTENT
     assert server.sent == [len(CONTENT)]
-    assert [file.name for file in tmp_path.iterdir()] == ['weights.pth']
+    assert files_beside(path) == ['weights.pth']
+
+
+def test_the_lock_outlives_a_download(server, path):
+    """A process that waits for a deleted lock would not exclude the next."""
+    download(server.url, path, CHECKSUM)
+    lock = path.with_name('weights.pth.lock')
+    inode = lock.stat().st_ino
+    path.unlink()
+    download(server.url, path, CHECKSUM)
+    assert lock.stat().st_ino == inode

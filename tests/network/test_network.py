@@ -182,12 +182,73 @@ def test_stem_is_conv1_and_bn1():
 @pytest.mark.parametrize(('name', 'reason'), [
     ('resnet18', 'unknown backbone'),
     ('timm/no_such_model', 'no model'),
-    ('timm/vit_tiny_patch16_224', 'strides'),
-    ('timm/swin_tiny_patch4_window7_224', 'channels last'),
+    ('timm/levit_128', 'strides'),
 ])
 def test_unfit_backbones_are_refused(name, reason):
     with pytest.raises(InputError, match=reason):
         build_backbone(name, 'none')
+
+
+@pytest.mark.parametrize('name', ['swin_tiny_patch4_window7_224', 'vit_tiny_patch16_224',
+                                  'vit_small_patch14_dinov2', 'vit_small_patch16_dinov3'])
+def test_transformers_are_backbones(name):
+    """Swin by a permutation, plain ViTs by a simple feature pyramid, at a size that is not their
+    own."""
+    model = CamNet(3, f'timm/{name}', pretrained='none')
+    images = torch.randn(2, 3, 96, 128)
+    maps = model.backbone(images)
+    assert [m.shape[1] for m in maps] == list(model.backbone.channels)
+    rows = [m.shape[2] for m in maps]
+    assert all(a in (2 * b, 2 * b + 1) for a, b in zip(rows, rows[1:], strict=False))
+    sum(logits.sum() for logits in model.train()(images)).backward()
+    unused = 'backbone.pyramid.stages.0'  # stage 2, which the paper does not fuse
+    new = set(map(id, model.new_parameters()))
+    assert all(p.grad is not None for n, p in model.named_parameters()
+               if id(p) in new and not n.startswith(unused))
+    with torch.no_grad():
+        assert model.eval()(images).shape[:2] == (2, 3)
+
+
+def test_a_pyramids_layers_are_new_parameters():
+    model = CamNet(3, 'timm/vit_tiny_patch16_224', pretrained='none')
+    names = {id(p): name for name, p in model.named_parameters()}
+    new = {names[id(p)] for p in model.new_parameters()}
+    assert {name for name in new if name.startswith('backbone.')} == {
+        name for name in names.values() if name.startswith('backbone.pyramid.')} != set()
+    assert len(new) + len(model.pretrained_parameters()) == len(names)
+
+
+FUSED = torch.tensor([2.0, 3.0, 5.0])
+
+
+@pytest.mark.parametrize(('fusion', 'deep', 'fused'), [
+    ('multiply', [5], [30]), ('add', [5], [10]), ('concatenate', [0, 0, 5], [2, 3, 5])])
+def test_the_fusions_that_the_paper_compares(fusion, deep, fused):
+    """Three stages whose projections are 2, 3 and 5 everywhere."""
+    mff = MFF({'3': 4, '4': 4, '5': 4}, fusion)
+    for stage, value in zip('345', FUSED.tolist(), strict=True):
+        mff.project[stage] = nn.Sequential(nn.Conv2d(4, 128, 1))
+        nn.init.zeros_(mff.project[stage][0].weight)
+        nn.init.constant_(mff.project[stage][0].bias, value)
+    maps = {stage: torch.zeros(1, 4, side, side) for stage, side in zip('345', (4, 2, 1),
+                                                                        strict=True)}
+    for found, expected in zip(mff(maps), (deep, fused), strict=True):
+        assert found.shape == (1, 128 * len(expected), 4, 4)
+        assert found[0, ::128, 0, 0].tolist() == expected
+
+
+@pytest.mark.parametrize('stages', ['5', '45', '2345'])
+@pytest.mark.parametrize('fusion', ['multiply', 'add', 'concatenate'])
+def test_stages_and_fusions_train_and_make_cams(stages, fusion):
+    model = CamNet(3, LITE, pretrained='none', stages=stages, fusion=fusion, attention=False)
+    images = torch.randn(2, 3, 64, 64)
+    deep, fused = model(images)
+    (deep.sum() + fused.sum()).backward()
+    side = 64 // 2 ** int(stages[0])
+    assert model.eval()(images).shape == (2, 3, side, side)
+    if stages == '5':
+        deep, fused = model.class_cams(images, torch.zeros(2, dtype=torch.long))
+        assert torch.equal(deep, fused)
 
 
 @pytest.mark.parametrize(('arch', 'head'), [

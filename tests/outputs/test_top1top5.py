@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from utils.errors import InputError
-from utils.outputs.top1top5 import hits_of, read_top1top5, write_top1top5
+from utils.outputs.top1top5 import read_top1top5, write_top1top5
 
 NAMES = ['001.Albatross/a b.jpg', 'ñandú/é.jpg', '鳥/😀.jpg']
 HITS = {NAMES[0]: (True, True), NAMES[1]: (False, True), NAMES[2]: (False, False)}
@@ -304,12 +304,23 @@ def test_a_file_with_one_wrong_byte_is_read_or_refused(path, data, content, valu
     only_input_error(path, bytes(content))
 
 
-def test_the_hits_of_an_image_are_those_under_its_name(path):
-    assert hits_of(HITS, NAMES[1], path) == (False, True)
-
-
-def test_a_missing_image_is_named(path):
+def test_a_file_without_an_image_of_the_list_is_refused(path):
+    write_top1top5(path, NAMES, *zip(*HITS.values(), strict=True))
+    assert read_top1top5(path, NAMES) == HITS
     with pytest.raises(InputError) as caught:
-        hits_of(HITS, 'b/absent.jpg', path)
+        read_top1top5(path, [*NAMES, 'b/absent.jpg'])
     assert 'b/absent.jpg' in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_nested_shared_lists_are_refused_at_once(path):
+    """260 bytes, whose text would have 2^60 items."""
+    nested = [0, 0]
+    for _ in range(60):
+        nested = [nested, nested]
+    array = np.empty((), object)
+    array[()] = {'a.jpg': nested}
+    with open(path, 'wb') as file:
+        np.save(file, array, allow_pickle=True)
+    with pytest.raises(InputError, match='a pair of hits is a list'):
+        read_top1top5(path)

@@ -13,7 +13,7 @@ folder, script = Path(sys.argv[1]), sys.argv[2]
 sys.argv = sys.argv[2:]
 sys.path.insert(0, str(Path(script).resolve().parents[1]))
 
-from utils.engine.distributed import process_index  # noqa: E402
+from utils.engine.distributed import rank  # noqa: E402
 from utils.engine.trainer import Trainer  # noqa: E402
 
 run = Trainer.run
@@ -21,7 +21,7 @@ run = Trainer.run
 
 def run_and_save(self):
     run(self)
-    torch.save(self.model.state_dict(), folder / f'weights-{process_index()}')
+    torch.save(self.model.state_dict(), folder / f'weights-{rank()}')
 
 
 Trainer.run = run_and_save

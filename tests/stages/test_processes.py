@@ -152,8 +152,8 @@ def wait_for(path, process, newer_than=0.0, timeout=90):
 
 def train(mini, out, *more, **options):
     return start(ROOT / 'cub200-cam' / 'train.py', *arguments(mini, out), *SIZES, '--batch_size',
-                 8, '--epoch', 4, '--save_every', 1, '--amp', 'off', '--num_workers', 0, *more,
-                 **options)
+                 8, '--epoch', 4, '--save_every', 1, '--amp', 'off', '--num_workers', 0, '--show',
+                 0, *more, **options)
 
 
 def test_five_kills_at_random_change_no_bit(mini):
@@ -176,7 +176,30 @@ def test_five_kills_at_random_change_no_bit(mini):
     whole, resumed = (torch.load(folder / 'model-4', weights_only=True)
                       for folder in (mini / 'whole', out))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert not list(out.glob('.*.tmp'))
+
+
+def test_torchrun_restarts_ranks_after_a_kill_and_the_result_is_the_same(mini):
+    """`--resume auto` is the command of the start and of the restart."""
+    def elastic(out):
+        return start('-m', 'torch.distributed.run', '--nproc_per_node', 2, '--max-restarts', 2,
+                     '--master_port', 29557, ROOT / 'cub200-cam' / 'train.py',
+                     *arguments(mini, out), *SIZES, '--batch_size', 8, '--epoch', 2,
+                     '--save_every', 1, '--amp', 'off', '--resume', 'auto', '--show', 0,
+                     env=one_thread_each())
+
+    code, said = finish(elastic(mini / 'elastic-whole'))
+    assert code == 0, said
+    out = mini / 'elastic'
+    run = elastic(out)
+    wait_for(out / 'last.ckpt', run)
+    ranks = subprocess.run(['pgrep', '-P', str(run.pid)], capture_output=True, text=True,
+                           check=False).stdout.split()
+    subprocess.run(['kill', '-KILL', ranks[-1]], check=True)
+    code, said = finish(run)
+    assert code == 0, said
+    whole, restarted = (torch.load(folder / 'model-2', weights_only=True)
+                        for folder in (mini / 'elastic-whole', out))
+    assert all(torch.equal(whole[name], restarted[name]) for name in whole)
 
 
 def test_sigterm_to_a_stage_saves_and_ends_well(mini):
@@ -186,7 +209,7 @@ def test_sigterm_to_a_stage_saves_and_ends_well(mini):
     run.send_signal(signal.SIGTERM)
     code, said = finish(run)
     assert code == 0
-    assert 'go on with the same command and --resume' in said
+    assert 'continue with the same command and --resume' in said
     assert 'Traceback' not in said
 
 
@@ -197,7 +220,7 @@ def test_a_signal_to_readers_and_all_saves_as_well(mini):
     os.killpg(run.pid, signal.SIGTERM)
     code, said = finish(run, timeout=40)
     assert code == 0, said
-    assert 'go on with the same command and --resume' in said
+    assert 'continue with the same command and --resume' in said
 
 
 def test_an_error_ends_the_run_with_its_readers(mini, damaged_image):
@@ -209,7 +232,7 @@ def test_an_error_ends_the_run_with_its_readers(mini, damaged_image):
     assert 'Traceback' not in said
 
 
-def test_masks_go_on_after_a_kill(mini, tested):
+def test_masks_continue_after_a_kill(mini, tested):
     out = mini / 'masks-killed'
     command = (ROOT / 'cub200-cam' / 'test.py', *arguments(mini, out), '--snapshot', mini / 'cam',
                '--batch_size', 8, '--resize', 64, '--maskpath', out / 'mask')

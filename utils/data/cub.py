@@ -1,17 +1,17 @@
-"""Where things lie in a data folder of the CUB-200-2011 layout.
+"""The CUB-200-2011 layout of a data folder.
 
     train.txt, val.txt              `name,label,xmin ymin xmax ymax`
     image/<class>/<name>.jpg
-    segmentation/<class>/<name>.png ground-truth masks; may be missing
+    segmentation/<class>/<name>.png ground-truth masks; optional
 """
 
-import argparse
 from pathlib import Path
 
-from utils.arguments import list_path
-from utils.data.lists import ImageList, read_cub_list
+from utils.data.lists import ImageList, list_path, read_cub_list
 
 
-def cub_images(args: argparse.Namespace) -> tuple[ImageList, Path]:
-    """The images of a list, and their folder."""
-    return read_cub_list(list_path(args), args.clsnum), args.datapath / 'image'
+def read_images(datapath: Path, list_name: str, classes: int) -> ImageList:
+    """The images of a list, a file in the data folder or a path. Raises InputError."""
+    masks = datapath / 'segmentation'
+    return read_cub_list(list_path(datapath, list_name), classes, datapath / 'image',
+                         masks if masks.is_dir() else None)

@@ -1,35 +1,36 @@
-"""Where things lie in a data folder of the ImageNet-1K layout.
+"""The ImageNet-1K layout of a data folder.
 
     train.txt, val.txt              `name label`; train names with their folder
     train/<wnid>/<name>.JPEG        val/<name>.JPEG
-    box/<name>.xml                  boxes of the val images, PASCAL VOC style; may be missing
+    box/<name>.xml                  boxes of the val images, PASCAL VOC style; optional
+    segmentation/                   ground-truth masks; optional
     wnids.txt                       the classes, one a line, where they are not ImageNet-1K's
 """
 
-import argparse
 from pathlib import Path
 
-from utils.arguments import ROOT, list_path
-from utils.data.lists import ImageList, read_imagenet_list, read_wnids
+from utils.data.lists import ImageList, list_path, read_imagenet_list, read_wnids
 
+WNIDS = Path(__file__).resolve().parents[2] / 'dataset' / 'imagenet_wnids.txt'
 WRONG_LABEL = frozenset({'ILSVRC2012_val_00033202.JPEG'})
 
 
-def train_images(args: argparse.Namespace) -> tuple[ImageList, Path]:
-    """The images of a train list, and their folder."""
-    return read_imagenet_list(list_path(args), args.clsnum), args.datapath / 'train'
+def read_train_images(datapath: Path, list_name: str, classes: int) -> ImageList:
+    """The images of a train list, a file in the data folder or a path. Raises InputError."""
+    masks = datapath / 'segmentation'
+    return read_imagenet_list(list_path(datapath, list_name), classes, datapath / 'train',
+                              segmentation=masks if masks.is_dir() else None)
 
 
-def val_images(args: argparse.Namespace) -> tuple[ImageList, Path]:
-    """The images of a val list, and their folder."""
-    return read_imagenet_list(list_path(args), args.clsnum), args.datapath / 'val'
-
-
-def boxed_val_images(args: argparse.Namespace) -> tuple[ImageList, Path]:
-    """The images of a val list with their boxes, and their folder; the image whose label is
-    known to be wrong is left out, as in the paper's localization."""
-    own = args.datapath / 'wnids.txt'
-    wnids = read_wnids(own if own.is_file() else ROOT / 'dataset' / 'imagenet_wnids.txt')
-    images = read_imagenet_list(list_path(args), min(args.clsnum, len(wnids)),
-                                args.datapath / 'box', wnids, WRONG_LABEL)
-    return images, args.datapath / 'val'
+def read_val_images(datapath: Path, list_name: str, classes: int,
+                    boxes: bool = False) -> ImageList:
+    """The images of a val list; with `boxes` for localization, which leaves out the one image
+    whose label is known to be wrong. Raises InputError."""
+    path, masks = list_path(datapath, list_name), datapath / 'segmentation'
+    if not boxes:
+        return read_imagenet_list(path, classes, datapath / 'val')
+    own = datapath / 'wnids.txt'
+    wnids = read_wnids(own if own.is_file() else WNIDS)
+    return read_imagenet_list(path, min(classes, len(wnids)), datapath / 'val',
+                              boxes=datapath / 'box', wnids=wnids, leave_out=WRONG_LABEL,
+                              segmentation=masks if masks.is_dir() else None)

@@ -1,10 +1,8 @@
-"""Image lists: which images there are, their class, and their boxes where these are known.
+"""Image lists: which images there are, their classes, and their boxes where these are known."""
 
-An `ImageList` holds a million names in a few dozen megabytes, and worker processes share it.
-"""
-
+import os
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element, ParseError
@@ -20,56 +18,63 @@ LONGEST_LINE = 4096
 NO_BOXES = np.empty((0, 4))
 
 
-class PackedNames:
-    """An immutable sequence of strings in two arrays: no Python object a name."""
-
-    def __init__(self, names: Iterable[str]):
-        characters, ends = bytearray(), array('q')
-        for name in names:
-            characters += name.encode(errors='surrogateescape')
-            ends.append(len(characters))
-        self._bytes, self._ends = bytes(characters), np.array(ends, dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, index: int) -> str:
-        start = self._ends[index - 1] if index else 0
-        return self._bytes[start:self._ends[index]].decode(errors='surrogateescape')
-
-    def checksum(self) -> int:
-        return crc32(self._ends.tobytes(), crc32(self._bytes))
-
-    def __iter__(self) -> Iterator[str]:
-        return (self[index] for index in range(len(self)))
-
-
 @dataclass(frozen=True)
 class ImageList:
     """The images of a list, in its order.
 
-    names: relative path of each image; labels: (N,) int64, from 0;
-    boxes: for each image (K, 4) float64, xmin ymin xmax ymax in pixels of the original image;
-    None where the list has none.
+    Arguments:
+        names: (N,) numpy str, the images' paths relative to `folder`. An array rather than a list,
+            so that worker processes share its memory.
+        labels: (N,) int64, from 0.
+        boxes: for each image (K, 4) float64, xmin ymin xmax ymax in pixels of the original image;
+            None where the list has no boxes.
+        folder: where the images are.
+        segmentation: where the ground-truth masks are; None where there are none.
+        source: the list's file, for messages.
     """
 
-    names: PackedNames
+    names: np.ndarray
     labels: np.ndarray
     boxes: Sequence[np.ndarray] | None
+    folder: Path
+    segmentation: Path | None = None
+    source: Path = Path('list')
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def name(self, index: int) -> str:
+        return str(self.names[index])
+
+    def path(self, index: int) -> Path:
+        return self.folder / self.name(index)
+
+    def mask_path(self, folder: Path, index: int) -> Path:
+        """The file of the image's mask in a folder of masks: the same name, but PNG."""
+        return folder / Path(self.name(index)).with_suffix('.png')
+
+    def segmentation_path(self, index: int) -> Path | None:
+        """The file of the image's ground-truth mask."""
+        return self.segmentation and self.mask_path(self.segmentation, index)
+
     def checksum(self) -> int:
-        """Of names and labels in their order: whether a list is still the same."""
-        return crc32(self.labels.tobytes(), self.names.checksum())
+        """A checksum of names and labels in their order."""
+        return crc32(self.labels.tobytes(), crc32(self.names.tobytes()))
 
 
-def read_cub_list(path: Path, classes: int) -> ImageList:
+def list_path(datapath: Path, name: str) -> Path:
+    """The file of the list called `name`: in the data folder, or a path that has a folder."""
+    given = Path(name)
+    return given if given.is_file() and given.name != name else datapath / name
+
+
+def read_cub_list(path: Path, classes: int, folder: Path = Path(),
+                  segmentation: Path | None = None) -> ImageList:
     """Read lines `name,label,xmin ymin xmax ymax`; a list without boxes has `name,label`.
 
     Raises InputError, with the line's number, for anything else: a label outside 0 ... classes-1,
-    a box with no area, a name that leaves the data folder, a mixture of lines with and without.
+    a box without area, a name that leaves the data folder, lines with and without a box in one
+    list, two images that would share a mask.
     """
     names, labels, boxes = [], [], []
     for number, line in _lines(path):
@@ -77,7 +82,7 @@ def read_cub_list(path: Path, classes: int) -> ImageList:
         where = f'{path}, line {number}'
         if len(fields) not in (2, 3):
             raise InputError(f'{where}: expected `name,label,xmin ymin xmax ymax`, '
-                             f'found {line[:80]!r}: mend the line')
+                             f'found {line[:80]!r}: correct the line')
         names.append(checked_name(fields[0], where))
         labels.append(checked_label(fields[1].strip(), classes, where))
         if len(fields) == 3:
@@ -87,35 +92,47 @@ def read_cub_list(path: Path, classes: int) -> ImageList:
                              'give one to all or to none')
     if not names:
         raise InputError(f'{path} is empty: one line an image, `name,label,xmin ymin xmax ymax`')
-    return ImageList(PackedNames(names), np.array(labels, dtype=np.int64),
-                     np.array(boxes, dtype=np.float64)[:, None] if boxes else None)
+    _check_masks(path, names)
+    return ImageList(np.array(names), np.array(labels, dtype=np.int64),
+                     np.array(boxes, dtype=np.float64)[:, None] if boxes else None, folder,
+                     segmentation, path)
 
 
-def read_imagenet_list(path: Path, classes: int, boxes: Path | None = None,
-                       wnids: Sequence[str] = (), leave_out: frozenset[str] = frozenset()
-                       ) -> ImageList:
-    """Read lines `name label`, but for the names to leave out.
+def read_imagenet_list(path: Path, classes: int, folder: Path = Path(), *,
+                       boxes: Path | None = None, wnids: Sequence[str] = (),
+                       leave_out: frozenset[str] = frozenset(),
+                       segmentation: Path | None = None) -> ImageList:
+    """Read lines `name label`, except those of the names to leave out.
 
-    `boxes`: the folder of the images' XML files, where they are wanted and it exists; of the
-    objects in them those count whose wnid is that of the image's label, `wnids[label]`.
+    `boxes`: the folder of the images' XML files, if they are wanted. Of the objects in a file
+    those count whose wnid is that of the image's label, `wnids[label]`.
     Raises InputError, with the line's number, for anything else.
     """
-    labels = array('q')
-
-    def names() -> Iterator[str]:
-        for number, line in _lines(path):
-            name, _, label = line.rpartition(' ')
-            if name not in leave_out:
-                where = f'{path}, line {number}'
-                labels.append(checked_label(label, classes, where))
-                yield checked_name(name, where)
-
-    packed = PackedNames(names())
-    if not packed:
+    names, labels = [], array('q')
+    for number, line in _lines(path):
+        name, _, label = line.rpartition(' ')
+        if name not in leave_out:
+            where = f'{path}, line {number}'
+            names.append(checked_name(name, where))
+            labels.append(checked_label(label, classes, where))
+    if not names:
         raise InputError(f'{path} is empty: one line an image, `name label`')
-    labels = np.array(labels, dtype=np.int64)
-    has_boxes = boxes is not None and boxes.is_dir()
-    return ImageList(packed, labels, XmlBoxes(packed, labels, boxes, wnids) if has_boxes else None)
+    _check_masks(path, names)
+    names, labels = np.array(names), np.array(labels, dtype=np.int64)
+    xml = XmlBoxes(names, labels, boxes, wnids) if boxes and boxes.is_dir() else None
+    return ImageList(names, labels, xml, folder, segmentation, path)
+
+
+def _check_masks(path: Path, names: list[str]) -> None:
+    """Refuse names that differ in their suffix alone: their masks would be one file."""
+    if len({hash(os.path.splitext(name)[0]) for name in names}) == len(set(map(hash, names))):
+        return
+    seen: dict[str, str] = {}
+    for number, name in enumerate(names, 1):
+        other = seen.setdefault(os.path.splitext(name)[0], name)
+        if other != name:
+            raise InputError(f'{path}, image {number}: {name} and {other} would share a mask: '
+                             'rename one of them')
 
 
 def read_wnids(path: Path) -> list[str]:
@@ -127,7 +144,7 @@ class XmlBoxes(Sequence):
     """The boxes of each image of a list, (K, 4) float64, read when they are asked for; an image
     without an XML file has none."""
 
-    def __init__(self, names: PackedNames, labels: np.ndarray, folder: Path,
+    def __init__(self, names: np.ndarray, labels: np.ndarray, folder: Path,
                  wnids: Sequence[str]):
         self._names, self._labels, self._folder, self._wnids = names, labels, folder, wnids
 
@@ -135,7 +152,7 @@ class XmlBoxes(Sequence):
         return len(self._names)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        name = PurePosixPath(self._names[index]).with_suffix('.xml').name
+        name = PurePosixPath(str(self._names[index])).with_suffix('.xml').name
         path = self._folder / name
         return read_xml_boxes(path, self._wnids[self._labels[index]]) if path.exists() else NO_BOXES
 
@@ -143,8 +160,8 @@ class XmlBoxes(Sequence):
 def read_xml_boxes(path: Path, wnid: str) -> np.ndarray:
     """The boxes of the objects called `wnid` in a PASCAL VOC style XML file, (K, 4) float64.
 
-    Raises InputError for a file that is missing, is no such XML, has a DTD, or has a
-    box with no area.
+    Raises InputError for a file that is missing, is not such XML, has a DTD, or has a box
+    without area.
     """
     boxes = [[found.findtext(f'bndbox/{side}', '') for side in ('xmin', 'ymin', 'xmax', 'ymax')]
              for found in read_xml_objects(path) if found.findtext('name') == wnid]
@@ -174,7 +191,7 @@ def checked_label(text: str, classes: int, where: str) -> int:
     label = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
     if not 0 <= label < classes:
         raise InputError(f'{where}: the label {text[:80]!r} is not in 0 ... {classes - 1}: '
-                         'mend the line or --clsnum')
+                         'correct the line or --clsnum')
     return label
 
 

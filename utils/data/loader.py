@@ -1,15 +1,16 @@
-"""Batches of a training set, read by worker processes; their errors arrive as they were raised."""
+"""Batches of a training set, read by worker processes."""
 
 import atexit
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch.utils.data import DataLoader, Dataset, default_collate
+import cv2
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from utils.data.images import BadImageError
 from utils.errors import InputError
@@ -17,11 +18,67 @@ from utils.errors import InputError
 MOST_BAD_IN_A_ROW = 100
 
 
+class EpochSampler(Sampler):
+    """Batches of (epoch, index), shuffled by (seed, epoch), from batch `start` on; each rank gets
+    its share of every batch.
+
+    A last batch with a single image for a rank is left out: batch norm cannot train on it.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1):
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = self.start = 0
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.count, self.batch_size)
+        return full + (rest >= 2 * self.world_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        for step in range(self.start, len(self)):
+            batch = order[step * self.batch_size:(step + 1) * self.batch_size]
+            yield [(self.epoch, int(index)) for index in batch[self.rank::self.world_size]]
+
+    def size(self, step: int) -> int:
+        """The number of images, on all ranks together, of an epoch's batch `step`."""
+        return min(self.batch_size, self.count - step * self.batch_size)
+
+
+class TrainLoader:
+    """Iterates over the batches of an `EpochSampler`; worker processes are kept between epochs.
+
+    `report_bad` is called with the index of each image that cannot be decoded; the next image of
+    the list that can be takes its place, so that batches keep their size. Without `report_bad`
+    the first bad image raises BadImageError. InputErrors of the data set are raised as they are.
+    """
+
+    def __init__(self, dataset: Dataset, sampler: EpochSampler, workers: int, pin_memory: bool,
+                 report_bad: Callable[[int], None] | None = None):
+        self._report_bad = report_bad
+        self._loader = DataLoader(
+            _Substituting(dataset, report_bad is not None), batch_sampler=sampler,
+            num_workers=workers, collate_fn=_collate, persistent_workers=workers > 0,
+            pin_memory=pin_memory, worker_init_fn=_init_worker)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        before = set(multiprocessing.active_children())
+        batches = iter(self._loader)
+        if workers := set(multiprocessing.active_children()) - before:
+            atexit.register(_kill, workers)
+        for batch in batches:
+            if isinstance(batch, InputError):
+                raise batch
+            items, bad = batch
+            for index in bad:
+                self._report_bad(index)
+            yield items
+
+
 @dataclass(frozen=True)
 class _Substituting(Dataset):
-    """(epoch, index) -> (item, indices of bad images), or the InputError, which a worker process
-    cannot raise whole. With `skip_bad`, the next image of the list that can be decoded takes a
-    bad one's place, so that all batches keep their size."""
+    """(epoch, index) -> (item, indices of bad images), or the InputError, which would lose its
+    type on its way out of a worker process if it were raised."""
 
     dataset: Dataset
     skip_bad: bool
@@ -47,56 +104,30 @@ def _collate(items: list) -> tuple[dict, list[int]] | InputError:
     for item in items:
         if isinstance(item, InputError):
             return item
-    return default_collate([item for item, _ in items]), sum((bad for _, bad in items), [])
+    return default_collate([item for item, _ in items]), [i for _, bad in items for i in bad]
 
 
-class Batches:
-    """Iterates over the batches of `sampler`, anew each time; workers are kept alive between.
-
-    `note_bad` is called with the index of each image that is left out; without it the first
-    ends the run. Raises, where an item raised it, its InputError.
-    """
-
-    def __init__(self, dataset: Dataset, sampler: Iterable[list], workers: int,
-                 device: torch.device, note_bad: Callable[[int], None] | None = None):
-        self._note_bad = note_bad
-        self._loader = DataLoader(
-            _Substituting(dataset, note_bad is not None), batch_sampler=sampler,
-            num_workers=workers, collate_fn=_collate, persistent_workers=workers > 0,
-            pin_memory=device.type == 'cuda', worker_init_fn=_ignore_signals)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for read in self._loader:
-            if isinstance(read, InputError):
-                raise read
-            batch, bad = read
-            for index in bad:
-                self._note_bad(index)
-            yield batch
+def _init_worker(worker: int) -> None:
+    cv2.setNumThreads(0)
+    # A signal goes to all processes of a run; the workers must outlive it until the run is saved.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
-def _ignore_signals(worker: int) -> None:
-    """A signal to all processes of a run must not take the readers from the one that saves."""
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, signal.SIG_IGN)
-
-
-@atexit.register
-def _kill_readers() -> None:
-    """Else Python, at its end, would send those that are left SIGTERM, and wait for them."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would call it a failure
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()
+def _kill(workers: set) -> None:
+    """End workers that ignore SIGTERM, for which Python would wait at its exit."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would report a failure
+    for worker in workers:
+        worker.kill()
 
 
 @contextmanager
 def explain_dead_workers() -> Iterator[None]:
-    """Turn the death of a reading process into an InputError."""
+    """Turn the death of a worker process into an InputError."""
     try:
         yield
     except RuntimeError as error:
         if 'DataLoader worker' not in str(error):
             raise
-        raise InputError('a process that reads images was killed (out of memory?): go on with '
+        raise InputError('a process that reads images was killed (out of memory?): continue with '
                          '--resume, and try a smaller --num_workers') from error

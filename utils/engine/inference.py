@@ -1,31 +1,25 @@
-"""What the test scripts share: a network that is ready to predict, and the way that images take
-through it, several parts of the list at once."""
+"""Inference over a list: a network that several threads share, and the images' way through it."""
 
-import argparse
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import default_collate
+from torch.utils.data import Dataset, default_collate
 
-from utils.data.datasets import TestImages
-from utils.data.images import BadImageError, normalise
+from utils.data.images import BadImageError
 from utils.data.lists import ImageList
-from utils.engine.distributed import process_count, process_index
-from utils.engine.folding import ready_to_predict
+from utils.engine.device import available_cores
+from utils.engine.distributed import rank, world_size
+from utils.engine.fusing import prepare_inference
+from utils.engine.normalize import Normalize
+from utils.engine.precision import Precision, explain_memory
 from utils.engine.progress import Progress
-from utils.engine.runtime import (
-    Precision,
-    available_cores,
-    choose_device,
-    explain_memory,
-    is_out_of_memory,
-)
 from utils.errors import InputError
 from utils.outputs.bad_images import BadImages
 
@@ -36,145 +30,145 @@ Result = TypeVar('Result')
 
 
 class Predictor:
-    """A network in evaluation mode, on its device, at the precision that --amp says; `method`
-    names the method of the network that is called. Threads may share it."""
+    """A network in evaluation mode on a device, at a precision; threads may share it.
 
-    def __init__(self, model: nn.Module, args: argparse.Namespace, method: str = 'forward'):
-        if args.amp == 'apex':
-            raise InputError('--amp apex is for training: use --amp auto or off')
-        self.device = choose_device(args.device)
-        self.precision = Precision(args.amp, self.device)
-        self.mean, self.std = model.mean, model.std
-        self.batch_size = args.batch_size
-        ready = ready_to_predict(model, self.precision.half)
-        ready = ready.to(self.device, memory_format=torch.channels_last)
-        self._plain = getattr(ready, method)
-        self._compiled = _compile(self._plain) if args.compile else None
-        # A GPU works through one batch after the other: more at once would only fill its memory.
-        self._turn = nullcontext() if self.device.type == 'cpu' else threading.Lock()
+    Arguments:
+        model: a network with `mean` and `std`, the normalization that it expects.
+        amp: `auto` | `fp16` | `bf16` | `off`.
+        batch_size: the size of the batches to come; a compiled network runs those alone.
+        method: the name of the network's method that is called.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, amp: str = 'off',
+                 batch_size: int = CPU_PART, compile: bool = False, method: str = 'forward'):
+        self.device, self.batch_size = device, batch_size
+        self.precision = Precision(amp, device)
+        self.normalize = Normalize(model.mean, model.std).to(device)
+        ready = prepare_inference(model, self.precision.dtype)
+        self._predict = getattr(ready.to(device, memory_format=torch.channels_last), method)
+        self._compiled = None
+        if compile:
+            self._compiled = torch.compile(self._predict, dynamic=False,
+                                           options={'freezing': True})
+        # A GPU computes one batch after the other: several at once would only fill its memory.
+        self._lock = nullcontext() if device.type == 'cpu' else threading.Lock()
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, *more: Tensor) -> Any:
-        """Bytes N x H x W x 3, and more tensors -> what the network makes of them."""
-        # A last part of another size is not worth a compilation of its own.
-        whole = len(images) == part_size(self.batch_size, self.device)
-        predict = self._compiled if self._compiled and whole else self._plain
-        with self._turn, explain_memory(self.batch_size), self.precision.autocast():
-            images = normalise(images.to(self.device), self.mean, self.std)
-            return predict(images, *(tensor.to(self.device) for tensor in more))
+        """Images N x H x W x 3, uint8 or float32 in [0, 1], and further tensors -> what the
+        network's method returns for them, on the device."""
+        with self._lock, explain_memory(self.batch_size), self.precision.autocast():
+            inputs = self.normalize(images.to(self.device)), *(t.to(self.device) for t in more)
+            if self._compiled and len(images) == self.batch_size:
+                return self._run_compiled(*inputs)
+            return self._predict(*inputs)
+
+    def _run_compiled(self, *inputs: Tensor) -> Any:
+        from torch._dynamo.exc import TorchDynamoException
+        from torch._inductor.exc import InductorError
+
+        try:
+            return self._compiled(*inputs)
+        except (TorchDynamoException, InductorError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f'--compile: PyTorch cannot compile here ({reason}): leave it out'
+                             ) from error
 
 
-def _compile(predict: Callable) -> Callable:
-    """`predict`, compiled when it is first called, by one thread while others wait."""
-    compiled = torch.compile(predict, dynamic=False, options={'freezing': True})
-    lock, done, failures = threading.Lock(), threading.Event(), []
+@dataclass(frozen=True)
+class InferenceOptions:
+    """How test stages run a network, named as their flags."""
 
-    def first_alone(*tensors: Tensor) -> Any:
-        if done.is_set():
-            return compiled(*tensors)
-        with lock:
-            if failures:
-                raise failures[0]
+    amp: str = 'off'
+    batch_size: int = CPU_PART
+    num_workers: int = 0
+    compile: bool = False
+    skip_bad: bool = False
+
+
+class Inference:
+    """Runs networks over lists of images, on a device.
+
+    A batch is cut into parts. A thread takes a part from the files to the result, so that neither
+    reading nor post-processing holds up a network. On the CPU there is a thread for each core,
+    each using one core. A part is the same whatever the number of threads and ranks, and so are
+    its results.
+    """
+
+    def __init__(self, device: torch.device, options: InferenceOptions | None = None):
+        self.device, self.options = device, options or InferenceOptions()
+        size, cores, on_cpu = self.options.batch_size, available_cores(), device.type == 'cpu'
+        self.part_size = min(size, CPU_PART) if on_cpu else size
+        self.threads = self.options.num_workers or (
+            cores if on_cpu else min(cores, MOST_CUDA_READERS))
+
+    def predictor(self, model: nn.Module, method: str = 'forward') -> Predictor:
+        return Predictor(model, self.device, self.options.amp, self.part_size,
+                         self.options.compile, method)
+
+    def map(self, dataset: Dataset, function: Callable[[dict], Result], label: str,
+            bad: BadImages, done: Callable[[range], Result | None] | None = None
+            ) -> Iterator[Result]:
+        """Yield function(batch) for the parts of this rank's share, in order, with a progress bar.
+
+        `bad` collects the images that cannot be decoded, where options.skip_bad leaves them out.
+        `done(indices)` may give the result of a part that need not be computed.
+        """
+        parts = self.parts(len(dataset), rank(), world_size())
+        progress = Progress(label, sum(map(len, parts)))
+
+        def compute(part: range) -> tuple[range, list[int], Result | None]:
+            if done and (result := done(part)) is not None:
+                return part, [], result
+            items, left_out = self._read(dataset, part)
+            return part, left_out, function(default_collate(items)) if items else None
+
+        for part, left_out, result in self.in_threads(compute, parts):
+            for index in left_out:
+                bad.add(index)
+            if result is not None:
+                yield result
+            progress.update(len(part))
+        progress.close()
+
+    def parts(self, count: int, rank: int = 0, world_size: int = 1) -> list[range]:
+        """The batches of a rank, every `world_size`-th of `count` images, cut into parts."""
+        batch, size = self.options.batch_size, self.part_size
+        starts = range(rank * batch, count, world_size * batch)
+        return [range(first, min(first + size, start + batch, count))
+                for start in starts for first in range(start, min(start + batch, count), size)]
+
+    def in_threads(self, function: Callable[[Any], Result], items: Iterable) -> Iterator[Result]:
+        """Yield function(item) for each item in order; few results are held in memory."""
+        before = torch.get_num_threads()
+        one_each = dict(initializer=torch.set_num_threads, initargs=(1,))
+        pool = ThreadPoolExecutor(self.threads, **one_each if self.device.type == 'cpu' else {})
+        waiting: deque = deque()
+        try:
+            for number, item in enumerate(items):
+                waiting.append(pool.submit(function, item))
+                compiles = self.options.compile and number == 0  # while the others wait
+                if compiles or len(waiting) > 2 * self.threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(before)
+
+    def _read(self, dataset: Dataset, part: Sequence[int]) -> tuple[list[dict], list[int]]:
+        """The items of a part, and the indices of the bad images that are left out."""
+        items, left_out = [], []
+        for index in part:
             try:
-                result = compiled(*tensors)
-            except Exception as error:  # the compiler raises many kinds
-                if is_out_of_memory(error):
+                items.append(dataset[index])
+            except BadImageError:
+                if not self.options.skip_bad:
                     raise
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                failures.append(InputError(f'--compile: PyTorch cannot compile here ({reason}): '
-                                           'leave it out'))
-                raise failures[0] from error
-            done.set()
-            return result
-
-    return first_alone
+                left_out.append(index)
+        return items, left_out
 
 
 def labels_of(images: ImageList, batch: dict) -> Tensor:
     """The classes of a batch's images, N int64."""
     return torch.from_numpy(images.labels[batch['index'].numpy()])
-
-
-def process(dataset: TestImages, args: argparse.Namespace, label: str,
-            work: Callable[[dict], Result], bad: BadImages,
-            done: Callable[[range], Result | None] | None = None) -> Iterator[Result]:
-    """Yield work(batch) for this process's share of the images, in order, with a progress bar.
-
-    A thread takes a part of the images from the files to the result; on the CPU there is a
-    thread a core, with a core each, so that neither reading nor post-processing holds up a
-    network, and no result hangs on the number of cores or processes.
-    `bad` notes the images that cannot be decoded, where these are to be left out. `done` may
-    give the result of a part that need not be worked on.
-    """
-    device = choose_device(args.device)
-    parts = my_parts(len(dataset), args.batch_size, device)
-    progress = Progress(label, sum(map(len, parts)))
-
-    def take(part: range) -> tuple[range, list[int], Result | None]:
-        if done and (result := done(part)) is not None:
-            return part, [], result
-        items, left_out = _read(dataset, part, bad.wanted)
-        return part, left_out, work(default_collate(items)) if items else None
-
-    for part, left_out, result in in_threads(take, parts, threads(args.num_workers, device),
-                                             single=device.type == 'cpu'):
-        for index in left_out:
-            bad.add(index)
-        if result is not None:
-            yield result
-        progress.update(len(part))
-    progress.close()
-
-
-def _read(dataset: TestImages, part: Sequence[int], skip_bad: bool
-          ) -> tuple[list[dict], list[int]]:
-    """The items of a part, and the indices of the bad images that are left out."""
-    items, left_out = [], []
-    for index in part:
-        try:
-            items.append(dataset[index])
-        except BadImageError:
-            if not skip_bad:
-                raise
-            left_out.append(index)
-    return items, left_out
-
-
-def my_parts(count: int, batch_size: int, device: torch.device) -> list[range]:
-    """The batches of this process, every N-th of all, cut into parts."""
-    size = part_size(batch_size, device)
-    starts = range(process_index() * batch_size, count, process_count() * batch_size)
-    return [range(first, min(first + size, start + batch_size, count))
-            for start in starts for first in range(start, min(start + batch_size, count), size)]
-
-
-def part_size(batch_size: int, device: torch.device) -> int:
-    """How many images a network is given at once."""
-    return min(batch_size, CPU_PART) if device.type == 'cpu' else batch_size
-
-
-def threads(wanted: int, device: torch.device) -> int:
-    """`wanted`, else a thread for each core of this process; on CUDA at most 8."""
-    cores = available_cores()
-    return wanted or (cores if device.type == 'cpu' else min(cores, MOST_CUDA_READERS))
-
-
-def in_threads(function: Callable, items: Iterable, count: int, single: bool) -> Iterator:
-    """Yield function(item) for each item in order, `count` at once; little is held in memory.
-
-    `single`: within these threads, PyTorch uses no further ones.
-    """
-    before = torch.get_num_threads()
-    start = torch.set_num_threads if single else None
-    waiting: deque = deque()
-    pool = ThreadPoolExecutor(count, initializer=start, initargs=(1,) if single else ())
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 2 * count:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)

@@ -1,5 +1,7 @@
-"""One progress bar for all scripts: tqdm on a terminal, now and then a line elsewhere. Of several
-processes the main one shows its own share."""
+"""One progress bar for all scripts: tqdm on a terminal, a line every 15 seconds elsewhere.
+
+Of several ranks, rank 0 shows its own share.
+"""
 
 import sys
 import time
@@ -12,12 +14,12 @@ SECONDS_BETWEEN_LINES = 15
 
 
 class Progress:
-    """Counts images; shows the label, figures, images per second and the time left."""
+    """Counts images, and shows the label, figures, images per second and the time left."""
 
     def __init__(self, label: str, total: int, done: int = 0):
         self.label, self.total, self.done = label, total, done
         self._first, self._start = done, time.monotonic()
-        self._said = self._start
+        self._last_line = self._start
         self._bar = tqdm(total=total, initial=done, desc=label, unit='img', dynamic_ncols=True,
                          disable=None if is_main() else True)
 
@@ -25,24 +27,23 @@ class Progress:
         self.done += images
         self._bar.set_postfix(figures, refresh=False)
         self._bar.update(images)
-        if self._bar.disable and time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
-            self._say(**figures)
+        if time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+            self._print_line(figures)
 
     def close(self, **figures: float) -> None:
         self._bar.close()
-        if self._bar.disable:
-            self._say(**figures)
+        self._print_line(figures)
 
     @property
     def rate(self) -> float:
         """Images per second so far."""
         return (self.done - self._first) / max(time.monotonic() - self._start, 1e-9)
 
-    def _say(self, **figures: float) -> None:
-        self._said = time.monotonic()
-        if not is_main():
+    def _print_line(self, figures: dict[str, float]) -> None:
+        if not (self._bar.disable and is_main()):
             return
+        self._last_line = time.monotonic()
         left = (self.total - self.done) / max(self.rate, 1e-9)
-        shown = ''.join(f', {name} {value:.4g}' for name, value in figures.items())
-        print(f'{self.label}: {self.done}/{self.total} images{shown}, {self.rate:.1f} images/s, '
+        values = ''.join(f', {name} {value:.4g}' for name, value in figures.items())
+        print(f'{self.label}: {self.done}/{self.total} images{values}, {self.rate:.1f} images/s, '
               f'{left:.0f} s left', file=sys.stderr, flush=True)

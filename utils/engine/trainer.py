@@ -1,71 +1,68 @@
 """The training loop of all stages.
 
-Everything random comes from (seed, epoch, image) or (seed, step), never from a state that
-a restart would lose, so a resumed run ends where an uninterrupted one does.
+All random numbers come from (seed, epoch, image) or (seed, step), never from a state that a
+restart would lose, so a resumed run ends where an undisturbed one does.
 """
 
-import argparse
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.tensorboard import SummaryWriter
 
 from network.weights import load_checkpoint
-from utils.data.datasets import TrainingImages
-from utils.data.images import normalise
-from utils.data.loader import Batches, explain_dead_workers
+from utils.data.datasets import TrainImages
+from utils.data.loader import EpochSampler, TrainLoader, explain_dead_workers
+from utils.engine.checkpoint import TrainingState, check_finite, save_checkpoint
+from utils.engine.device import available_cores
 from utils.engine.distributed import (
-    any_process,
-    in_all_processes,
+    any_rank,
+    data_parallel,
+    gather,
     is_main,
-    mean_of_processes,
-    process_count,
-    process_index,
-    same_in_all_processes,
+    mean_over_ranks,
+    rank,
+    world_size,
 )
-from utils.engine.events import Events
 from utils.engine.interruption import Interruption
+from utils.engine.normalize import Normalize
+from utils.engine.precision import Precision, explain_memory
 from utils.engine.progress import Progress
-from utils.engine.runtime import Precision, choose_device, explain_memory
 from utils.errors import InputError
 from utils.outputs.bad_images import BadImages
-from utils.outputs.files import write_whole
-from utils.outputs.results import write_results
+from utils.outputs.files import write_png
+from utils.outputs.results import RunFolder
 
 Batch = dict[str, Any]
-SECONDS_BETWEEN_FIGURES = 1
+SECONDS_BETWEEN_READS = 1
+STEPS_BETWEEN_POINTS = 50
 
 
-class EpochBatches(Sampler):
-    """Batches of (epoch, index), shuffled by (seed, epoch), from batch `start` on; of several
-    processes each has its share of every batch.
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The hyperparameters of a training, named as the flags of the training scripts."""
 
-    A last batch of a single image for a process is left out: batch norm cannot train on it.
-    """
-
-    def __init__(self, count: int, batch_size: int, seed: int):
-        self.count, self.batch_size, self.seed = count, batch_size, seed
-        self.epoch = self.start = 0
-
-    def __len__(self) -> int:
-        full, rest = divmod(self.count, self.batch_size)
-        return full + (rest >= 2 * process_count())
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        for step in range(self.start, len(self)):
-            batch = order[step * self.batch_size:(step + 1) * self.batch_size]
-            yield [(self.epoch, int(index)) for index in batch[process_index()::process_count()]]
-
-    def size(self, step: int) -> int:
-        """The number of images, in all processes, of an epoch's batch `step`."""
-        return min(self.batch_size, self.count - step * self.batch_size)
+    epoch: int
+    batch_size: int
+    lr: float
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 1e-4
+    amp: str = 'auto'
+    seed: int = 0
+    num_workers: int | None = None
+    max_steps: int | None = None
+    save_every: int | None = None
+    snapshot: Path | None = None
+    resume: str = 'no'
+    skip_bad: bool = False
 
 
 def constant(epoch: int, epochs: int) -> float:
@@ -86,225 +83,239 @@ def every_epoch(epoch: int, epochs: int) -> bool:
 
 
 class Trainer:
-    """Trains a model and writes `model-N`, `last.ckpt`, TensorBoard events and results.json.
+    """Trains a model; writes `model-N`, `last.ckpt`, results.json and TensorBoard events.
 
-    loss(model, batch) -> {'total': ..., others to show}; the batch holds tensors on the device,
-    'image' normalised (float32, N x 3 x H x W).
-    groups: SGD's parameter groups; a group's 'lr', else args.lr, times schedule(epoch, epochs),
-    epoch from 0, is its rate within the epoch.
-    Models are kept after those epochs (from 1) of which keep(epoch, epochs) is true, N being the
-    epoch; or, with `save_steps`, every so many steps, N being the step. The last always is.
+    Arguments:
+        loss: loss(model, batch) -> {'total': ..., others to show}. The batch holds tensors on the
+            device, 'image' normalised (float32, N x 3 x H x W).
+        groups: SGD's parameter groups. A group's 'lr', by default options.lr, is multiplied by
+            schedule(epoch, epochs), epoch from 0, within each epoch.
+        keep: models are kept after those epochs (from 1) for which keep(epoch, epochs) is true, N
+            being the epoch.
+        save_steps: instead, models are kept every so many steps, N being the step. The last model
+            is always kept.
+        draw: draw(model) -> a picture, uint8 H x W x 3, written to `training.png` and to
+            TensorBoard after each epoch.
 
-    In several processes (torchrun), --batch_size is that of all together; each takes its share
-    of every batch, and the main one writes.
+    In a distributed run, options.batch_size is that of all ranks together; each takes its share of
+    every batch, and rank 0 writes.
     """
 
-    stopped = False
-
-    def __init__(self, args: argparse.Namespace, model: nn.Module, dataset: TrainingImages,
-                 groups: list[dict], loss: Callable[[nn.Module, Batch], dict[str, Tensor]],
+    def __init__(self, model: nn.Module, dataset: TrainImages, groups: list[dict],
+                 loss: Callable[[nn.Module, Batch], dict[str, Tensor]], options: TrainingOptions,
+                 device: torch.device, run: RunFolder,
                  schedule: Callable[[int, int], float] = constant,
-                 keep: Callable[[int, int], bool] = second_half, save_steps: int | None = None):
-        self.args, self.loss, self.schedule = args, loss, schedule
+                 keep: Callable[[int, int], bool] = second_half, save_steps: int | None = None,
+                 draw: Callable[[nn.Module], np.ndarray] | None = None):
+        if options.batch_size < 2 * world_size():
+            raise InputError(f'--batch_size {options.batch_size}: batch norm needs at least 2 '
+                             f'images on each of {world_size()} ranks')
+        self.options, self.device, self.run_folder = options, device, run
+        self.loss, self.schedule, self.draw = loss, schedule, draw
         self.keep, self.save_steps = keep, save_steps
-        self.device = choose_device(args.device)
-        self.precision = Precision(args.amp, self.device)
-        if args.snapshot:
-            load_checkpoint(model, args.snapshot)
-        model = model.to(self.device, memory_format=torch.channels_last).train()
+        self.precision = Precision(options.amp, device)
+        if options.snapshot:
+            load_checkpoint(model, options.snapshot)
+        self.normalize = Normalize(model.mean, model.std).to(device)
+        model = model.to(device, memory_format=torch.channels_last).train()
         optimizer = torch.optim.SGD(
-            groups, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay,
-            nesterov=args.nesterov, fused=self.precision.name != 'apex')
+            groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov,
+            weight_decay=options.weight_decay, fused=self.precision.allows_fused_sgd)
         self.rates = [group['lr'] for group in optimizer.param_groups]
         self.model, self.optimizer = self.precision.prepare(model, optimizer)
-        self.network = in_all_processes(self.model, self.device)
-        self.images = dataset.images
-        self.batches = EpochBatches(len(dataset), args.batch_size, args.seed)
-        if not len(self.batches):
-            raise InputError('training needs at least two images for each process: check --list')
-        self.bad = BadImages(args, dataset.images)
-        self.loader = Batches(dataset, self.batches, args.num_workers, self.device,
-                              self.bad.add if args.skip_bad else None)
-        self.last_step = min(args.epoch * len(self.batches), args.max_steps or math.inf)
+        self.parallel_model = data_parallel(self.model, device)
+        self.sampler = EpochSampler(len(dataset), options.batch_size, options.seed, rank(),
+                                    world_size())
+        if not len(self.sampler):
+            raise InputError('training needs at least two images for each rank: check --list')
+        self.last_step = min(options.epoch * len(self.sampler), options.max_steps or math.inf)
+        self.bad = BadImages(dataset.images, run.file('bad_images.txt'),
+                             resume=options.resume != 'no')
+        workers = options.num_workers
+        self.loader = TrainLoader(
+            dataset, self.sampler, default_workers(device) if workers is None else workers,
+            pin_memory=device.type == 'cuda', report_bad=self.bad.add if options.skip_bad else None)
+        self.state = TrainingState(run.file('last.ckpt'), self.model, self.optimizer,
+                                   self.precision, self._identity(dataset))
+        self.stopped = False
 
     def run(self) -> None:
-        """Train to the end, from the beginning or, with --resume, from where it stopped."""
-        begin = time.monotonic()
-        step = self._resume() if self.args.resume else 0
-        if step >= self.last_step:
-            print(f'all {step} steps are done already: {self._model_path(step)}')
+        """Train to the end, from the beginning or from where the run to resume stopped."""
+        begin, first = time.monotonic(), self._first_step()
+        if first >= self.last_step:
+            print(f'all {first} steps are done already: {self._model_path(first)}')
             return
-        self.events = Events(self.args.savepath) if is_main() else None
-        figures, self.seen = {}, 0
+        step, losses = first, {}
+        with explain_events(self.run_folder.path):
+            self.events = SummaryWriter(self.run_folder.path) if is_main() else None
         with Interruption() as self.interruption, explain_dead_workers():
             while step < self.last_step and not self.stopped:
-                figures, step = self._epoch(*divmod(step, len(self.batches)))
-        self.bad.write()
+                step, losses = self._run_epoch(*divmod(step, len(self.sampler)))
+        self._write_bad_images()
         if not is_main():
             return
-        self.events.close()
-        if step < self.last_step:
-            print(f'stopped after step {step} of {self.last_step}; '
-                  f'{self.args.savepath / "last.ckpt"} has all: '
-                  'go on with the same command and --resume')
+        with explain_events(self.run_folder.path):
+            self.events.close()
+        if self.stopped and step < self.last_step:
+            print(f'stopped after step {step} of {self.last_step}, saved in {self.state.path}: '
+                  'continue with the same command and --resume')
             return
-        path = write_results(
-            self.args, {'loss': figures, 'steps': step, 'amp': self.precision.name,
-                        'device': str(self.device)}, time.monotonic() - begin, self.seen,
-            'training')
-        print(f'wrote {self._model_path(step)} and {path}{self.bad.mention()}')
+        figures = {'loss': losses, 'steps': step, 'amp': self.precision.name,
+                   'device': str(self.device)}
+        seen = sum(self.sampler.size(k % len(self.sampler)) for k in range(first, step))
+        path = self.run_folder.write_results(figures, time.monotonic() - begin, seen, 'training')
+        print(f'wrote {self._model_path(step)} and {path}{self.bad.summary()}')
 
-    def _epoch(self, epoch: int, start: int) -> tuple[dict[str, float], int]:
-        """Train from batch `start` of an epoch to its end, or to the last step of all; returns
-        the mean losses and the number of steps done in all."""
-        factor = self.schedule(epoch, self.args.epoch)
+    def _first_step(self) -> int:
+        resume = self.options.resume
+        if resume == 'yes' or (resume == 'auto' and any_rank(self.state.path.is_file())):
+            return self.state.resume()
+        return 0
+
+    def _run_epoch(self, epoch: int, start: int) -> tuple[int, dict[str, float]]:
+        """Train from batch `start` of an epoch to its end, or to the last step of all. Returns the
+        number of steps done so far and the mean losses."""
+        factor = self.schedule(epoch, self.options.epoch)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group['lr'] = rate * factor
-        self.batches.epoch, self.batches.start = epoch, start
-        step = epoch * len(self.batches) + start
-        progress = Progress(f'epoch {epoch + 1}/{self.args.epoch}', self.batches.count,
-                            start * self.args.batch_size)
+        self.sampler.epoch, self.sampler.start = epoch, start
+        step = epoch * len(self.sampler) + start
         meter = Meter()
+        progress = Progress(f'epoch {epoch + 1}/{self.options.epoch}', self.sampler.count,
+                            start * self.options.batch_size)
         for batch in self.loader:
-            size = self.batches.size(step % len(self.batches))
-            torch.manual_seed(step_seed(self.args.seed, step, process_index()))
+            size = self.sampler.size(step % len(self.sampler))
+            torch.manual_seed(step_seed(self.options.seed, step, rank()))
             meter.add(self._step(batch, size))
             step += 1
-            self.seen += size
-            progress.update(size, **self._figures(meter, step))
-            self.stopped = any_process(self.interruption.received)
+            progress.update(size, **meter.recent(step))
+            self.stopped = any_rank(self.interruption.received)
             self._save(step)
             if step == self.last_step or self.stopped:
                 break
-        figures = self._check(mean_of_processes(meter.read()), step)
-        progress.close(**figures)
-        self._log(figures, step, factor, progress.rate)
-        return figures, step
+            if step % STEPS_BETWEEN_POINTS == 0 and step % len(self.sampler):
+                self._write_point(step, meter.read(step), factor, progress.rate)
+        losses = mean_over_ranks(meter.read(step))
+        progress.close(**losses)
+        self._write_point(step, losses, factor, progress.rate)
+        self._draw(step)
+        return step, losses
 
     def _step(self, batch: Batch, size: int) -> dict[str, Tensor]:
-        """One step on this process's share of a batch of `size` images."""
-        with explain_memory(self.args.batch_size):
+        """One SGD step on this rank's share of a batch of `size` images."""
+        with explain_memory(self.options.batch_size):
             batch = {key: value.to(self.device, non_blocking=True)
                      for key, value in batch.items()}
-            batch['image'] = normalise(batch['image'], self.model.mean, self.model.std)
+            batch['image'] = self.normalize(batch['image'])
             with self.precision.autocast():
-                losses = self.loss(self.network, batch)
-            # Processes' gradients are averaged: shares of unequal size weigh as they count.
-            share = len(batch['image']) * process_count() / size
+                losses = self.loss(self.parallel_model, batch)
+            # The ranks' gradients are averaged: shares of unequal size weigh as they count.
+            share = len(batch['image']) * world_size() / size
             self.precision.step(losses['total'] * share, self.optimizer)
         return losses
 
-    def _figures(self, meter: 'Meter', step: int) -> dict[str, float]:
-        """The running means, read from the device only once a second."""
-        if meter.due():
-            self._check(meter.read(), step)
-        return meter.last
-
-    def _check(self, figures: dict[str, float], step: int) -> dict[str, float]:
-        for name, value in figures.items():
-            if not math.isfinite(value):
-                raise InputError(f'the {name} loss became {value} by step {step}: stopped; '
-                                 'try a lower --lr or --amp off')
-        return figures
-
-    def _log(self, figures: dict[str, float], step: int, factor: float, rate: float) -> None:
-        if self.events:
-            losses = {f'loss/{name}': value for name, value in figures.items()}
-            self.events.add({**losses, 'lr': self.args.lr * factor, 'images_per_second': rate},
-                            step)
-
-    def _save(self, step: int) -> None:
-        """After a step (from 1): keep the model, and all for --resume, where it is time."""
-        epoch, rest = divmod(step, len(self.batches))
-        last = step == self.last_step
-        if self.save_steps:
-            keep = last or step % self.save_steps == 0
-        else:
-            keep = last or (not rest and self.keep(epoch, self.args.epoch))
-        due = self.args.save_every and step % self.args.save_every == 0
-        if not (keep or not rest or due or self.stopped):
-            return
-        if not all(torch.isfinite(p).all() for p in self.model.parameters()):
-            raise InputError(f'the weights are no longer finite by step {step}: stopped, not '
-                             'saved; try a lower --lr or --amp off')
-        self.bad.write()
+    def _write_point(self, step: int, losses: dict[str, float], factor: float,
+                     rate: float) -> None:
         if not is_main():
             return
-        state = self.model.state_dict()
-        if keep:
-            save_checkpoint(state, self._model_path(step))
-        save_checkpoint({'model': state, 'optimizer': self.optimizer.state_dict(),
-                         'scaler': self.precision.scaler.state_dict(), 'step': step,
-                         'run': self._identity()}, self.args.savepath / 'last.ckpt')
+        with explain_events(self.run_folder.path):
+            for name, value in losses.items():
+                self.events.add_scalar(f'loss/{name}', value, step)
+            self.events.add_scalar('lr', self.options.lr * factor, step)
+            self.events.add_scalar('images_per_second', rate, step)
+            self.events.flush()
+
+    def _draw(self, step: int) -> None:
+        if not (self.draw and is_main()):
+            return
+        self.model.eval()
+        picture = self.draw(self.model)
+        self.model.train()
+        write_png(self.run_folder.file('training.png'), picture)
+        self.events.add_image('training', picture, step, dataformats='HWC')
+
+    def _save(self, step: int) -> None:
+        """After a step (from 1): write the model, and the state for resuming, where it is time."""
+        epoch, rest = divmod(step, len(self.sampler))
+        keep = step == self.last_step or (
+            step % self.save_steps == 0 if self.save_steps
+            else not rest and self.keep(epoch, self.options.epoch))
+        every = self.options.save_every
+        if not (keep or not rest or self.stopped or (every and step % every == 0)):
+            return
+        check_finite(self.model, step)
+        self._write_bad_images()
+        if is_main():
+            if keep:
+                save_checkpoint(self.model.state_dict(), self._model_path(step))
+            self.state.save(step)
+
+    def _write_bad_images(self) -> None:
+        names = gather(self.bad.names)
+        if self.options.skip_bad and is_main():
+            self.bad.write(names)
 
     def _model_path(self, step: int) -> Path:
         """model-STEP, or model-EPOCH, counting an epoch that --max_steps cut short."""
-        number = step if self.save_steps else math.ceil(step / len(self.batches))
-        return self.args.savepath / f'model-{number}'
+        number = step if self.save_steps else math.ceil(step / len(self.sampler))
+        return self.run_folder.file(f'model-{number}')
 
-    def _resume(self) -> int:
-        """Restore `last.ckpt`; returns the number of steps done."""
-        path = self.args.savepath / 'last.ckpt'
-        if not path.is_file():
-            raise InputError(f'--resume: no {path}; start without --resume')
-        try:
-            state = torch.load(path, map_location='cpu', weights_only=True)
-            step, run = int(state['step']), dict(state['run'])
-            differing = [name for name, value in self._identity().items()
-                         if run.get(name) != value]
-            if not differing:
-                self.model.load_state_dict(state['model'])
-                self.optimizer.load_state_dict(state['optimizer'])
-                self.precision.scaler.load_state_dict(state['scaler'])
-        except Exception as error:  # torch raises many kinds on damaged files
-            raise InputError(f'--resume: {path} is damaged, or no resume state '
-                             f'({(str(error).splitlines() or ["?"])[0]}); start without --resume'
-                             ) from error
-        if not same_in_all_processes(step):
-            raise InputError(f'--resume: not every process finds the same {path}: use a --savepath '
-                             'that all machines share')
-        if differing:
-            raise InputError(f'--resume: {path} was written with another {", ".join(differing)}: '
-                             'give the same flags, or start without --resume')
-        return step
-
-    def _identity(self) -> dict[str, Any]:
-        """What a run must share with the one it resumes, to end as that would have."""
-        names = ('seed', 'batch_size', 'epoch', 'lr', 'momentum', 'nesterov', 'weight_decay',
-                 'amp', 'resize', 'crop', 'list', 'clsnum', 'backbone', 'arch')
-        return {**{name: getattr(self.args, name) for name in names if hasattr(self.args, name)},
-                'content of the list': self.images.checksum(),
-                'number of steps in an epoch': len(self.batches)}
+    def _identity(self, dataset: TrainImages) -> dict[str, Any]:
+        names = ('epoch', 'batch_size', 'lr', 'momentum', 'nesterov', 'weight_decay', 'seed')
+        return {**{f'--{name}': getattr(self.options, name) for name in names},
+                'precision': self.precision.name, 'number of ranks': world_size(),
+                'network': sum(p.numel() for p in self.model.parameters()), **dataset.identity()}
 
 
 class Meter:
-    """Means of losses, summed on the device and read from there seldom."""
+    """Means of losses, summed on the device and read from there seldom, since each read waits for
+    the GPU."""
 
     def __init__(self):
         self._names, self._sum, self._count = (), 0, 0
-        self._read_at = 0.0
-        self.last: dict[str, float] = {}
+        self._read_at = -math.inf
+        self._means: dict[str, float] = {}
 
     def add(self, losses: dict[str, Tensor]) -> None:
         self._names = tuple(losses)
         self._sum = self._sum + torch.stack([loss.detach().float() for loss in losses.values()])
         self._count += 1
 
-    def due(self) -> bool:
-        return time.monotonic() - self._read_at > SECONDS_BETWEEN_FIGURES
+    def recent(self, step: int) -> dict[str, float]:
+        """The means, at most a second old."""
+        if time.monotonic() - self._read_at > SECONDS_BETWEEN_READS:
+            return self.read(step)
+        return self._means
 
-    def read(self) -> dict[str, float]:
-        means = (self._sum / self._count).tolist()
-        self.last = dict(zip(self._names, means, strict=True))
+    def read(self, step: int) -> dict[str, float]:
+        """The means. Raises InputError where one is not finite."""
+        self._means = dict(zip(self._names, (self._sum / self._count).tolist(), strict=True))
         self._read_at = time.monotonic()
-        return self.last
+        for name, value in self._means.items():
+            if not math.isfinite(value):
+                raise InputError(f'the {name} loss is {value} at step {step}: stopped; '
+                                 'try a lower --lr or --amp off')
+        return self._means
 
 
-def step_seed(seed: int, step: int, process: int = 0) -> int:
-    """The seed of one step's dropout, another one in each process."""
-    entropy = (seed, step, process) if process else (seed, step)
+@contextmanager
+def explain_events(folder: Path) -> Iterator[None]:
+    """Turn a failure to write events, as on a full disk, into an InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f'cannot write TensorBoard events to {folder} ({error.strerror}): check '
+                         'its rights and the free space') from error
+
+
+def default_workers(device: torch.device) -> int:
+    """With CUDA one worker for each core; on the CPU, where readers and network compete, the cores
+    beyond the two that a network keeps busy. At most 8."""
+    cores = available_cores()
+    return min(8, cores if device.type == 'cuda' else max(0, cores - 2))
+
+
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """The seed of a step's dropout, different on each rank."""
+    entropy = (seed, step, rank) if rank else (seed, step)
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
-
-
-def save_checkpoint(state: dict, path: Path) -> None:
-    write_whole(path, lambda file: torch.save(state, file))

@@ -1,9 +1,9 @@
 """Boxes: (x0, y0, x1, y1) in continuous pixel coordinates, x1 and y1 exclusive."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
-
-from utils.data.images import crop_offset
 
 Box = tuple[int, int, int, int]
 
@@ -47,19 +47,33 @@ def clip_to_image(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.clip(boxes, 0, [width - 1, height - 1, width - 1, height - 1])
 
 
-def box_to_crop(boxes: np.ndarray, size: tuple[int, int], resize: int, crop: int) -> np.ndarray:
-    """Boxes (..., 4) of an image of size (H, W), carried through its resizing to
-    resize x resize and the centre crop (0 = none), clipped to it; NaN where nothing is left."""
-    height, width = size
-    scale = np.array([resize / width, resize / height] * 2)
-    offset = crop_offset(resize, crop) if crop else 0
-    boxes = np.clip(np.asarray(boxes, np.float64) * scale - offset, 0, crop or resize)
-    empty = (boxes[..., 2] <= boxes[..., 0]) | (boxes[..., 3] <= boxes[..., 1])
-    return np.where(empty[..., None], np.nan, boxes)
+@dataclass(frozen=True)
+class CentreCrop:
+    """What the network sees of an image: resized to resize x resize, then its central crop x crop
+    pixels (0 = all of it)."""
 
+    resize: int
+    crop: int = 0
 
-def box_from_crop(box: Box, size: tuple[int, int], resize: int, crop: int) -> np.ndarray:
-    """The inverse of `box_to_crop` for one box, (4,) float64 in pixels of the original image."""
-    height, width = size
-    offset = crop_offset(resize, crop) if crop else 0
-    return (np.array(box, np.float64) + offset) * np.array([width / resize, height / resize] * 2)
+    @property
+    def side(self) -> int:
+        return self.crop or self.resize
+
+    @property
+    def offset(self) -> int:
+        return (self.resize - self.side) // 2
+
+    def to_crop(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Boxes (..., 4) of an image of size (H, W) -> the same in pixels of the crop, clipped to
+        it; NaN where nothing is left."""
+        height, width = size
+        scale = np.array([self.resize / width, self.resize / height] * 2)
+        boxes = np.clip(np.asarray(boxes, np.float64) * scale - self.offset, 0, self.side)
+        empty = (boxes[..., 2] <= boxes[..., 0]) | (boxes[..., 3] <= boxes[..., 1])
+        return np.where(empty[..., None], np.nan, boxes)
+
+    def from_crop(self, box: Box, size: tuple[int, int]) -> np.ndarray:
+        """The inverse of `to_crop` for one box: (4,) float64 in pixels of the original image."""
+        height, width = size
+        scale = np.array([width / self.resize, height / self.resize] * 2)
+        return (np.array(box, np.float64) + self.offset) * scale

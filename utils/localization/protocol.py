@@ -1,7 +1,7 @@
 """The paper's localization figures: Top-1, Top-5 and GT-known, by its count and by a strict one.
 
-An image is right when the box of its map has an IoU above 0.5 with (the best of) its ground
-truth. Both live in the centre crop that the network saw.
+An image is correct when the box of its map has an IoU above 0.5 with a ground-truth box. Both are
+in pixels of the centre crop that the network saw.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ SWEEP = np.arange(100) / 100
 
 
 @dataclass(frozen=True)
-class Located:
+class Localization:
     """One image at one threshold: its box in the crop (None: no contour) and that box's IoU."""
 
     box: Box | None
@@ -26,19 +26,19 @@ class Located:
         return self.iou > CORRECT
 
 
-def locate(score_map: np.ndarray, boxes: np.ndarray, threshold: float) -> Located:
+def localize(score_map: np.ndarray, boxes: np.ndarray, threshold: float) -> Localization:
     """score_map: 2-d float; boxes: (K, 4) in its pixels, NaN where the crop left nothing."""
     box = largest_box(score_map, threshold)
     if box is None:
-        return Located(None, 0.0)
+        return Localization(None, 0.0)
     ious = iou(np.array(box), boxes[~np.isnan(boxes[:, 0])])
-    return Located(box, float(ious.max(initial=0)))
+    return Localization(box, float(ious.max(initial=0)))
 
 
 class LocalizationCount:
-    """Counts images and the right ones among them, at one or several thresholds.
+    """Counts images, and the correct ones among them, at one or several thresholds.
 
-    `thresholds`: (T,) float; without `classified` images, Top-1 and Top-5 are None. The paper's
+    `thresholds`: (T,) float. If not `classified`, Top-1 and Top-5 are None. The paper's
     count leaves images without a contour, and those without a ground-truth box after the crop,
     out of the denominator; the strict one counts all.
     """
@@ -52,18 +52,18 @@ class LocalizationCount:
                         for name in ('top1', 'top5', 'gt_known')}
 
     def accumulate(self, score_map: np.ndarray, boxes: np.ndarray,
-                   top1: bool = False, top5: bool = False) -> list[Located]:
-        """Count one image; its map and boxes as in `locate`, and whether its class was named.
-        Returns what was located at each threshold."""
-        located = [locate(score_map, boxes, threshold) for threshold in self.thresholds]
-        self.accumulate_located(located, not np.isnan(boxes).all(), top1, top5)
-        return located
+                   top1: bool = False, top5: bool = False) -> list[Localization]:
+        """Count one image: its map and boxes as in `localize`, and the classifier's hits. Returns
+        the localization at each threshold."""
+        results = [localize(score_map, boxes, threshold) for threshold in self.thresholds]
+        self.accumulate_results(results, not np.isnan(boxes).all(), top1, top5)
+        return results
 
-    def accumulate_located(self, located: list[Located], has_box: bool,
+    def accumulate_results(self, results: list[Localization], has_box: bool,
                            top1: bool = False, top5: bool = False) -> None:
-        """Count one image by what `locate` found at each threshold."""
-        contour = np.array([result.box is not None for result in located])
-        correct = np.array([result.correct for result in located])
+        """Count one image by its localization at each threshold."""
+        contour = np.array([result.box is not None for result in results])
+        correct = np.array([result.correct for result in results])
         self.count += 1
         self.no_box += not has_box
         self.no_contour += ~contour

@@ -1,42 +1,36 @@
 """bad_images.txt: the images that --skip_bad left out, because they cannot be decoded."""
 
-import argparse
 import contextlib
+from collections.abc import Iterable
+from pathlib import Path
 
 from utils.data.lists import ImageList
-from utils.engine.distributed import gather, is_main
 from utils.errors import InputError
 from utils.outputs.files import write_text
 
 
 class BadImages:
-    """Notes the images of a list that cannot be decoded; a resumed run goes on with its notes."""
+    """Collects the names of images that cannot be decoded; a resumed run adds to the file."""
 
-    def __init__(self, args: argparse.Namespace, images: ImageList):
-        self.wanted, self._images = args.skip_bad, images
-        self.path = args.savepath / 'bad_images.txt'
-        self._names: set[str] = set()
-        if self.wanted and args.mode == 'train' and args.resume:
+    def __init__(self, images: ImageList, path: Path, resume: bool = False):
+        self._images, self.path = images, path
+        self.names: set[str] = set()
+        if resume:
             with contextlib.suppress(OSError):
-                self._names.update(self.path.read_text(errors='surrogateescape').splitlines())
+                self.names.update(path.read_text(errors='surrogateescape').splitlines())
 
     def add(self, index: int) -> None:
-        self._names.add(self._images.names[index])
+        self.names.add(self._images.name(index))
 
-    def write(self) -> None:
-        """Write the notes of all processes, all of which must ask for it.
+    def write(self, names_of_ranks: Iterable[set[str]]) -> None:
+        """Write the names that all ranks have collected. Raises InputError where no image of the
+        list is left."""
+        self.names.update(*names_of_ranks)
+        write_text(self.path, ''.join(f'{name}\n' for name in sorted(self.names)))
+        if len(self.names) == len(self._images):
+            raise InputError(f'none of the images can be decoded: see {self.path}')
 
-        Raises InputError where no image is left.
-        """
-        if not self.wanted:
-            return
-        self._names.update(*gather(self._names))
-        if is_main():
-            write_text(self.path, ''.join(f'{name}\n' for name in sorted(self._names)))
-            if len(self._names) == len(self._images):
-                raise InputError(f'none of the images can be decoded: see {self.path}')
-
-    def mention(self) -> str:
+    def summary(self) -> str:
         """The end of a script's last line."""
-        return (f'; left out {len(self._names)} images that cannot be decoded: {self.path}'
-                if self._names else '')
+        return (f'; left out {len(self.names)} images that cannot be decoded: {self.path}'
+                if self.names else '')

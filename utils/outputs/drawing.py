@@ -1,76 +1,130 @@
-"""Pictures of what the chain does: maps over images, boxes, contact sheets.
+"""Pictures of what the chain does: maps over images, boxes, contact sheets, curves.
 
 All images are RGB, uint8, H x W x 3.
 """
 
 import io
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from matplotlib.figure import Figure
 
-TITLE_HEIGHT = 22
-GAP = 4
+TITLE_HEIGHT, GAP, STRIPES = 26, 4, 8
 TRUE_COLOUR, FOUND_COLOUR = (40, 200, 60), (250, 60, 40)
+OUTLINE_COLOUR = (255, 220, 0)
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def heatmap(image: np.ndarray, score_map: np.ndarray) -> np.ndarray:
-    """A map in [0, 1], H x W, as colours over the image."""
-    colours = cv2.applyColorMap((255 * score_map).astype(np.uint8), cv2.COLORMAP_JET)
-    return cv2.addWeighted(image, 0.45, cv2.cvtColor(colours, cv2.COLOR_BGR2RGB), 0.55, 0)
+    """A map in [0, 1], H x W, in perceptually uniform colours (inferno) over the grey image."""
+    levels = (255 * np.clip(score_map, 0, 1)).astype(np.uint8)
+    colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return cv2.addWeighted(grey, 0.3, colours, 0.7, 0)
 
 
 def target_image(foreground: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """A segmentation target: foreground white, background black, what the loss ignores grey."""
-    grey = np.where(foreground, 255, np.where(weight, 0, 110)).astype(np.uint8)
+    """A segmentation target (bool H x W each): foreground white, background black, and what the
+    loss ignores hatched."""
+    rows, columns = np.indices(foreground.shape)
+    hatching = ((rows + columns) % STRIPES < STRIPES // 4) * np.uint8(170) + np.uint8(40)
+    grey = np.where(foreground, np.uint8(255), np.where(weight, np.uint8(0), hatching))
     return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
 
 
-def cut_out(image: np.ndarray, foreground: np.ndarray) -> np.ndarray:
-    """The image where `foreground` (bool H x W) is, darkened elsewhere."""
-    return np.where(foreground[..., None], image, image // 5)
+def outline(image: np.ndarray, foreground: np.ndarray) -> np.ndarray:
+    """The outline of `foreground` (bool H x W) over the image, which is darkened outside."""
+    picture = np.where(foreground[..., None], image, image // 3)
+    contours, _ = cv2.findContours(foreground.astype(np.uint8), cv2.RETR_TREE,
+                                   cv2.CHAIN_APPROX_SIMPLE)
+    return cv2.drawContours(picture, contours, -1, OUTLINE_COLOUR, line_width(image))
 
 
-def draw_boxes(image: np.ndarray, true: np.ndarray, found: tuple | None) -> np.ndarray:
-    """True boxes (K, 4) in green and the found one in red."""
-    image = image.copy()
-    for box, colour in [*((box, TRUE_COLOUR) for box in true), (found, FOUND_COLOUR)]:
+def draw_boxes(image: np.ndarray, true: np.ndarray | None, found: tuple | None) -> np.ndarray:
+    """True boxes (K, 4) in green and the predicted one in red."""
+    picture = image.copy()
+    boxes = [(box, TRUE_COLOUR) for box in ([] if true is None else true)]
+    for box, colour in [*boxes, (found, FOUND_COLOUR)]:
         if box is not None and not np.isnan(box).any():
             x0, y0, x1, y1 = (round(float(value)) for value in box)
-            cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), colour, 2)
-    return image
+            cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), colour, line_width(image))
+    return picture
 
 
-def contact_sheet(rows: list[list[np.ndarray]], titles: list[str], side: int,
-                  blocks: int = 1) -> np.ndarray:
-    """Rows of images, each scaled to side x side, below their titles; `blocks` blocks of rows
+def line_width(image: np.ndarray) -> int:
+    return max(1, round(max(image.shape[:2]) / 110))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a contact sheet: pictures of any size, one for each title (None leaves the cell
+    empty), and a caption below the last; `mark` colours the caption."""
+
+    pictures: list[np.ndarray | None]
+    caption: str = ''
+    mark: tuple[int, int, int] | None = None
+
+
+def contact_sheet(rows: list[Row], titles: list[str], side: int = 160, blocks: int = 1
+                  ) -> np.ndarray:
+    """Rows of pictures, each fitted into side x side, below their titles; `blocks` blocks of rows
     stand side by side."""
     per_block = -(-len(rows) // blocks)
-    width = len(titles) * (side + GAP) + 3 * GAP
-    sheet = np.full((TITLE_HEIGHT + per_block * (side + GAP), blocks * width - 4 * GAP, 3), 255,
-                    np.uint8)
-    for block in range(blocks):
-        for column, title in enumerate(titles):
-            cv2.putText(sheet, title, (block * width + column * (side + GAP) + 2, 15),
-                        cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)
+    parts = [_block(rows[first:first + per_block], titles, side, per_block)
+             for first in range(0, len(rows), per_block)]
+    space = np.full((parts[0].shape[0], 4 * GAP, 3), 255, np.uint8)
+    return np.hstack([piece for part in parts for piece in (part, space)][:-1])
+
+
+def _block(rows: list[Row], titles: list[str], side: int, height: int) -> np.ndarray:
+    captions = TITLE_HEIGHT * any(row.caption for row in rows)
+    step = side + GAP + captions
+    sheet = np.full((TITLE_HEIGHT + height * step, len(titles) * (side + GAP), 3), 255, np.uint8)
+    for column, title in enumerate(titles):
+        write(sheet, title, column * (side + GAP), 0, side)
     for number, row in enumerate(rows):
-        block, line = divmod(number, per_block)
-        for column, image in enumerate(row):
-            top, left = TITLE_HEIGHT + line * (side + GAP), block * width + column * (side + GAP)
-            sheet[top:top + side, left:left + side] = cv2.resize(
-                image, (side, side), interpolation=cv2.INTER_AREA)
+        top = TITLE_HEIGHT + number * step
+        for column, picture in enumerate(row.pictures):
+            if picture is not None:
+                left = column * (side + GAP)
+                sheet[top:top + side, left:left + side] = fit(picture, side)
+        left = (len(row.pictures) - 1) * (side + GAP)
+        if row.mark and row.caption:
+            sheet[top + side:top + side + captions - 2, left:left + side] = row.mark
+        write(sheet, row.caption, left, top + side, side)
     return sheet
+
+
+def fit(picture: np.ndarray, side: int) -> np.ndarray:
+    """The whole picture in side x side, its aspect ratio kept, on white."""
+    scale = side / max(picture.shape[:2])
+    height, width = (max(1, round(scale * length)) for length in picture.shape[:2])
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    cell = np.full((side, side, 3), 255, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    cell[top:top + height, left:left + width] = cv2.resize(picture, (width, height),
+                                                           interpolation=method)
+    return cell
+
+
+def write(picture: np.ndarray, text: str, left: int, top: int, width: int) -> None:
+    """Write a line of text, made small enough for `width` pixels."""
+    (length, _), _ = cv2.getTextSize(text, FONT, 0.5, 1)
+    scale = 0.5 * min(1, (width - 4) / max(length, 1))
+    cv2.putText(picture, text, (left + 2, top + 17), FONT, scale, (0, 0, 0), 1, cv2.LINE_AA)
 
 
 def sweep_curves(sweeps: dict[str, dict]) -> bytes:
     """GT-known over the threshold by both counts, a pair of curves for each of the named sweeps
-    (`LocalizationCount.sweep`), as a PNG file's content."""
+    (`LocalizationCount.sweep`), as the content of a PNG file."""
+    from matplotlib.figure import Figure  # slow to import
+
     figure = Figure(figsize=(6, 4), layout='constrained')
     axes = figure.subplots()
     for number, (name, sweep) in enumerate(sweeps.items()):
         for count, style in (('strict', '-'), ('paper', ':')):
             axes.plot(sweep['thresholds'], sweep[count], style, color=f'C{number}',
-                      label=f"{name}, {count} count")
+                      label=f'{name}, {count} count')
     axes.set(xlabel='threshold', ylabel='GT-known', xlim=(0, 1), ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend()

@@ -1,15 +1,20 @@
-"""Outputs: written under a temporary name and renamed, so that none is ever half there."""
+"""Outputs: written under a temporary name and renamed, so that no file is ever half written."""
 
 import contextlib
 import json
 import os
-import socket
-import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import BinaryIO
 
+import cv2
+import numpy as np
+
 from utils.errors import InputError
+
+LONGEST_WRITE = 3600  # seconds; an older temporary file is that of a run that was killed
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -17,18 +22,28 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
     Raises InputError where the folder or the disk does not allow it; `path` is then as it was.
     """
-    temporary = path.with_name(f'.{path.name}.{_writer()}.{threading.get_ident()}.tmp')
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, 'wb') as file:
+        with NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp',
+                                delete=False) as file:
+            temporary = file.name
             write(file)
+        os.chmod(temporary, 0o666 & ~_umask())  # temporary files are private
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f'cannot write {path} ({error.strerror or error}): '
                          'check the folder, its rights and the free space') from error
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        if temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def make_output_folder(path: Path) -> None:
@@ -40,35 +55,18 @@ def make_output_folder(path: Path) -> None:
                          'choose another --savepath') from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise InputError(f'the output folder {path} is read-only: choose another --savepath')
-    _remove_leftovers(path)
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of processes of this machine that were killed."""
-    for temporary in folder.glob('.*.tmp'):
-        host, _, process = temporary.suffixes[-3].rpartition('-') if (
-            len(temporary.suffixes) > 2) else ('', '', '')
-        if host == f'.{_host()}' and process.isdigit() and not _is_running(int(process)):
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-
-
-def _writer() -> str:
-    return f'{_host()}-{os.getpid()}'
-
-
-def _host() -> str:
-    return socket.gethostname().replace('.', '_')
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+def remove_temporary_files(folder: Path) -> None:
+    """Delete the temporary files that killed runs have left in the folder and below it. Those
+    younger than an hour may belong to a process, here or on another machine, that is writing."""
+    for root, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith('.') and name.endswith('.tmp'):
+                path = Path(root, name)
+                with contextlib.suppress(OSError):
+                    if time.time() - path.stat().st_mtime > LONGEST_WRITE:
+                        path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -77,3 +75,9 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: dict) -> None:
     write_text(path, json.dumps(content, indent=2) + '\n')
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Write an RGB image, uint8 H x W x 3, as PNG."""
+    content = cv2.imencode('.png', cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+    write_whole(path, lambda file: file.write(content))

@@ -1,55 +1,70 @@
-"""results.json: a run's figures with all that is needed to tell where they come from."""
+"""A run's output folder, and its results.json: figures with all that tells where they come from."""
 
-import argparse
 import json
 import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-import cv2
-import numpy as np
-import timm
-import torch
-import torchvision
+from typing import Any
 
 from utils.outputs.files import write_json
 
 SECTIONS = ('training', 'evaluation')
+PACKAGES = ('torch', 'torchvision', 'timm', 'albumentations', 'opencv-python-headless', 'numpy')
 
 
-def write_results(args: argparse.Namespace, figures: dict, seconds: float, images: int,
-                  section: str | None = None) -> Path:
-    """Write `<savepath>/results.json` and return its path.
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder that a run writes to; `arguments` are recorded in its results.json."""
 
-    `figures` are plain Python values. A test's stand at the top level; with a `section`
-    (`training`, `evaluation`) they stand below it. What a new training makes stale goes.
-    """
-    path = args.savepath / 'results.json'
-    record = {**figures, 'arguments': _plain(vars(args)), 'versions': versions(),
-              'seconds': round(seconds, 3),
-              'images_per_second': round(images / max(seconds, 1e-9), 3)}
-    old = {} if section == 'training' else _read(path)
-    if section:
-        content = {**old, section: record}
-    else:
-        content = {**record, **{name: old[name] for name in SECTIONS if name in old}}
-    write_json(path, content)
-    return path
+    path: Path
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    def write_results(self, figures: dict, seconds: float, images: int,
+                      section: str | None = None) -> Path:
+        """Write results.json and return its path.
+
+        `figures` are plain Python values. A test's are the top level; with a `section`
+        (`training`, `evaluation`) they stand below it. A training removes the results of an
+        earlier one, which no longer hold.
+        """
+        path = self.file('results.json')
+        record = {**figures, 'arguments': _plain(self.arguments), 'versions': versions(),
+                  'seconds': round(seconds, 3),
+                  'images_per_second': round(images / max(seconds, 1e-9), 3)}
+        old = {} if section == 'training' else read_results(path)
+        if section:
+            content = {**old, section: record}
+        else:
+            content = {**record, **{name: old[name] for name in SECTIONS if name in old}}
+        write_json(path, content)
+        return path
 
 
-def versions() -> dict[str, str]:
-    return {'python': platform.python_version(), 'torch': torch.__version__,
-            'torchvision': torchvision.__version__, 'timm': timm.__version__,
-            'opencv': cv2.__version__, 'numpy': np.__version__}
-
-
-def _plain(arguments: dict) -> dict:
-    return {name: str(value) if isinstance(value, Path) else value
-            for name, value in arguments.items()}
-
-
-def _read(path: Path) -> dict:
+def read_results(path: Path) -> dict:
+    """The content of a results.json; empty where there is none, or none that can be read."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def versions() -> dict[str, str]:
+    return {'python': platform.python_version(), **dict(map(_version, PACKAGES))}
+
+
+def _version(package: str) -> tuple[str, str]:
+    try:
+        return package, version(package)
+    except PackageNotFoundError:  # another distribution of OpenCV, say
+        return package, 'unknown'
+
+
+def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Path) else value
+            for name, value in arguments.items()}

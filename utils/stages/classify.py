@@ -1,65 +1,55 @@
-"""Stage 1 of both chains: train the classifier; which images it names rightly."""
+"""Stage 1: the classifier's parameter groups, and the images that it names correctly."""
 
-import argparse
 import time
-from pathlib import Path
 
+import albumentations as A
 import numpy as np
 from torch import Tensor, nn
 
-from network import build_classifier
 from network.classifier import head_parameters
-from utils.data.datasets import TestImages, TrainingImages
+from utils.data.datasets import TestImages
 from utils.data.lists import ImageList
 from utils.engine.distributed import gather, is_main
-from utils.engine.inference import Predictor, labels_of, process
-from utils.engine.trainer import Batch, Trainer, linear_decay
-from utils.localization.losses import classification_loss
+from utils.engine.inference import Inference, labels_of
 from utils.outputs.bad_images import BadImages
-from utils.outputs.results import write_results
+from utils.outputs.results import RunFolder
 from utils.outputs.top1top5 import write_top1top5
 
 
-def train_classifier(args: argparse.Namespace, images: ImageList, folder: Path) -> None:
-    """Fine-tune: the new last layer at --lr, the rest at a tenth, both falling linearly."""
-    dataset = TrainingImages(images, folder, args.resize, args.crop, args.seed)
-    model = build_classifier(args.arch, args.clsnum, args.pretrained)
+def parameter_groups(model: nn.Module, lr: float) -> list[dict]:
+    """SGD's groups: the new last layer at `lr`, the rest at a tenth."""
     head = head_parameters(model)
     rest = [p for p in model.parameters() if all(p is not h for h in head)]
-    groups = [{'params': head}, {'params': rest, 'lr': args.lr / 10}]
-    Trainer(args, model, dataset, groups, _loss, schedule=linear_decay).run()
+    return [{'params': head, 'lr': lr}, {'params': rest, 'lr': lr / 10}]
 
 
-def _loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    return classification_loss(model(batch['image']), batch['label'])
-
-
-def classify(args: argparse.Namespace, model: nn.Module, images: ImageList, folder: Path) -> None:
-    """Write `top1top5.npy` and results.json for the images of a list in `folder`."""
+def classify(model: nn.Module, images: ImageList, transform: A.Compose, inference: Inference,
+             run: RunFolder) -> None:
+    """Write `top1top5.npy` and results.json for the images of a list."""
     begin = time.monotonic()
-    predictor = Predictor(model, args)
-    dataset = TestImages(images, folder, args.resize, args.crop)
+    predict = inference.predictor(model)
 
-    def name_classes(batch: dict) -> dict[int, tuple[bool, bool]]:
-        hits = hits_of_batch(predictor(batch['image']), labels_of(images, batch).numpy())
+    def find_hits(batch: dict) -> dict[int, list[bool]]:
+        hits = hits_of_batch(predict(batch['image']), labels_of(images, batch).numpy())
         return dict(zip(batch['index'].tolist(), hits.T.tolist(), strict=True))
 
-    bad = BadImages(args, images)
-    hits = {index: hit for batch in process(dataset, args, 'classifying', name_classes, bad)
-            for index, hit in batch.items()}
-    bad.write()
-    for other in gather(hits)[1:]:
-        hits.update(other)
+    bad = BadImages(images, run.file('bad_images.txt'))
+    parts = inference.map(TestImages(images, image=transform), find_hits, 'classifying', bad)
+    hits = {index: hit for part in parts for index, hit in part.items()}
+    hits_of_ranks, bad_of_ranks = gather(hits), gather(bad.names)
     if not is_main():
         return
+    if inference.options.skip_bad:
+        bad.write(bad_of_ranks)
+    hits = {index: hit for part in hits_of_ranks for index, hit in part.items()}
     indices = sorted(hits)
     top1, top5 = np.array([hits[index] for index in indices]).T
-    path = args.savepath / 'top1top5.npy'
-    write_top1top5(path, [images.names[index] for index in indices], top1.tolist(), top5.tolist())
+    path = run.file('top1top5.npy')
+    write_top1top5(path, [images.name(index) for index in indices], top1.tolist(), top5.tolist())
     figures = {'count': len(indices), 'top1': float(top1.mean()), 'top5': float(top5.mean())}
-    write_results(args, figures, time.monotonic() - begin, len(indices))
+    run.write_results(figures, time.monotonic() - begin, len(indices))
     print(f'top-1 {figures["top1"]:.4f}, top-5 {figures["top5"]:.4f} of {len(indices)} images; '
-          f'wrote {path}{bad.mention()}')
+          f'wrote {path}{bad.summary()}')
 
 
 def hits_of_batch(logits: Tensor, labels: np.ndarray) -> np.ndarray:

@@ -1,84 +1,91 @@
 """cam/test: pseudo masks of the training images, from the CAM of each one's class."""
 
-import argparse
 import time
 from pathlib import Path
 
+import albumentations as A
 import cv2
 import numpy as np
 
-from network import CamNet
-from utils.data.datasets import TestImages, mask_path
+from network.mffnet import CamNet
+from utils.data.datasets import TestImages
 from utils.data.images import read_stored_mask
 from utils.data.lists import ImageList
-from utils.engine.distributed import any_process, gather, is_main
-from utils.engine.inference import Predictor, labels_of, process
+from utils.engine.distributed import any_rank, barrier, gather, is_main
+from utils.engine.inference import Inference, labels_of
 from utils.engine.interruption import Interruption
 from utils.errors import InputError
 from utils.localization.pseudo_mask import pseudo_mask, seg_target
 from utils.outputs.bad_images import BadImages
-from utils.outputs.files import write_whole
-from utils.outputs.results import write_results
+from utils.outputs.files import remove_temporary_files, write_whole
+from utils.outputs.results import RunFolder
+from utils.stages.show import write_cam_sheet
 
 
-def make_pseudo_masks(args: argparse.Namespace, model: CamNet, images: ImageList,
-                      folder: Path) -> None:
-    """Write a pseudo mask for each image of a list in `folder` to `args.maskpath`."""
-    if args.crop:
-        raise InputError(f'--crop {args.crop}: pseudo masks are of whole images; leave it out')
+def make_pseudo_masks(model: CamNet, images: ImageList, transform: A.Compose, mask_folder: Path,
+                      inference: Inference, run: RunFolder, resume: bool = False,
+                      show: int = 0) -> None:
+    """Write a pseudo mask for each image of a list to `mask_folder`, and results.json.
+
+    With `resume`, parts of the list whose masks are all there are left as they are. The first
+    `show` images are drawn to show.png.
+    """
     begin = time.monotonic()
-    predictor = Predictor(model, args, method='class_cams')
-    dataset = TestImages(images, folder, args.resize, args.crop)
+    if is_main():
+        remove_temporary_files(mask_folder)
+    barrier()
+    predict = inference.predictor(model, method='class_cams')
 
     def write_masks(batch: dict) -> np.ndarray:
-        """Write a batch's masks; (written, without foreground)."""
-        _, cams = predictor(batch['image'], labels_of(images, batch))
+        """Write a batch's masks; (number of masks, of those without foreground)."""
+        _, cams = predict(batch['image'], labels_of(images, batch))
         empty = 0
         for index, size, cam in zip(batch['index'].tolist(), batch['size'].tolist(),
                                     cams.cpu().numpy(), strict=True):
             stored = pseudo_mask(cam, tuple(size))
-            write_png(mask_path(args.maskpath, images.names[index]), stored)
+            write_mask(images.mask_path(mask_folder, index), stored)
             empty += _is_empty(stored)
         return np.array([len(cams), empty])
 
-    def keep_masks(indices: range) -> np.ndarray | None:
-        """What `write_masks` would say where all masks of a part are there; None = make them."""
+    def count_masks(indices: range) -> np.ndarray | None:
+        """What `write_masks` would return, where all masks of a part are there."""
         try:
-            stored = [read_stored_mask(mask_path(args.maskpath, images.names[index]))
-                      for index in indices]
+            stored = [read_stored_mask(images.mask_path(mask_folder, index)) for index in indices]
         except InputError:
             return None
         return np.array([len(stored), sum(map(_is_empty, stored))])
 
-    bad = BadImages(args, images)
+    bad = BadImages(images, run.file('bad_images.txt'))
     counts = np.zeros(2, int)
     with Interruption() as interruption:
-        for written in process(dataset, args, 'making pseudo masks', write_masks, bad,
-                               keep_masks if args.resume else None):
+        for written in inference.map(TestImages(images, image=transform), write_masks,
+                                     'making pseudo masks', bad, count_masks if resume else None):
             counts += written
             if interruption.received:
                 break
-    stopped = any_process(interruption.received)
-    bad.write()
-    counts = gather(counts)
+    stopped = any_rank(interruption.received)
+    counts_of_ranks, bad_of_ranks = gather(counts), gather(bad.names)
     if not is_main():
         return
-    count, empty = sum(counts).tolist()
+    if inference.options.skip_bad:
+        bad.write(bad_of_ranks)
+    count, empty = sum(counts_of_ranks).tolist()
     if stopped:
         print(f'stopped after {count} of {len(images)} images, whose masks are whole: '
-              'go on with the same command and --resume')
-    else:
-        write_results(args, {'count': count, 'empty': empty}, time.monotonic() - begin, count)
-        print(f'wrote {count} pseudo masks to {args.maskpath}'
-              + (f'; {empty} of them have no foreground' if empty else '')
-              + bad.mention())
+              'continue with the same command and --resume')
+        return
+    run.write_results({'count': count, 'empty': empty}, time.monotonic() - begin, count)
+    write_cam_sheet(run.file('show.png'), predict, images, transform, show)
+    print(f'wrote {count} pseudo masks to {mask_folder}'
+          + (f'; {empty} of them have no foreground' if empty else '') + bad.summary())
 
 
 def _is_empty(stored: np.ndarray) -> bool:
     return not seg_target(stored)[0].any()
 
 
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Write bytes H x W (x 3, in OpenCV's BGR order) as PNG, by OpenCV's defaults: no other
-    level or strategy that was tried is faster."""
-    write_whole(path, lambda file: file.write(cv2.imencode('.png', image)[1]))
+def write_mask(path: Path, stored: np.ndarray) -> None:
+    """Write a stored mask, uint8 H x W x 3, as PNG. Its first channel is the first in OpenCV's
+    order, blue."""
+    content = cv2.imencode('.png', stored)[1]
+    write_whole(path, lambda file: file.write(content))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.localization.protocol import SWEEP, LocalizationCount, locate
+from utils.localization.protocol import SWEEP, LocalizationCount, localize
 
 BLOB = (2, 2, 12, 12)          # 10 x 10 = 100
 RIGHT = (2, 2, 12, 8)          # 60 / 100
@@ -37,22 +37,22 @@ EMPTY = np.zeros((20, 20), np.float32)
     ((), 0, False),
 ])
 def test_an_image_is_right_when_its_best_iou_exceeds_one_half(boxes, iou, correct):
-    located = locate(map_of(), ground_truth(*boxes), 0.2)
-    assert located.box == BLOB
-    assert located.iou == pytest.approx(iou, abs=1e-12)
-    assert located.correct is correct
+    localized = localize(map_of(), ground_truth(*boxes), 0.2)
+    assert localized.box == BLOB
+    assert localized.iou == pytest.approx(iou, abs=1e-12)
+    assert localized.correct is correct
 
 
 def test_without_a_contour_there_is_neither_box_nor_iou():
-    located = locate(EMPTY, ground_truth(RIGHT), 0.2)
-    assert located.box is None
-    assert located.iou == 0
-    assert not located.correct
+    localized = localize(EMPTY, ground_truth(RIGHT), 0.2)
+    assert localized.box is None
+    assert localized.iou == 0
+    assert not localized.correct
 
 
-def test_the_threshold_decides_what_is_located():
-    assert locate(map_of(0.5), ground_truth(BLOB), 0.4).correct
-    assert locate(map_of(0.5), ground_truth(BLOB), 0.5).box is None
+def test_the_threshold_decides_what_is_localized():
+    assert localize(map_of(0.5), ground_truth(BLOB), 0.4).correct
+    assert localize(map_of(0.5), ground_truth(BLOB), 0.5).box is None
 
 
 @pytest.fixture

@@ -1,0 +1,83 @@
+"""Checkpoints: `model-N`, the plain state dict, and `last.ckpt`, all that resuming needs."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from network.weights import DAMAGED
+from utils.engine.distributed import same_on_all_ranks
+from utils.engine.precision import Precision
+from utils.errors import InputError
+from utils.outputs.files import write_whole
+
+
+def save_checkpoint(state: dict, path: Path) -> None:
+    write_whole(path, lambda file: torch.save(state, file))
+
+
+def check_finite(model: nn.Module, step: int) -> None:
+    """Raise InputError where a parameter or a buffer is not finite: a forward pass that overflows
+    spoils the statistics of batch norm alone."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise InputError(f'{name} is no longer finite at step {step}: stopped without saving; '
+                             'try a lower --lr or --amp off')
+
+
+class TrainingState:
+    """What `last.ckpt` holds of a run: model, optimizer, loss scaler, the number of steps, and
+    `identity`: what a run must share with the one it resumes, to end as that would have."""
+
+    def __init__(self, path: Path, model: nn.Module, optimizer: Optimizer, precision: Precision,
+                 identity: dict[str, Any]):
+        self.path, self.model, self.optimizer = path, model, optimizer
+        self.precision, self.identity = precision, identity
+
+    def save(self, step: int) -> None:
+        save_checkpoint({'model': self.model.state_dict(),
+                         'optimizer': self.optimizer.state_dict(),
+                         'scaler': self.precision.scaler.state_dict(), 'step': step,
+                         'run': self.identity}, self.path)
+
+    def resume(self) -> int:
+        """Restore the state, and return the number of steps done. Raises InputError where the file
+        is missing or damaged, or belongs to another run."""
+        if self.precision.name == 'apex':
+            raise InputError('--resume: apex keeps weights that last.ckpt does not have; use '
+                             '--amp auto, or start without --resume')
+        state = self._read()
+        if not same_on_all_ranks(state['step']):
+            raise InputError(f'--resume: not all ranks find the same {self.path}: use a --savepath '
+                             'that all machines share')
+        differing = [f'{name} {state["run"].get(name)} instead of {value}'
+                     for name, value in self.identity.items() if state['run'].get(name) != value]
+        if differing:
+            raise InputError(f'--resume: {self.path} was written with {", ".join(differing)}: '
+                             'give the same flags, or start without --resume')
+        fused = [group['fused'] for group in self.optimizer.param_groups]
+        self.model.load_state_dict(state['model'])
+        self.optimizer.load_state_dict(state['optimizer'])
+        for group, value in zip(self.optimizer.param_groups, fused, strict=True):
+            group['fused'] = value  # a property of this process, not of the run
+        self.precision.scaler.load_state_dict(state['scaler'])
+        return state['step']
+
+    def _read(self) -> dict[str, Any]:
+        if not self.path.is_file():
+            raise InputError(f'--resume: no {self.path}; start without --resume, or with '
+                             '--resume auto')
+        try:
+            state = torch.load(self.path, map_location='cpu', weights_only=True)
+        except DAMAGED as error:
+            reason = (str(error).splitlines() or ['?'])[0]
+            raise InputError(f'--resume: {self.path} is damaged ({reason}); start without --resume'
+                             ) from error
+        kinds = {'model': dict, 'optimizer': dict, 'scaler': dict, 'step': int, 'run': dict}
+        if not (isinstance(state, dict) and all(isinstance(state.get(name), kind)
+                                                for name, kind in kinds.items())):
+            raise InputError(f'--resume: {self.path} is not the state of a run; start without '
+                             '--resume')
+        return state

@@ -1,0 +1,97 @@
+"""Mixed precision: what surrounds the forward pass and the SGD step."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from utils.engine.distributed import world_size
+from utils.errors import InputError
+
+DTYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16}
+# How the allocators of PyTorch, CUDA, cuDNN and cuBLAS say that memory is exhausted.
+OUT_OF_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory',
+                 'CUDNN_STATUS_ALLOC_FAILED', 'CUBLAS_STATUS_ALLOC_FAILED')
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 itself; emulated, it is slower than float32."""
+    if device.type == 'cuda':
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = getattr(torch.cpu, 'get_capabilities', dict)()
+    return any(capabilities.get(name) for name in ('avx512_bf16', 'amx_bf16', 'bf16'))
+
+
+class Precision:
+    """The precision that `amp` names: `auto` | `fp16` | `bf16` | `off` | `apex`.
+
+    `auto` is bf16 where the device has it, which needs no loss scaling; else fp16 on CUDA and
+    float32 on CPUs. `name` is the precision in use, `dtype` autocast's type (None for float32).
+    """
+
+    def __init__(self, amp: str, device: torch.device):
+        if amp == 'auto':
+            amp = 'bf16' if has_bf16(device) else 'fp16' if device.type == 'cuda' else 'off'
+        if amp == 'fp16' and device.type == 'cpu':
+            raise InputError('--amp fp16 needs CUDA: use --amp bf16, off or auto on the CPU')
+        self.name, self.device = amp, device
+        self.dtype = DTYPES.get(amp)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == 'fp16')
+
+    def autocast(self) -> AbstractContextManager:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
+
+    @property
+    def allows_fused_sgd(self) -> bool:
+        """Fused SGD must not meet a scaler: when the first step overflows, the kernel skips it
+        and leaves the momentum, which PyTorch allocates uninitialised, as it is."""
+        return self.name not in ('fp16', 'apex')
+
+    def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        """Hand model and optimizer to apex (opt level O2) where that is asked for."""
+        if self.name != 'apex':
+            return model, optimizer
+        if world_size() > 1:
+            raise InputError('--amp apex is for one process: use --amp auto with torchrun')
+        return _apex().initialize(model, optimizer, opt_level='O2', verbosity=0)
+
+    def step(self, loss: Tensor, optimizer: Optimizer) -> None:
+        """Backward and one optimizer step."""
+        optimizer.zero_grad()
+        if self.name == 'apex':
+            with _apex().scale_loss(loss, optimizer) as scaled:
+                scaled.backward()
+            optimizer.step()
+            return
+        self.scaler.scale(loss).backward()
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+
+@contextmanager
+def explain_memory(batch_size: int) -> Iterator[None]:
+    """Turn running out of memory into an InputError that says which batch size to try."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not is_out_of_memory(error):
+            raise
+        advice = (f'try --batch_size {batch_size // 2}' if batch_size > 1
+                  else 'try a smaller --resize and --crop')
+        raise InputError(f'out of memory at --batch_size {batch_size}: {advice}') from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    return (isinstance(error, (MemoryError, torch.OutOfMemoryError))
+            or any(words in str(error) for words in OUT_OF_MEMORY))
+
+
+def _apex():
+    try:
+        from apex import amp
+    except ImportError as error:
+        raise InputError('--amp apex: no apex with amp is installed (apex removed it in May '
+                         '2025); use --amp auto') from error
+    return amp

@@ -1,0 +1,126 @@
+"""From the score maps of an image to its measurements, and from these to the figures.
+
+Two protocols: the paper's, on the centre crop, and the field's, on the whole image at 224 x 224.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.localization.boxes import CentreCrop, clip_to_image
+from utils.localization.metrics import MaxBoxAcc, PxAP, pixel_counts, threshold_ious
+from utils.localization.protocol import SWEEP, Localization, LocalizationCount, localize
+
+V2_DELTAS = (0.3, 0.5, 0.7)
+
+
+@dataclass(frozen=True)
+class ScoreMaps:
+    """An image's maps in [0, 1], 2-d float: of the centre crop that the paper looks at, and of the
+    whole image at 224 x 224 (None where the field's metrics are not wanted)."""
+
+    crop: np.ndarray
+    whole: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What an image's maps give, before anything is counted."""
+
+    index: int
+    size: tuple[int, int]                        # (H, W) of the image
+    localizations: list[Localization]            # at each threshold, in the crop
+    has_box: bool                                # whether a ground-truth box is left in the crop
+    ious: tuple[np.ndarray, np.ndarray] | None   # as `threshold_ious` returns them
+    pixels: np.ndarray | None                    # as `pixel_counts` returns them
+
+
+def thresholds_of(threshold: float, sweep: bool) -> np.ndarray:
+    """The thresholds to measure at, (T,) float64: the one in use, and with `sweep` 0, 0.01, ..."""
+    return np.union1d(SWEEP if sweep else [], threshold)
+
+
+def measure(index: int, maps: ScoreMaps, size: tuple[int, int], boxes: np.ndarray | None,
+            crop: CentreCrop, thresholds: np.ndarray, mask: np.ndarray | None = None
+            ) -> Measurement:
+    """Measure one image.
+
+    `size` = (H, W) of the image; boxes: (K, 4), its ground truth in pixels of the image, or None;
+    mask: its ground-truth mask, bool of any size, or None.
+    """
+    in_crop = np.empty((0, 4))
+    if boxes is not None:
+        in_crop = crop.to_crop(clip_to_image(boxes, size), size)
+    field = boxes is not None and maps.whole is not None
+    return Measurement(
+        index, size, [localize(maps.crop, in_crop, threshold) for threshold in thresholds],
+        has_box=not np.isnan(in_crop).all(),
+        ious=threshold_ious(maps.whole, boxes, size) if field else None,
+        pixels=pixel_counts(maps.whole, mask) if field and mask is not None else None)
+
+
+class Figures:
+    """Accumulates the measurements of images into the figures of both protocols."""
+
+    def __init__(self, thresholds: np.ndarray, classified: bool = False):
+        self.counts = LocalizationCount(thresholds, classified)
+        self.largest = MaxBoxAcc()
+        self.every = MaxBoxAcc(V2_DELTAS, multi_contour=True)
+        self.pixels = PxAP()
+        self.hits = np.zeros(2, np.int64)
+
+    def accumulate(self, measurement: Measurement, hits: tuple[bool, bool] = (False, False)
+                   ) -> None:
+        """Count one image; `hits`: whether its class is the classifier's first, among its five."""
+        self.counts.accumulate_results(measurement.localizations, measurement.has_box, *hits)
+        self.hits += hits
+        if measurement.ious is not None:
+            largest, every = measurement.ious
+            self.largest.accumulate_ious(largest)
+            self.every.accumulate_ious(every)
+        if measurement.pixels is not None:
+            self.pixels.accumulate_counts(measurement.pixels)
+
+    def merge(self, other: 'Figures') -> None:
+        """Add the images that `other` has counted."""
+        self.counts.merge(other.counts)
+        self.largest.merge(other.largest)
+        self.every.merge(other.every)
+        self.pixels.accumulate_counts(other.pixels.counts)
+        self.hits += other.hits
+
+    def compute(self, threshold: float, sweep: bool = False) -> dict:
+        """All figures as results.json has them; None for those without ground truth."""
+        figures = {**self.counts.at(threshold), 'max_box_acc': None, 'max_box_acc_v2': None,
+                   'pxap': None, 'best_threshold': None}
+        if self.largest.count:
+            (max_box_acc,), (best,) = self.largest.compute()
+            figures.update(max_box_acc=float(max_box_acc), best_threshold=float(best),
+                           max_box_acc_v2=float(self.every.compute()[0].mean()))
+        if self.pixels.counts[1].any():
+            figures['pxap'] = self.pixels.compute()
+        if self.counts.classified:
+            top1, top5 = (self.hits / max(self.counts.count, 1)).tolist()
+            figures['classification'] = {'top1': top1, 'top5': top5}
+        if sweep:
+            figures['sweep'] = {**self.counts.sweep(),
+                                'advice': advise(self.counts.sweep(), threshold)}
+        return figures
+
+
+FAR = 0.15        # between the best threshold and the one in use
+WORTHWHILE = 0.02  # gain in GT-known
+
+
+def advise(sweep: dict, threshold: float) -> str | None:
+    """What a best threshold far from the one in use means, in one sentence; None if it is near, or
+    brings little. `sweep`: as `LocalizationCount.sweep` returns it."""
+    best = sweep['best_threshold']
+    used = sweep['strict'][sweep['thresholds'].index(threshold)]
+    gain = sweep['best']['strict']['gt_known'] - used
+    if abs(best - threshold) < FAR or gain < WORTHWHILE:
+        return None
+    cause = ('maps are high around the objects too, as after too short a training'
+             if best > threshold else 'maps are low within the objects')
+    return (f'GT-known would be {gain:.4f} higher at threshold {best:.2f} than at {threshold}: '
+            f'{cause}')
