@@ -59,7 +59,7 @@ from utils.data.lists import read_wnids
 from utils.errors import InputError, run
 from utils.outputs.files import write_json, write_text, write_whole
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WNIDS = Path(__file__).with_name('imagenet_wnids.txt')
 MARKER = 'mini.json'
 DEFAULT_FOLDERS = {'cub': 'mini', 'imagenet': 'mini-imagenet'}
@@ -133,7 +133,9 @@ class PhotoSource:
         return self.cutouts[label]
 
     def background(self, split: int, rng: Generator) -> np.ndarray:
-        return self.load(self.photos[split][rng.integers(len(self.photos[split]))])
+        """Parts of two photographs, merged: few photographs give many backgrounds."""
+        chosen = rng.integers(len(self.photos[split]), size=2)
+        return merge(*(random_part(self.load(self.photos[split][k]), rng) for k in chosen), rng)
 
 
 def list_images(folder: Path, option: str, suffixes: set[str], least: int) -> list[Path]:
@@ -214,6 +216,27 @@ def crop_background(background: np.ndarray, frame: tuple[int, int], rng: Generat
         crop = cv2.flip(crop, 1)
     method = cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC
     return cv2.resize(crop, frame, interpolation=method) / np.float32(255)
+
+
+def random_part(image: np.ndarray, rng: Generator) -> np.ndarray:
+    """A part of a (h, w, 3) image, turned by a multiple of 90 degrees and flipped at random. It is
+    small enough to cut up flowers or fruit, which are objects to a class-agnostic segmenter."""
+    h, w = (max(1, int(side * rng.uniform(0.35, 0.7))) for side in image.shape[:2])
+    y, x = (rng.integers(side - part + 1) for side, part in zip(image.shape, (h, w), strict=False))
+    part = np.rot90(image[y:y + h, x:x + w], rng.integers(4))
+    return np.ascontiguousarray(part[:, ::-1] if rng.random() < 0.5 else part)
+
+
+def merge(first: np.ndarray, second: np.ndarray, rng: Generator) -> np.ndarray:
+    """Two (h, w, 3) uint8 images side by side, across a border that is sharp or soft; the size of
+    the first."""
+    height, width = first.shape[:2]
+    second = crop_background(second, (width, height), rng)
+    angle, sharpness = rng.uniform(0, 2 * np.pi), rng.choice([1, 4, 16])
+    x, y = (np.linspace(-1, 1, n, dtype=np.float32) for n in (width, height))
+    ramp = np.float32(np.cos(angle)) * x + np.float32(np.sin(angle)) * y[:, None]
+    share = 1 / (1 + np.exp(-sharpness * (ramp - rng.uniform(-0.5, 0.5))))[..., None]
+    return np.round(first * share + 255 * second * (1 - share)).astype(np.uint8)
 
 
 def object_outline(cutout: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ there already is kept; an archive is unpacked beside <out> first. The lists are 
 from __future__ import annotations
 
 import argparse
+import lzma
 import os
 import shutil
 import sys
@@ -37,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from links import link_file
 from tqdm import tqdm
 
-from network.download import download, has_checksum
+from network.download import CHUNK, download, has_checksum
 from utils.arguments import Parser
 from utils.data.lists import checked_name
 from utils.errors import InputError, run
@@ -222,13 +223,17 @@ def unpack(archive: Path, folder: Path) -> None:
             for member in members:
                 check_member(member, archive)
                 members.extract(member, folder)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+            # Checksums and the marks of a whole file come after the last member.
+            while members.fileobj.read(CHUNK):
+                pass
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         raise InputError(f'cannot unpack {archive} ({error}): get the archive again, and check '
                          'the free space') from error
 
 
 def check_member(member: tarfile.TarInfo, archive: Path) -> None:
-    checked_name(member.name, str(archive))
+    if member.name != '.':  # `tar c .` packs the folder itself, and names that begin with ./
+        checked_name(member.name.removeprefix('./'), str(archive))
     if not (member.isfile() or member.isdir()):
         raise InputError(f'{archive}: the member {member.name[:80]!r} is a link or a device: '
                          'get the official archive')

@@ -313,15 +313,26 @@ def test_the_task_of_cam_test_decides_its_list_and_crop(script_parser, parsed, t
 HEAVY = {'torch', 'torchvision', 'timm', 'albumentations', 'matplotlib'}
 
 
-@pytest.mark.parametrize('flag', ['--help', '--no_such_flag'])
-@scripts
+@pytest.mark.parametrize(('script', 'flag'), [
+    *((script, '--help') for script in (
+        *DEFAULTS, 'dataset/make_mini.py', 'dataset/prepare_cub.py', 'dataset/prepare_imagenet.py',
+        'tools/report.py', 'tools/benchmark.py')),
+    ('cub200-cam/train.py', '--no_such_flag'), ('dataset/make_mini.py', '--no_such_flag')])
 def test_help_and_errors_in_arguments_do_not_wait_for_pytorch(script, flag):
-    if flag != '--help' and not script.startswith('cub200-cam'):
-        pytest.skip('the same code as in the other scripts')
     code = (f'import runpy, sys; sys.argv = [{script!r}, {flag!r}]\n'
+            f'sys.path.insert(0, {str((ROOT / script).parent)!r})\n'
             f'try: runpy.run_path({str(ROOT / script)!r}, run_name="__main__")\n'
             f'finally: print(*({HEAVY!r} & set(sys.modules)), file=sys.stderr)')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
                           check=False)
     assert done.returncode == (0 if flag == '--help' else 2)
     assert done.stderr.splitlines()[-1] == ''
+
+
+def test_making_a_data_set_needs_no_pytorch(tmp_path):
+    code = ('import runpy, sys; sys.argv = ["make_mini.py", "--out", sys.argv[1], "--classes", '
+            '"1", "--train", "1", "--val", "1", "--size", "64"]\n'
+            f'sys.path.insert(0, {str(ROOT / "dataset")!r})\n'
+            f'runpy.run_path({str(ROOT / "dataset" / "make_mini.py")!r}, run_name="__main__")\n'
+            'assert "torch" not in sys.modules')
+    subprocess.run([sys.executable, '-c', code, tmp_path / 'mini'], check=True)

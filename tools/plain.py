@@ -8,7 +8,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from network import CamNet
-from utils.data.datasets import mask_path
 from utils.data.images import read_image, resize
 from utils.data.lists import ImageList
 from utils.localization.boxes import Box, contours_of
@@ -42,7 +41,7 @@ def gaussian_prior(cam: np.ndarray) -> np.ndarray:
 
 
 def pseudo_mask(cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """As the product's, H x W x 3 uint8."""
+    """As ours, H x W x 3 uint8."""
     cam = resize(cam / (cam.max() + 1e-6), (256, 256))
     channels = np.dstack([255 * cam, 255 * gaussian_prior(cam), np.zeros_like(cam)])
     return resize(channels, size).astype(np.uint8)
@@ -86,23 +85,23 @@ def write_png(path: Path, image: np.ndarray) -> None:
 
 
 class _Images(Dataset):
-    def __init__(self, images, folder):
-        self.images, self.folder = images, folder
+    def __init__(self, images):
+        self.images = images
 
     def __len__(self):
         return len(self.images)
 
     def __getitem__(self, index):
-        photo = read_image(self.folder / self.images.names[index])
+        photo = read_image(self.images.path(index))
         return transform(photo).transpose(2, 0, 1), photo.shape[:2], index
 
 
 @torch.no_grad()
-def make_pseudo_masks(model: CamNet, images: ImageList, folder, maskpath) -> None:
+def make_pseudo_masks(model: CamNet, images: ImageList, maskpath: Path) -> None:
     """cam/test as one writes it first: float32, one image after the other, two readers."""
     model.eval()
-    for image, size, index in DataLoader(_Images(images, folder), num_workers=2):
+    for image, size, index in DataLoader(_Images(images), num_workers=2):
         cam = model(image)[0, images.labels[index]].numpy()
-        path = mask_path(maskpath, images.names[index])
+        path = images.mask_path(maskpath, int(index))
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), pseudo_mask(cam, (int(size[0]), int(size[1]))))

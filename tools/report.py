@@ -3,62 +3,52 @@
     python tools/report.py --run mini                     after demo.sh
     python tools/report.py --chain imagenet --run mini    after demo.sh --dataset imagenet
 
-From each stage's out/, or a folder in it that --run names, it reads the results.json of cls/test,
-cam/test --evaluate --sweep and seg/test --sweep; all else (checkpoints, data, sizes) it takes
-from the arguments recorded there. Writes the picture, `image | CAM | pseudo mask | predicted mask
-| boxes (true green, predicted red)`, to --out.
+Reads the results.json of cls/test, cam/test --evaluate --sweep and seg/test --sweep from each
+stage's out/, or from the folder in it that --run names. Checkpoints, data and sizes are those
+recorded there. Where the data folder has ground-truth masks, the table says how good the pseudo
+masks are. Writes the picture to --out.
 """
 
-import argparse
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import cv2
-import numpy as np
-from torch.utils.data import Subset, default_collate
-
-from network import CamNet, SegNet, load_checkpoint
-from utils.arguments import ROOT, Parser
-from utils.data.cub import cub_images
-from utils.data.datasets import TestImages
-from utils.data.imagenet import boxed_val_images
-from utils.data.lists import ImageList
-from utils.engine.inference import Predictor
+from utils.arguments import ROOT, Parser, positive_int
 from utils.errors import InputError, run
-from utils.localization.boxes import box_to_crop, clip_to_image, largest_box
-from utils.localization.losses import segmentation_probability
-from utils.localization.pseudo_mask import pseudo_mask, scaled_cam, seg_target
-from utils.outputs.drawing import contact_sheet, cut_out, draw_boxes, heatmap, target_image
-from utils.stages.make_masks import write_png
 
-TITLES = ['image', 'CAM', 'pseudo mask', 'predicted mask', 'boxes']
-CHAINS = {'cub200': cub_images, 'imagenet': boxed_val_images}
-IMAGES, SIDE, BLOCKS = 12, 128, 2
+TITLES = ['image', 'plain CAM', 'fused CAM', 'Gaussian prior', 'pseudo mask', 'probability',
+          'mask', 'box']
+NEEDED = {'cls': 'top1', 'cam': 'evaluation', 'seg': 'sweep'}
 
 
 def main():
     parser = Parser(__doc__)
-    parser.add_argument('--chain', choices=CHAINS, default='cub200', help='whose stages')
+    parser.add_argument('--chain', choices=['cub200', 'imagenet'], default='cub200',
+                        help='whose stages')
     parser.add_argument('--run', default='.', help="folder in each stage's out/")
+    parser.add_argument('--images', type=positive_int, default=12, help='rows of the picture')
     parser.add_argument('--out', type=Path, default=Path('report.png'), help='the picture')
     args = parser.parse_args()
-    needed = {'cls': 'top1', 'cam': 'evaluation', 'seg': 'sweep'}
     cls, cam, seg = (
-        read_results(ROOT / f'{args.chain}-{stage}' / 'out' / args.run / 'results.json', needs)
-        for stage, needs in needed.items())
-    print(table(cls, cam['evaluation'], seg))
-    picture = draw(CHAINS[args.chain], cam['evaluation']['arguments'], seg['arguments'],
-                   seg['sweep']['best_threshold'])
-    write_png(args.out, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    print(f'picture: {args.out}')
+        read(ROOT / f'{args.chain}-{stage}' / 'out' / args.run / 'results.json', needs)
+        for stage, needs in NEEDED.items())
+    evaluation = cam['evaluation']
+
+    from utils.outputs.files import write_png
+
+    print(table(cls, evaluation, seg))
+    print(mask_quality(args.chain, cam['arguments']))
+    for name, figures in (('fused CAM', evaluation['fused']), ('SPOL', seg)):
+        if figures['sweep'].get('advice'):
+            print(f'\n{name}: {figures["sweep"]["advice"]}.')
+    write_png(args.out, picture(args.chain, evaluation['arguments'], seg['arguments'],
+                                args.images))
+    print(f'\npicture: {args.out}')
 
 
-def read_results(path: Path, needs: str) -> dict:
+def read(path: Path, needs: str) -> dict:
     try:
         results = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -74,63 +64,91 @@ def table(cls: dict, evaluation: dict, seg: dict) -> str:
     lines = [f'classification: top-1 {100 * cls["top1"]:.1f} %, top-5 {100 * cls["top5"]:.1f} %, '
              f'{cls["count"]} images',
              '',
-             '| GT-known, strict count, % | the paper\'s threshold | the best for all images '
+             '| GT-known, strict count, % | threshold in use | best threshold | MaxBoxAcc '
              '| MaxBoxAccV2 | PxAP |',
-             '| --- | --- | --- | --- | --- |']
+             '| --- | --- | --- | --- | --- | --- |']
     cam_threshold, seg_threshold = (record['arguments']['threshold']
                                     for record in (evaluation, seg))
-    for name, figures, threshold in (
-            ('plain deep CAM', evaluation.get('deep'), cam_threshold),
-            ('fused CAM (shallow x deep)', evaluation['fused'], cam_threshold),
-            ('SPOL (after segmentation)', seg, seg_threshold)):
+    for name, figures, threshold in (('plain CAM', evaluation.get('deep'), cam_threshold),
+                                     ('fused CAM', evaluation['fused'], cam_threshold),
+                                     ('SPOL', seg, seg_threshold)):
         if figures is None:
             continue
         sweep = figures['sweep']
-        pxap = '' if figures['pxap'] is None else f'{100 * figures["pxap"]:.1f}'
+        field = ' | '.join('' if figures[name] is None else f'{100 * figures[name]:.1f}'
+                           for name in ('max_box_acc', 'max_box_acc_v2', 'pxap'))
         lines.append(
             f'| {name} | {100 * figures["strict"]["gt_known"]:.1f} (at {threshold}) '
             f'| {100 * sweep["best"]["strict"]["gt_known"]:.1f} (at {sweep["best_threshold"]:.2f}) '
-            f'| {100 * figures["max_box_acc_v2"]:.1f} | {pxap} |')
+            f'| {field} |')
     return '\n'.join(lines)
 
 
-def draw(list_images: Callable, cam: dict, seg: dict, threshold: float) -> np.ndarray:
-    """The contact sheet of images spread evenly over the list."""
-    cam_args, seg_args = (SimpleNamespace(**{**arguments, 'datapath': Path(arguments['datapath'])})
-                          for arguments in (cam, seg))
-    images, folder = list_images(seg_args)
-    cam_net = CamNet(cam_args.clsnum, cam_args.backbone, pretrained='none')
-    load_checkpoint(cam_net, cam_args.snapshot)
-    seg_net = SegNet(seg_args.backbone, pretrained='none')
-    load_checkpoint(seg_net, seg_args.snapshot)
+def mask_quality(chain: str, arguments: dict) -> str:
+    """How the pseudo masks compare with the ground-truth masks of their images, in percent of the
+    pixels; empty where there are none."""
+    import numpy as np
 
-    dataset = TestImages(images, folder, seg_args.resize, seg_args.crop)
-    chosen = np.linspace(0, len(images) - 1, min(IMAGES, len(images))).astype(int)
-    batch = default_collate(list(Subset(dataset, chosen.tolist())))
-    cams = Predictor(cam_net, cam_args)(batch['image']).cpu().numpy()
-    logits = Predictor(seg_net, seg_args)(batch['image'])
-    masks = segmentation_probability(logits, batch['image'].shape[1]).cpu().numpy()
-    rows = [draw_row(image, cam[images.labels[index]], mask,
-                     true_boxes(images, index, size, seg_args), threshold)
-            for index, size, image, cam, mask in zip(
-                chosen, batch['size'].numpy(), batch['image'].numpy(), cams, masks, strict=True)]
-    return contact_sheet(rows, TITLES, SIDE, BLOCKS)
+    from utils.data.images import read_binary_mask, read_stored_mask
+    from utils.localization.pseudo_mask import seg_target
 
-
-def true_boxes(images: ImageList, index: int, size: np.ndarray,
-               args: argparse.Namespace | SimpleNamespace) -> np.ndarray:
-    boxes = clip_to_image(images.boxes[index], tuple(size))
-    return box_to_crop(boxes, tuple(size), args.resize, args.crop)
+    images = read_images(chain, arguments)
+    if images.segmentation is None:
+        return ''
+    counts = np.zeros(5, np.int64)
+    for index in range(len(images)):
+        foreground, weight = seg_target(
+            read_stored_mask(images.mask_path(Path(arguments['maskpath']), index)))
+        true = read_binary_mask(images.segmentation_path(index))
+        background = weight & ~foreground
+        counts += [(foreground & true).sum(), foreground.sum(), true.sum(),
+                   (background & ~true).sum(), background.sum()]
+    hit, foreground, true, correct, background = counts
+    return (f'\npseudo masks of {len(images)} images: foreground precision '
+            f'{100 * hit / max(foreground, 1):.1f} %, recall {100 * hit / max(true, 1):.1f} %; '
+            f'background precision {100 * correct / max(background, 1):.1f} %')
 
 
-def draw_row(image: np.ndarray, cam: np.ndarray, mask: np.ndarray, true: np.ndarray,
-             threshold: float) -> list[np.ndarray]:
-    """One image's row: image, CAM, pseudo mask, predicted mask, boxes."""
-    side = image.shape[0]
-    target = seg_target(pseudo_mask(cam, (side, side)))
-    return [image, heatmap(image, scaled_cam(cam, side)), target_image(*target),
-            cut_out(image, mask > threshold),
-            draw_boxes(image, true, largest_box(mask, threshold))]
+def read_images(chain: str, arguments: dict):
+    """The images of the list that a run has recorded."""
+    from utils.data import cub, imagenet
+
+    datapath = Path(arguments['datapath'])
+    if chain == 'cub200':
+        return cub.read_images(datapath, arguments['list'], arguments['clsnum'])
+    if arguments['list'].startswith('train'):
+        return imagenet.read_train_images(datapath, arguments['list'], arguments['clsnum'])
+    return imagenet.read_val_images(datapath, arguments['list'], arguments['clsnum'], boxes=True)
+
+
+def picture(chain: str, cam: dict, seg: dict, count: int):
+    """The contact sheet of images spread evenly over the list; `cam` and `seg` are the arguments
+    that the two evaluations have recorded."""
+    import numpy as np
+    import torch
+
+    from network import CamNet, SegNet, load_checkpoint
+    from utils.data.transforms import exact_transform
+    from utils.engine.inference import Predictor
+    from utils.localization.boxes import CentreCrop
+    from utils.outputs.drawing import Row, contact_sheet
+    from utils.stages.show import cam_rows, seg_rows, views_of
+
+    images, crop = read_images(chain, seg), CentreCrop(seg['resize'], seg['crop'])
+    cam_net = CamNet(cam['clsnum'], cam['backbone'], pretrained='none')
+    load_checkpoint(cam_net, cam['snapshot'])
+    seg_net = SegNet(seg['backbone'], pretrained='none')
+    load_checkpoint(seg_net, seg['snapshot'])
+
+    chosen = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int).tolist()
+    views = list(views_of(images, chosen, exact_transform(crop.resize, crop.crop), crop))
+    device = torch.device('cpu')
+    cams = cam_rows(Predictor(cam_net, device, method='class_cams'), images, views,
+                    cam['threshold'])
+    segmentations = seg_rows(Predictor(seg_net, device), views, seg['threshold'])
+    rows = [Row(a.pictures[:5] + b.pictures[1:], b.caption, b.mark)
+            for a, b in zip(cams, segmentations, strict=True)]
+    return contact_sheet(rows, TITLES)
 
 
 if __name__ == '__main__':

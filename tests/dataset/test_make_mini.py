@@ -152,7 +152,7 @@ def test_imagenet_lists_name_the_images(imagenet):
 
 
 def test_imagenet_boxes_enclose_the_masks(imagenet):
-    val = read_imagenet_list(imagenet / 'val.txt', CLASSES, imagenet / 'box', WNIDS)
+    val = read_imagenet_list(imagenet / 'val.txt', CLASSES, boxes=imagenet / 'box', wnids=WNIDS)
     for name, boxes in zip(val.names, val.boxes, strict=True):
         mask = read_binary_mask((imagenet / 'segmentation' / name).with_suffix('.png'))
         rows, columns = np.nonzero(mask)

@@ -247,6 +247,32 @@ def test_a_damaged_archive_is_named(official, tmp_path, damage):
     assert not list(tmp_path.glob('.out*'))
 
 
+@pytest.mark.parametrize('kind', ['gz', 'bz2', 'xz'])
+def test_an_archive_damaged_or_cut_off_after_its_last_member_is_refused(official, tmp_path, kind):
+    """What a checksum covers was read without complaint; the checksum itself must be read, too."""
+    archive = tmp_path / f'a.t{kind}'
+    with tarfile.open(archive, f'w:{kind}') as members:
+        members.add(official, 'CUB_200_2011')
+    whole = archive.read_bytes()
+    flipped = bytearray(whole)
+    flipped[-6] ^= 1  # of the checksum at the end
+    for damaged in (whole[:-2], bytes(flipped)):
+        archive.write_bytes(damaged)
+        with pytest.raises(InputError, match=rf'cannot unpack .*a\.t{kind}'):
+            prepare_cub.prepare(archive, None, tmp_path / 'out')
+        assert not (tmp_path / 'out').exists()
+
+
+def test_an_archive_of_the_folder_itself_is_read(official, tmp_path):
+    """As `tar czf x.tgz .` packs it."""
+    archive = tmp_path / 'x.tgz'
+    with tarfile.open(archive, 'w:gz') as members:
+        members.add(official, '.')
+    prepare_cub.prepare(official, None, tmp_path / 'folder')
+    prepare_cub.prepare(archive, None, tmp_path / 'archive')
+    assert content(tmp_path / 'archive') == content(tmp_path / 'folder')
+
+
 def test_a_bad_line_in_an_archive_is_named_by_its_place_there(official, tmp_path):
     replace_line(official / 'train_test_split.txt', 7, '7 yes')
     archive = pack(official, tmp_path / 'a.tgz')

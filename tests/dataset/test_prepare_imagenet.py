@@ -137,7 +137,8 @@ def test_a_relative_source_gives_links_that_hold(make_source, prepare, tmp_path,
 
 def test_the_list_reader_reads_the_lists(make_source, prepare, tmp_path):
     prepare('--source', make_source(), '--out', tmp_path / 'out')
-    images = read_imagenet_list(tmp_path / 'out' / 'val.txt', 1000, tmp_path / 'out' / 'box', WNIDS)
+    images = read_imagenet_list(tmp_path / 'out' / 'val.txt', 1000, boxes=tmp_path / 'out' / 'box',
+                                wnids=WNIDS)
     assert list(images.labels) == [WNIDS.index(wnid) for wnid in VAL.values()]
     assert [box.tolist() for box in images.boxes] == [[[1, 2, 30, 40]]] * len(VAL)
 

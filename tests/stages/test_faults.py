@@ -53,6 +53,14 @@ def test_a_cut_off_jpeg_with_a_whole_preview_is_no_image(tmp_path):
         read_image(path)
 
 
+def test_fill_bytes_before_a_marker_are_read(tmp_path):
+    """The JPEG standard allows any number of 0xFF there."""
+    whole = cv2.imencode('.jpg', photograph())[1].tobytes()
+    path = tmp_path / 'a.jpg'
+    path.write_bytes(whole[:2] + b'\xff' * 5 + whole[2:])
+    assert read_image(path).shape == (300, 400, 3)
+
+
 @pytest.mark.parametrize('suffix', ['.jpg', '.png'])
 @pytest.mark.parametrize('more', [bytes(5000), b'\xff\xda' * 9000], ids=['zeros', 'scans'])
 def test_what_follows_the_end_does_no_harm(tmp_path, suffix, more):

@@ -32,8 +32,8 @@ def finish(process, timeout=120):
 
 
 def torchrun(count, *command):
-    return finish(start('-m', 'torch.distributed.run', '--nproc_per_node', count,
-                        '--master_port', 29555, *command, env=one_thread_each()))
+    return finish(start('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', count,
+                        *command, env=one_thread_each()))
 
 
 def one_thread_each():
@@ -129,7 +129,7 @@ def test_a_process_that_fails_ends_the_run_with_its_error(mini, damaged_image):
 
 def test_a_process_that_is_killed_ends_the_run(mini):
     out = mini / 'killed'
-    run = start('-m', 'torch.distributed.run', '--nproc_per_node', 2, '--master_port', 29556,
+    run = start('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', 2,
                 ROOT / 'cub200-cam' / 'train.py', *arguments(mini, out), *SIZES,
                 '--batch_size', 8, '--epoch', 50, '--save_every', 1, env=one_thread_each())
     wait_for(out / 'last.ckpt', run)
@@ -176,30 +176,6 @@ def test_five_kills_at_random_change_no_bit(mini):
     whole, resumed = (torch.load(folder / 'model-4', weights_only=True)
                       for folder in (mini / 'whole', out))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-
-
-def test_torchrun_restarts_ranks_after_a_kill_and_the_result_is_the_same(mini):
-    """`--resume auto` is the command of the start and of the restart."""
-    def elastic(out):
-        return start('-m', 'torch.distributed.run', '--nproc_per_node', 2, '--max-restarts', 2,
-                     '--master_port', 29557, ROOT / 'cub200-cam' / 'train.py',
-                     *arguments(mini, out), *SIZES, '--batch_size', 8, '--epoch', 2,
-                     '--save_every', 1, '--amp', 'off', '--resume', 'auto', '--show', 0,
-                     env=one_thread_each())
-
-    code, said = finish(elastic(mini / 'elastic-whole'))
-    assert code == 0, said
-    out = mini / 'elastic'
-    run = elastic(out)
-    wait_for(out / 'last.ckpt', run)
-    ranks = subprocess.run(['pgrep', '-P', str(run.pid)], capture_output=True, text=True,
-                           check=False).stdout.split()
-    subprocess.run(['kill', '-KILL', ranks[-1]], check=True)
-    code, said = finish(run)
-    assert code == 0, said
-    whole, restarted = (torch.load(folder / 'model-2', weights_only=True)
-                        for folder in (mini / 'elastic-whole', out))
-    assert all(torch.equal(whole[name], restarted[name]) for name in whole)
 
 
 def test_sigterm_to_a_stage_saves_and_ends_well(mini):

@@ -1,7 +1,8 @@
 """Contact sheets of what a stage sees and makes of it, for its first images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import albumentations as A
@@ -41,28 +42,29 @@ class View:
         return np.round(255 * self.pixels).astype(np.uint8)
 
 
-def first_views(images: ImageList, transform: A.Compose, count: int,
-                crop: CentreCrop | None = None) -> list[View]:
-    """The first `count` images that can be decoded; their boxes are taken along where `crop` says
-    what `transform` does."""
-    views = []
-    for index in range(len(images)):
-        if len(views) == count:
-            break
+def views_of(images: ImageList, indices: Iterable[int], transform: A.Compose,
+             crop: CentreCrop | None = None) -> Iterator[View]:
+    """The images that can be decoded; their boxes are taken along where `crop` says what
+    `transform` does."""
+    for index in indices:
         try:
             image = read_image(images.path(index))
         except BadImageError:
             continue
-        boxes = None
+        boxes, size = None, image.shape[:2]
         if crop and images.boxes is not None:
-            size = image.shape[:2]
             boxes = crop.to_crop(clip_to_image(images.boxes[index], size), size)
-        views.append(View(index, transform(image=image)['image'], boxes))
-    return views
+        yield View(index, transform(image=image)['image'], boxes)
+
+
+def first_views(images: ImageList, transform: A.Compose, count: int,
+                crop: CentreCrop | None = None) -> list[View]:
+    """The first `count` images that can be decoded."""
+    return list(islice(views_of(images, range(len(images)), transform, crop), count))
 
 
 def cam_rows(predict: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], images: ImageList,
-             views: list[View], threshold: float) -> list[Row]:
+             views: Iterable[View], threshold: float) -> list[Row]:
     """A row for each view; `predict`: a batch of views and classes -> its (deep, fused) CAMs."""
     rows, ious = [], []
     for view in views:
@@ -78,7 +80,7 @@ def cam_rows(predict: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], images:
     return with_captions(rows, ious)
 
 
-def seg_rows(predict: Callable[[Tensor], Tensor], views: list[View], threshold: float,
+def seg_rows(predict: Callable[[Tensor], Tensor], views: Iterable[View], threshold: float,
              targets: list[tuple[np.ndarray, np.ndarray]] | None = None) -> list[Row]:
     """A row for each view; `predict`: a batch of views -> logits; `targets`: each view's pseudo
     mask as `seg_target` returns it."""
