@@ -27,6 +27,11 @@ def read_image(path: Path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def read_upright_image(path: Path) -> np.ndarray:
+    """As `read_image`, but turned as its EXIF orientation says: for pictures to look at."""
+    return cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
 def read_stored_mask(path: Path) -> np.ndarray:
     """A stored pseudo mask, uint8, H x W x 2: 255 x CAM and 255 x Gaussian prior.
 

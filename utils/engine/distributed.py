@@ -98,7 +98,12 @@ def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
         return model
     if device.type == 'cpu':
         return nn.parallel.DistributedDataParallel(model, static_graph=True)
+    return synchronized(model, device)
+
+
+def synchronized(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model on a GPU of a process group, its batch norm synchronized."""
     from timm.layers import convert_sync_batchnorm  # knows timm's fused norm and activation
 
-    convert_sync_batchnorm(model)
+    model = convert_sync_batchnorm(model)
     return nn.parallel.DistributedDataParallel(model, device_ids=[device.index], static_graph=True)

@@ -1,0 +1,137 @@
+"""Training and inference on CUDA, with networks that need no download.
+
+    bash test.sh -m gpu
+"""
+
+import pytest
+import torch
+import torch.distributed as dist
+from test_trainer import TinyNet, build, equal, loss, train
+from torch import nn
+
+from network import CamNet, SegNet
+from utils.engine.device import set_up
+from utils.engine.distributed import synchronized
+from utils.engine.inference import Predictor
+from utils.engine.precision import Precision, has_bf16, is_out_of_memory
+
+pytestmark = [pytest.mark.gpu,
+              pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')]
+CPU = torch.device('cpu')
+
+
+@pytest.fixture
+def cuda():
+    return set_up('cuda', seed=0, test=True)
+
+
+@pytest.mark.parametrize('amp', ['fp16', 'bf16', 'off'])
+def test_training_steps_lower_the_loss(cuda, tmp_path, amp):
+    if amp == 'bf16' and not has_bf16(cuda):
+        pytest.skip('this GPU has no bf16')
+    losses = []
+
+    def record(model, batch):
+        result = loss(model, batch)
+        losses.append(result['total'].item())
+        return {'total': result['total'].float()}
+
+    state = train(tmp_path, record, device=cuda, amp=amp, epoch=20)
+    assert sum(losses[-10:]) < sum(losses[:10])
+    assert {value.dtype for value in state.values()} == {torch.float32, torch.int64}
+
+
+def test_auto_is_bf16_where_the_gpu_has_it(cuda):
+    assert Precision('auto', cuda).name == ('bf16' if has_bf16(cuda) else 'fp16')
+
+
+def test_a_first_fp16_step_that_overflows_does_no_harm(cuda):
+    """Nesterov's first step of gradient 1: -0.1 * (1 + 0.9) = -0.19."""
+    parameter = nn.Parameter(torch.zeros(1000, device=cuda))
+    precision = Precision('fp16', cuda)
+    optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9, nesterov=True,
+                                fused=precision.allows_fused_sgd)
+    for factor in (1e38, 1.0):
+        precision.step((parameter * factor).sum(), optimizer)
+    torch.testing.assert_close(parameter.detach(), torch.full((1000,), -0.19, device=cuda))
+
+
+def test_float32_is_not_tf32(cuda):
+    """TF32 keeps 10 bits of the mantissa: 1 + 2^-12 becomes 1."""
+    value = torch.full((64, 64), 1 + 2**-12, device=cuda)
+    assert (value @ torch.eye(64, device=cuda) - value).abs().max() == 0
+    conv = nn.Conv2d(64, 64, 1, bias=False, device=cuda)
+    nn.init.dirac_(conv.weight)
+    images = torch.full((1, 64, 32, 32), 1 + 2**-12, device=cuda)
+    assert (conv(images) - images).abs().max() == 0
+
+
+@pytest.mark.parametrize(('amp', 'tolerance'), [('off', 1e-4), ('auto', 0.05)])
+def test_networks_give_what_they_give_on_the_cpu(cuda, amp, tolerance):
+    """Within `tolerance` of the largest value."""
+    torch.manual_seed(0)
+    images = torch.rand(4, 128, 128, 3)
+    for model in (CamNet(5, pretrained='none'), SegNet(pretrained='none')):
+        model.eval()
+        expected = Predictor(model, CPU)(images)
+        found = Predictor(model, cuda, amp)(images).float().cpu()
+        assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def test_a_compiled_network_gives_what_it_gives_uncompiled(cuda):
+    torch.manual_seed(0)
+    model, images = SegNet(pretrained='none'), torch.rand(4, 96, 96, 3)
+    expected = Predictor(model, cuda, batch_size=4)(images)
+    found = Predictor(model, cuda, batch_size=4, compile=True)(images)
+    assert (found - expected).abs().max() <= 1e-3 * expected.abs().max()
+
+
+def test_a_run_is_resumed(cuda, tmp_path):
+    """CUDA kernels may add in another order: near, not equal."""
+    whole = train(tmp_path / 'whole', device=cuda)
+    train(tmp_path / 'part', device=cuda, max_steps=5)
+    resumed = train(tmp_path / 'part', device=cuda, resume='yes')
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_checkpoint_of_the_gpu_is_read_on_the_cpu(cuda, tmp_path):
+    state = train(tmp_path, device=cuda, epoch=1)
+    loaded = torch.load(tmp_path / 'model-1', map_location='cpu', weights_only=True)
+    assert equal(loaded, {name: value.cpu() for name, value in state.items()})
+
+
+def test_batch_norm_is_synchronized_under_nccl(cuda, tmp_path):
+    dist.init_process_group('nccl', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        model = TinyNet().to(cuda)
+        wrapped = synchronized(model, cuda)
+        assert any(isinstance(m, nn.SyncBatchNorm) for m in wrapped.modules())
+        wrapped(torch.rand(4, 3, 8, 8, device=cuda)).sum().backward()
+        assert all(p.grad is not None for p in model.parameters())
+    finally:
+        dist.destroy_process_group()
+
+
+def test_out_of_memory_is_recognised(cuda):
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50, dtype=torch.uint8, device=cuda)
+    assert is_out_of_memory(caught.value)
+
+
+def test_the_device_of_a_name_with_a_number_is_current():
+    last = torch.cuda.device_count() - 1
+    assert set_up(f'cuda:{last}', seed=0) == torch.device('cuda', last)
+    assert torch.cuda.current_device() == last
+
+
+def test_training_does_not_wait_for_the_gpu_in_each_step(cuda, tmp_path):
+    """No blocking copy or read in a step; PyTorch raises where there is one."""
+    trainer = build(tmp_path, device=cuda, amp='off')
+    batch = next(iter(trainer.loader))
+    trainer._step({k: v.pin_memory() for k, v in batch.items()}, 4)  # allocates
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        trainer._step({k: v.pin_memory() for k, v in batch.items()}, 4)
+    finally:
+        torch.cuda.set_sync_debug_mode('default')

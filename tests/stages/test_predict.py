@@ -1,0 +1,149 @@
+"""A picture through the whole chain, by Python and by tools/predict.py."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import LITE
+from PIL import Image
+
+from network import CamNet, InputError, SegNet, build_classifier, load_spol
+
+CLASSES = 4
+NAMES = ['ant', 'bee', 'cat', 'dog']
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Checkpoints of untrained networks, with the results.json of their runs, and a photo."""
+    folder = tmp_path_factory.mktemp('predict')
+    torch.manual_seed(0)
+    networks = {'cam': CamNet(CLASSES, LITE), 'seg': SegNet(LITE),
+                'cls': build_classifier(LITE, CLASSES)}
+    for stage, network in networks.items():
+        (folder / stage).mkdir()
+        torch.save(network.state_dict(), folder / stage / 'model-1')
+        (folder / stage / 'results.json').write_text(json.dumps({'training': {'arguments': {
+            'backbone' if stage != 'cls' else 'arch': LITE, 'resize': 96}}}))
+    photo = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+    cv2.imwrite(str(folder / 'photo.jpg'), cv2.resize(photo, (120, 80))[..., ::-1])
+    return folder
+
+
+def checkpoint(folder, stage):
+    return folder / stage / 'model-1'
+
+
+@pytest.fixture(scope='module')
+def model(folder):
+    return load_spol(**{stage: checkpoint(folder, stage) for stage in ('cam', 'seg', 'cls')},
+                     class_names=NAMES, device='cpu')
+
+
+def test_a_prediction_is_in_pixels_of_the_picture(model, folder):
+    result = model(folder / 'photo.jpg')
+    assert result.image.shape == (80, 120, 3)
+    assert result.cam.shape == result.mask.shape == (80, 120)
+    assert result.mask.dtype == bool
+    assert 0 <= result.cam.min() <= result.cam.max() <= 1 + 1e-6
+    assert result.classes[0] == (NAMES[result.label], result.score)
+    assert sum(score for _, score in result.classes) == pytest.approx(1)
+    for threshold in (0.0, 0.3, 0.5):
+        box = result.at(threshold).box
+        if box:
+            x0, y0, x1, y1 = box
+            assert 0 <= x0 < x1 <= 120
+            assert 0 <= y0 < y1 <= 80
+    assert result.at(1.0).box is None
+    assert result.draw().shape[2] == 3
+
+
+def test_the_box_encloses_the_largest_part_of_the_map(model, folder):
+    score_map = np.zeros((96, 96), np.float32)
+    score_map[24:72, 48:96] = 1
+    result = model(folder / 'photo.jpg')
+    result = type(result)(result.image, score_map, 0.5)
+    assert result.box == pytest.approx((60, 20, 120, 60))
+
+
+def test_pictures_of_all_kinds_are_the_same_picture(model, folder):
+    path = folder / 'photo.jpg'
+    image = model(path).image
+    rgba = np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
+    for picture in (str(path), image, rgba, Image.fromarray(image)):
+        found = model(picture)
+        np.testing.assert_array_equal(found.image, image)
+        np.testing.assert_allclose(found.score_map, model(path).score_map, atol=1e-6)
+    grey = model(image[..., 0])
+    assert grey.image.shape == image.shape
+    assert [r.label for r in model([path, image])] == [model(path).label] * 2
+    with pytest.raises(InputError, match='no picture'):
+        model(image.astype(float))
+
+
+def test_an_exif_rotation_is_applied(model, folder, tmp_path):
+    image = Image.open(folder / 'photo.jpg')
+    exif = image.getexif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    image.save(tmp_path / 'turned.jpg', exif=exif)
+    assert model(tmp_path / 'turned.jpg').image.shape == (120, 80, 3)
+    assert model(Image.open(tmp_path / 'turned.jpg')).image.shape == (120, 80, 3)
+
+
+@pytest.mark.parametrize('stages', [('cam',), ('seg',), ('seg', 'cls'), ('cam', 'seg')])
+def test_each_network_may_be_missing(folder, stages):
+    model = load_spol(**{stage: checkpoint(folder, stage) for stage in stages}, device='cpu')
+    result = model(folder / 'photo.jpg')
+    assert (result.cam is None) == ('cam' not in stages)
+    assert (result.label is None) == (stages == ('seg',))
+    if result.label is not None:
+        assert result.classes[0][0] == f'class {result.label}'
+
+
+def test_without_cam_and_seg_there_is_nothing_to_localize_with(folder):
+    with pytest.raises(InputError, match='a box needs a CAM or a segmentation'):
+        load_spol(cls=checkpoint(folder, 'cls'))
+
+
+def test_the_program_writes_predictions_masks_and_pictures(run_script, folder, tmp_path):
+    (tmp_path / 'in' / 'deep').mkdir(parents=True)
+    for name in ('a.jpg', 'deep/b.JPG'):
+        (tmp_path / 'in' / name).write_bytes((folder / 'photo.jpg').read_bytes())
+    (tmp_path / 'in' / 'notes.txt').write_text('no picture')
+    flags = [part for stage in ('cam', 'seg', 'cls')
+             for part in (f'--{stage}', checkpoint(folder, stage))]
+    code, out, err = run_script('tools/predict.py', tmp_path / 'in', *flags, '--out',
+                                tmp_path / 'out', '--draw', '--device', 'cpu')
+    assert code == 0, err
+    lines = [json.loads(line) for line in
+             (tmp_path / 'out' / 'predictions.jsonl').read_text().splitlines()]
+    assert [line['file'] for line in lines] == [str(tmp_path / 'in' / 'a.jpg'),
+                                                str(tmp_path / 'in' / 'deep' / 'b.JPG')]
+    assert (lines[0]['width'], lines[0]['height']) == (120, 80)
+    mask = cv2.imread(str(tmp_path / 'out' / 'masks' / 'deep' / 'b.png'))
+    assert mask.shape == (80, 120, 3)
+    assert set(np.unique(mask)) <= {0, 255}
+    assert (tmp_path / 'out' / 'pictures' / 'a.png').is_file()
+
+
+def test_the_program_reports_bad_files_and_goes_through_the_rest(run_script, folder, tmp_path):
+    whole = (folder / 'photo.jpg').read_bytes()
+    (tmp_path / 'bad.jpg').write_bytes(whole[:200])
+    (tmp_path / 'good.jpg').write_bytes(whole)
+    code, out, err = run_script('tools/predict.py', tmp_path, '--seg', checkpoint(folder, 'seg'),
+                                '--out', tmp_path / 'out', '--device', 'cpu')
+    assert code == 1
+    assert '1 files cannot be read' in err
+    assert 'bad.jpg' in err
+    assert 'wrote 1 predictions' in out
+
+
+def test_the_program_without_checkpoints_names_the_demo(run_script, tmp_path, monkeypatch):
+    import utils.arguments
+
+    monkeypatch.setattr(utils.arguments, 'ROOT', tmp_path)
+    code, _, err = run_script('tools/predict.py', tmp_path)
+    assert code == 2
+    assert 'run demo.sh first' in err
