@@ -57,7 +57,7 @@ cam=(--snapshot "$dataset-cam/out/mini/model-$cam_model")
 
 run 'making the images' dataset/make_mini.py --layout "$layout" --out "$mini" --seed "$seed" \
   ${source[@]+"${source[@]}"}
-stage 'stage 1, classification: training' cls train --crop 144 --batch_size 16 --epoch 3
+stage 'stage 1, classification: training' cls train "${train[@]}" --epoch 3
 stage 'stage 1, classification: testing' cls test --crop 144 \
   --snapshot "$dataset-cls/out/mini/model-3"
 stage 'stage 2, CAMs: training' cam train "${train[@]}" --epoch 12

@@ -42,8 +42,9 @@ def chain(tmp_path_factory):
 
     def stage(name, kind, *arguments):
         network = '--arch' if name == 'cls' else '--backbone'
-        run(f'cub200-{name}/{kind}.py', '--savepath', f'out/{name}', network, LITE, *arguments,
-            cwd=folder)
+        show = () if name == 'cls' and kind == 'test' else ('--show', 2)
+        run(f'cub200-{name}/{kind}.py', '--savepath', f'out/{name}', network, LITE, *show,
+            *arguments, cwd=folder)
 
     stage('cls', 'train', *train, '--epoch', 3)
     stage('cls', 'test', *data, *SIZES, '--snapshot', 'out/cls/model-3')
@@ -143,9 +144,9 @@ def test_the_networks_learn(chain):
 def test_the_same_seed_gives_the_same_bytes(chain):
     again = ('--datapath', chain / 'mini', '--clsnum', CLASSES, '--backbone', LITE)
     run('cub200-cam/train.py', *again, *SIZES, '--batch_size', 8, '--epoch', 8, '--max_steps', 17,
-        '--savepath', 'out/again', '--num_workers', 2, cwd=chain)
+        '--savepath', 'out/again', '--num_workers', 2, '--show', 0, cwd=chain)
     run('cub200-cam/train.py', *again, *SIZES, '--batch_size', 8, '--epoch', 8, '--resume',
-        '--savepath', 'out/again', cwd=chain)
+        '--savepath', 'out/again', '--show', 0, cwd=chain)
     first, second = (torch.load(chain / 'out' / name / 'model-8', weights_only=True)
                      for name in ('cam', 'again'))
     assert all(torch.equal(first[key], second[key]) for key in first)
@@ -164,8 +165,9 @@ def imagenet_chain(tmp_path_factory):
 
     def stage(name, kind, *arguments):
         network = '--arch' if name == 'cls' else '--backbone'
+        show = () if name == 'cls' and kind == 'test' else ('--show', 1)
         assert call_script(f'imagenet-{name}/{kind}.py', *data, *SIZES, '--savepath',
-                           folder / 'out' / name, network, LITE, *arguments) == 0
+                           folder / 'out' / name, network, LITE, *show, *arguments) == 0
 
     stage('cls', 'train', '--batch_size', 8, '--epoch', 2)
     stage('cls', 'test', '--snapshot', folder / 'out' / 'cls' / 'model-2')
@@ -213,7 +215,7 @@ def test_own_images_without_boxes_run_through_the_chain(chain, tmp_path, capsys)
         lines = (chain / 'mini' / split).read_text().splitlines()
         (data / split).write_text(''.join(f'{line.rsplit(",", 1)[0]}\n' for line in lines))
     common = ('--datapath', data, '--clsnum', CLASSES, '--savepath', tmp_path / 'out')
-    small = (*common, *SIZES, '--backbone', LITE)
+    small = (*common, *SIZES, '--backbone', LITE, '--show', 0)
     for script, *arguments in (
             ('cub200-cam/train.py', *small, '--batch_size', 8, '--epoch', 1),
             ('cub200-cam/test.py', *small, '--crop', 0, '--snapshot',
@@ -237,7 +239,7 @@ def test_pseudo_labels_in_bf16_agree_with_float32(chain):
         assert call_script('cub200-cam/test.py', '--datapath', chain / 'mini', '--clsnum', CLASSES,
                            '--backbone', LITE, '--resize', 112, '--amp', precision, '--snapshot',
                            chain / 'out' / 'cam' / 'model-8', '--maskpath', chain / precision,
-                           '--savepath', chain / 'out' / 'precision') == 0
+                           '--savepath', chain / 'out' / 'precision', '--show', 0) == 0
     ious = []
     for path in (chain / 'off').rglob('*.png'):
         a, b = (seg_target(cv2.imread(str(p)))[0]
@@ -253,8 +255,8 @@ def test_report_tells_and_draws_what_was_reached(chain, tmp_path, monkeypatch):
     cls, cam, seg = (results(chain, stage) for stage in ('cls', 'cam', 'seg'))
     table = tool['table'](cls, cam['evaluation'], seg)
     assert f'{100 * seg["sweep"]["best"]["strict"]["gt_known"]:.1f}' in table
-    assert 'plain deep CAM' in table
-    picture = tool['draw'](tool['CHAINS']['cub200'], cam['evaluation']['arguments'],
-                           seg['arguments'], seg['sweep']['best_threshold'])
+    assert 'plain CAM' in table
+    assert 'foreground precision' in tool['mask_quality']('cub200', cam['arguments'])
+    picture = tool['picture']('cub200', cam['evaluation']['arguments'], seg['arguments'], 4)
     assert picture.dtype == np.uint8
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 1000

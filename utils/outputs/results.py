@@ -2,16 +2,17 @@
 
 import json
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from utils.outputs.files import write_json
 
 SECTIONS = ('training', 'evaluation')
-PACKAGES = ('torch', 'torchvision', 'timm', 'albumentations', 'opencv-python-headless', 'numpy')
+PACKAGES = {'torch': 'torch', 'torchvision': 'torchvision', 'timm': 'timm',
+            'albumentations': 'albumentations', 'opencv': 'cv2', 'numpy': 'numpy'}
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,10 @@ def read_results(path: Path) -> dict:
 
 
 def versions() -> dict[str, str]:
-    return {'python': platform.python_version(), **dict(map(_version, PACKAGES))}
-
-
-def _version(package: str) -> tuple[str, str]:
-    try:
-        return package, version(package)
-    except PackageNotFoundError:  # another distribution of OpenCV, say
-        return package, 'unknown'
+    """The versions of Python and of those packages that the run has imported."""
+    return {'python': platform.python_version(),
+            **{name: sys.modules[module].__version__ for name, module in PACKAGES.items()
+               if module in sys.modules}}
 
 
 def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
