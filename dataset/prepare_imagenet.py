@@ -15,7 +15,7 @@ Data/CLS-LOC/), and the XML files of the val boxes, at any depth below its Annot
 
 A label is the rank of the wnid. That of a val image comes from its folder, else from the first
 object of its XML; an image that has neither is left out. --out may be the source itself. What is
-there already is kept, so that a run which was interrupted is gone on with by the same command.
+there already is kept, so that the same command continues an interrupted run.
 """
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / 'tests' / 'golden'
-sys.path[:0] = [str(ROOT), str(GOLDEN), str(ROOT / 'tests' / 'engine')]
+sys.path[:0] = [str(ROOT), str(GOLDEN), str(ROOT / 'tests' / 'engine'),
+                str(ROOT / 'tests' / 'network')]
 
 LITE = 'timm/tf_efficientnet_lite0'
 

@@ -3,7 +3,7 @@
     python tools/download.py cub200-seg      to cub200-seg/out/model-8
     python tools/download.py imagenet-seg    to imagenet-seg/out/model-6000
 
-A download that broke off is gone on with. The authors published no checksum: the file is kept
+An interrupted download is continued. The authors published no checksum: the file is kept
 only if it is, key by key, a checkpoint of the segmentation network. Then run the stage's test.py.
 """
 
