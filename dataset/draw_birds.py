@@ -1,7 +1,8 @@
 """What make_mini.py draws: birds, each of a species, and landscapes full of distractors.
 
 Drawings use unit coordinates (x right, y down, both 0..1), angles are in radians. A canvas is a
-uint8 image, BGR or, for an object, premultiplied BGRA; what is drawn depends on the generator alone.
+uint8 image, BGR or, for an object, premultiplied BGRA. What is drawn depends on the generator
+alone.
 """
 from __future__ import annotations
 

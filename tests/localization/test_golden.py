@@ -49,7 +49,7 @@ def test_seg_forward(golden, released_file):
 
 
 def train_three_steps(model, groups, loss):
-    """SGD as SPEC.md has it, dropout off; the three steps' losses."""
+    """SGD with the paper's groups, dropout off; the three steps' losses."""
     model.train()
     model.dropout.eval()
     optimizer = torch.optim.SGD(groups, lr=0.02, momentum=0.9, nesterov=True, weight_decay=1e-4)
