@@ -32,7 +32,7 @@ def main():
     parser.add_argument('--out', type=Path, default=Path('report.png'), help='the picture')
     args = parser.parse_args()
     cls, cam, seg = (
-        read(ROOT / f'{args.chain}-{stage}' / 'out' / args.run / 'results.json', needs)
+        read_results(ROOT / f'{args.chain}-{stage}' / 'out' / args.run / 'results.json', needs)
         for stage, needs in NEEDED.items())
     evaluation = cam['evaluation']
 
@@ -48,7 +48,7 @@ def main():
     print(f'\npicture: {args.out}')
 
 
-def read(path: Path, needs: str) -> dict:
+def read_results(path: Path, needs: str) -> dict:
     try:
         results = json.loads(path.read_text())
     except (OSError, ValueError) as error:
