@@ -244,6 +244,8 @@ class Workbench:
             self._train_segmentation(run_folder(self.out, self.seed, target), cam_folder / masks)
 
     def _write_masks(self, model, folder: Path) -> None:
+        import numpy as np
+
         from utils.data.images import read_stored_mask
         from utils.outputs.results import RunFolder
         from utils.stages.make_masks import make_pseudo_masks, write_mask
@@ -252,9 +254,10 @@ class Workbench:
         make_pseudo_masks(model, images, self.whole, folder / 'mask', self.inference,
                           RunFolder(folder / 'masks'))
         for index in range(len(images)):
-            stored = read_stored_mask(images.mask_path(folder / 'mask', index)).copy()
-            stored[..., 1] = 0  # the prior's channel
-            write_mask(images.mask_path(folder / 'mask-without-prior', index), stored)
+            stored = read_stored_mask(images.mask_path(folder / 'mask', index))
+            cam_alone = np.zeros((*stored.shape[:2], 3), np.uint8)
+            cam_alone[..., 0] = stored[..., 0]  # channel 1 is the prior
+            write_mask(images.mask_path(folder / 'mask-without-prior', index), cam_alone)
         write_json(folder / 'masks.json', {'count': len(images)})
 
     def _train_segmentation(self, folder: Path, masks: Path) -> None:
