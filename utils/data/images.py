@@ -59,6 +59,12 @@ def read_binary_mask(path: Path) -> np.ndarray:
                          'segmentation folder away') from error
 
 
+def read_grey(path: Path) -> np.ndarray:
+    """An image file as grey levels, uint8 or uint16, H x W, whatever its depth; errors as
+    `read_image`."""
+    return _decode(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+
+
 def _decode(path: Path, flags: int) -> np.ndarray:
     try:
         data = np.fromfile(path, np.uint8)

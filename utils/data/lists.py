@@ -77,7 +77,7 @@ def read_cub_list(path: Path, classes: int, folder: Path = Path(),
     list, two images that would share a mask.
     """
     names, labels, boxes = [], [], []
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         fields = line.split(',')
         where = f'{path}, line {number}'
         if len(fields) not in (2, 3):
@@ -109,7 +109,7 @@ def read_imagenet_list(path: Path, classes: int, folder: Path = Path(), *,
     Raises InputError, with the line's number, for anything else.
     """
     names, labels = [], array('q')
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         name, _, label = line.rpartition(' ')
         if name not in leave_out:
             where = f'{path}, line {number}'
@@ -137,7 +137,7 @@ def _check_masks(path: Path, names: list[str]) -> None:
 
 def read_wnids(path: Path) -> list[str]:
     """The classes' wnids, one a line; a class's index is the number of its line, from 0."""
-    return [line for _, line in _lines(path)]
+    return [line for _, line in read_lines(path)]
 
 
 class XmlBoxes(Sequence):
@@ -207,8 +207,11 @@ def _checked_box(text: str, where: str) -> tuple[float, ...]:
     return box
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number (from 1) and content of the lines that are not blank."""
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number (from 1) and content of the lines that are not blank.
+
+    Raises InputError for a file that is missing or cannot be read, and for overlong lines.
+    """
     if not path.is_file():
         raise InputError(f'no list at {path}: check --datapath and --list')
     try:

@@ -126,16 +126,19 @@ class PxAP:
         return float((true / positive * np.diff(recall, prepend=0)).sum())
 
 
-def pixel_counts(score_map: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def pixel_counts(score_map: np.ndarray, mask: np.ndarray, ignored: np.ndarray | None = None
+                 ) -> np.ndarray:
     """How many background and foreground pixels, (2, 1002) int64, reach just 0, 1, ... of the
-    thresholds 0, ..., 0.999, 1; arguments as in `PxAP.accumulate`."""
+    thresholds 0, ..., 0.999, 1; arguments as in `PxAP.accumulate`. Pixels of `ignored`, bool
+    224 x 224, are not counted."""
     score_map = normalise_map(score_map)
     mask = cv2.resize(mask.astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
     thresholds = np.append(np.arange(STEPS + 1) / STEPS, np.inf)
     reached = (score_map * STEPS).astype(np.int64)  # right, or beside it by rounding
     reached += thresholds[reached + 1] <= score_map
     reached += thresholds[reached] <= score_map
-    return np.bincount((mask > 0).ravel() * (STEPS + 2) + reached.ravel(),
+    bins = (mask > 0) * (STEPS + 2) + reached
+    return np.bincount(bins.ravel() if ignored is None else bins[~ignored],
                        minlength=2 * (STEPS + 2)).reshape(2, -1)
 
 
