@@ -30,8 +30,8 @@ if [ -n "$photos" ]; then
   source=(--cutouts "$photos/cutouts" --backgrounds "$photos/backgrounds")
 fi
 case $dataset in
-  cub200)   mini=dataset/mini layout=cub cam_model=8 seg_model=4 ;;
-  imagenet) mini=dataset/mini-imagenet layout=imagenet cam_model=400 seg_model=200 ;;  # steps
+  cub200)   mini=dataset/mini layout=cub cam_model=12 seg_model=4 ;;
+  imagenet) mini=dataset/mini-imagenet layout=imagenet cam_model=600 seg_model=200 ;;  # steps
   *) fail "--dataset $dataset: cub200 or imagenet" ;;
 esac
 
@@ -47,8 +47,9 @@ run() {  # $1: what it is, then a script and its arguments
   "$PYTHON" "${@:2}"
 }
 stage() {  # $1: what it is, then stage, train or test, and arguments
-  local network=--backbone resize=222
-  [ "$2" = cls ] && network=--arch resize=166
+  local network=--backbone resize=166
+  [ "$2" = cls ] && network=--arch
+  [ "$2" = seg ] && resize=222
   run "$1" "$dataset-$2/$3.py" --savepath "$dataset-$2/out/mini" --datapath "$mini" --clsnum 10 \
     --seed "$seed" --resize "$resize" "$network" "$backbone" "${@:4}"
 }
@@ -60,8 +61,8 @@ run 'making the images' dataset/make_mini.py --layout "$layout" --out "$mini" --
 stage 'stage 1, classification: training' cls train --crop 144 "${batch[@]}" --epoch 3
 stage 'stage 1, classification: testing' cls test --crop 144 \
   --snapshot "$dataset-cls/out/mini/model-3"
-stage 'stage 2, CAMs: training' cam train --crop 192 "${batch[@]}" --epoch 8 --show 6
-stage 'stage 2, CAMs: how well they localize' cam test --crop 192 "${cam[@]}" --evaluate --sweep
+stage 'stage 2, CAMs: training' cam train --crop 144 "${batch[@]}" --epoch 12 --show 6
+stage 'stage 2, CAMs: how well they localize' cam test --crop 144 "${cam[@]}" --evaluate --sweep
 stage 'stage 2, CAMs: making pseudo masks' cam test "${cam[@]}"
 stage 'stage 3, segmentation: training' seg train --crop 192 "${batch[@]}" --epoch 4 --lr 0.1 \
   --show 6

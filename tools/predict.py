@@ -1,17 +1,23 @@
 """Box, segment and name the objects of your own pictures.
 
     python tools/predict.py photo.jpg                     with the checkpoints of demo.sh
-    python tools/predict.py photos/ --out predictions     all pictures of a folder and below it
+    python tools/predict.py photos/ --draw                all pictures of a folder and below it
+    python tools/predict.py photos/ --format coco         for pycocotools: boxes and masks
     python tools/predict.py photo.jpg --seg model-8       with your own: --cls, --cam, --seg
 
 Writes to --out: predictions.jsonl, a line for each picture (file, box, class, score and the five
-best classes), masks/ as PNG, and with --draw pictures/. Boxes are x0, y0, x1, y1 in pixels of the
-upright picture: an EXIF rotation is applied. Files that cannot be read are reported at the end, and
-the exit code is then 1.
+best classes), or predictions.json or .csv as --format says; masks/ and cams/ as PNG; with --draw
+pictures/ and sheet.png of the first pictures. Boxes are x0, y0, x1, y1 in pixels of the upright
+picture: an EXIF rotation is applied (COCO: x, y, width, height).
+
+Files that cannot be read are reported at the end, and the exit code is then 1. A run that was
+interrupted continues with the same command. Of several paths, each folder's outputs are in a folder
+of its name.
 """
 
-import json
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -21,36 +27,35 @@ from utils.errors import InputError, run
 
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff'}
 STAGES = ('cls', 'cam', 'seg')
+ON_SHEET = 24  # pictures
+NAMED = 5      # bad files in the message
 
 
 def main():
     args = parse()
-    import numpy as np
-    from tqdm import tqdm
-
     from network import load_spol
-    from utils.data.images import BadImageError
-    from utils.outputs.files import write_png, write_text
+    from utils.engine.device import choose_device
+    from utils.engine.inference import Inference
+    from utils.outputs.predictions import Records
 
     model = load_spol(args.cam, args.seg, args.cls, backbone=args.backbone, arch=args.arch,
                       threshold=args.threshold, device=args.device)
-    lines, bad = [], []
-    for path, name in tqdm(list(pictures(args.paths)), unit='img', disable=None):
-        try:
-            prediction = model(path)
-        except BadImageError:
-            bad.append(path)
-            continue
-        lines.append(json.dumps(describe(path, prediction)) + '\n')
-        mask = np.where(prediction.mask[..., None], np.uint8([255] * 3), np.uint8(0))
-        write_png(args.out / 'masks' / f'{name}.png', mask)
-        if args.draw:
-            write_png(args.out / 'pictures' / f'{name}.png', prediction.draw())
-    write_text(args.out / 'predictions.jsonl', ''.join(lines))
-    print(f'wrote {len(lines)} predictions to {args.out / "predictions.jsonl"}')
+    records, sheet, bad = Records(args.out, args.format), [], []
+    todo = skip_done(pictures(args.paths), records, bad)
+    predictions = Inference(choose_device(args.device)).in_threads(
+        lambda picture: predict(model, *picture, args), todo)
+    for record, row in progress(predictions):
+        records.append(record)
+        if 'error' in record:
+            bad.append(record['file'])
+        elif row and len(sheet) < ON_SHEET:
+            sheet.append(row)
+    write_sheet(args.out / 'sheet.png', sheet)
+    path = records.finish()
+    print(f'wrote {records.count} predictions to {path}')
     if bad:
-        print(f'{len(bad)} files cannot be read as images: {", ".join(map(str, bad[:5]))}'
-              + (', ...' if len(bad) > 5 else ''), file=sys.stderr)
+        print(f'{len(bad)} files cannot be read as images: {", ".join(bad[:NAMED])}'
+              + (', ...' if len(bad) > NAMED else ''), file=sys.stderr)
         sys.exit(1)
 
 
@@ -65,9 +70,18 @@ def parse():
     add('--arch', help='of cls (default: what its run has recorded, else efficientnet_b7)')
     add('--threshold', type=fraction, help='a pixel is foreground where the map exceeds this')
     add('--out', type=Path, default=Path('predictions'), help='the output folder')
+    add('--format', choices=['jsonl', 'coco', 'csv'], default='jsonl', help='of the predictions')
     add('--draw', action='store_true', help='also draw each picture with its maps, mask and box')
     add('--device', default='auto', help='auto | cpu | cuda | cuda:N')
     args = parser.parse_args()
+    for path in args.paths:
+        if not path.exists():
+            raise InputError(f'no picture at {path}: check the path')
+    names = [path.name for path in args.paths]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f'two of the paths are called {name}: predict them one after the '
+                             'other, each with its own --out')
     if not (args.cls or args.cam or args.seg):
         for stage in STAGES:
             setattr(args, stage, newest_checkpoint(ROOT / f'cub200-{stage}' / 'out' / 'mini'))
@@ -80,30 +94,88 @@ def newest_checkpoint(folder: Path) -> Path:
     if not models:
         raise InputError(f'no checkpoint in {folder}: run demo.sh first, or give --cls, --cam or '
                          '--seg')
-    return max(models, key=lambda path: int(path.name[6:]))
+    return max(models, key=lambda path: path.stat().st_mtime_ns)
 
 
-def pictures(paths: list[Path]):
-    """(file, its name without suffix, relative to the folder that was given) of all pictures."""
+def pictures(paths: list[Path]) -> Iterator[tuple[Path, Path]]:
+    """(file, its name among the outputs) of all pictures, folders in alphabetical order."""
     for path in paths:
-        if path.is_dir():
-            for file in sorted(path.rglob('*')):
+        if path.is_file():
+            yield path, Path(path.name)
+            continue
+        parent = Path(path.resolve().name if len(paths) > 1 else '')
+        for folder, below, names in os.walk(path):
+            below.sort()
+            for name in sorted(names):
+                file = Path(folder, name)
                 if file.suffix.lower() in SUFFIXES:
-                    yield file, file.relative_to(path).with_suffix('')
-        elif path.is_file():
-            yield path, path.stem
-        else:
-            raise InputError(f'no picture at {path}: check the path')
+                    yield file, parent / file.relative_to(path)
+
+
+def skip_done(pictures: Iterator[tuple[Path, Path]], records, bad: list[str]
+              ) -> Iterator[tuple[Path, Path]]:
+    """The pictures after those that an interrupted run has done; its bad files join `bad`."""
+    for record in records.done():
+        file, _ = next(pictures, (None, None))
+        if str(file) != record['file']:
+            raise InputError(f'{records.path} belongs to a run on other pictures: finish that run, '
+                             'delete the file, or use another --out')
+        if 'error' in record:
+            bad.append(record['file'])
+    yield from pictures
+
+
+def predict(model, path: Path, name: Path, args) -> tuple[dict, tuple | None]:
+    """Predict one picture and write its files; its record, and with --draw its row of the sheet."""
+    import numpy as np
+
+    from utils.data.images import BadImageError
+    from utils.outputs.drawing import contact_sheet
+    from utils.outputs.files import write_png
+    from utils.outputs.predictions import run_lengths
+
+    try:
+        prediction = model(path)
+    except BadImageError:
+        return {'file': str(path), 'error': 'cannot be read as an image'}, None
+    png, mask = f'{name}.png', prediction.mask
+    write_png(args.out / 'masks' / png, np.where(mask, np.uint8(255), np.uint8(0)))
+    if prediction.cam is not None:
+        write_png(args.out / 'cams' / png, np.round(255 * prediction.cam.clip(0, 1)).astype('u1'))
+    row = None
+    if args.draw:
+        row = prediction.row()
+        write_png(args.out / 'pictures' / png, contact_sheet([row[0]], row[1], side=240))
+    record = describe(path, prediction)
+    if args.format == 'coco':
+        record['segmentation'] = run_lengths(mask)
+    return record, row
 
 
 def describe(path: Path, prediction) -> dict:
-    """A picture's line of predictions.jsonl."""
+    """A picture's record, as `utils.outputs.predictions` has it."""
     height, width = prediction.image.shape[:2]
     return {'file': str(path), 'width': width, 'height': height,
             'box': prediction.box and [round(value, 2) for value in prediction.box],
+            'label': prediction.label,
             'class': prediction.classes[0][0] if prediction.classes else None,
             'score': prediction.score,
             'classes': [[name, round(score, 6)] for name, score in prediction.classes]}
+
+
+def progress(items: Iterator) -> Iterator:
+    from tqdm import tqdm
+
+    return tqdm(items, unit='img', disable=None)
+
+
+def write_sheet(path: Path, rows: list[tuple]) -> None:
+    """The contact sheet of the first pictures; nothing where there are none."""
+    from utils.outputs.drawing import contact_sheet
+    from utils.outputs.files import write_png
+
+    if rows:
+        write_png(path, contact_sheet([row for row, _ in rows], rows[0][1]))
 
 
 if __name__ == '__main__':

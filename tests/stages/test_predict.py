@@ -1,6 +1,7 @@
 """A picture through the whole chain, by Python and by tools/predict.py."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 import torch
 from conftest import LITE
 from PIL import Image
+from pycocotools.coco import COCO
 
 from network import CamNet, InputError, SegNet, build_classifier, load_spol
+from utils.outputs.predictions import run_lengths
 
 CLASSES = 4
 NAMES = ['ant', 'bee', 'cat', 'dog']
@@ -122,10 +125,14 @@ def test_the_program_writes_predictions_masks_and_pictures(run_script, folder, t
     assert [line['file'] for line in lines] == [str(tmp_path / 'in' / 'a.jpg'),
                                                 str(tmp_path / 'in' / 'deep' / 'b.JPG')]
     assert (lines[0]['width'], lines[0]['height']) == (120, 80)
-    mask = cv2.imread(str(tmp_path / 'out' / 'masks' / 'deep' / 'b.png'))
-    assert mask.shape == (80, 120, 3)
-    assert set(np.unique(mask)) <= {0, 255}
-    assert (tmp_path / 'out' / 'pictures' / 'a.png').is_file()
+    for kind in ('masks', 'cams'):
+        image = cv2.imread(str(tmp_path / 'out' / kind / 'deep' / 'b.JPG.png'),
+                           cv2.IMREAD_UNCHANGED)
+        assert image.shape == (80, 120)
+        assert kind == 'cams' or set(np.unique(image)) <= {0, 255}
+    assert (tmp_path / 'out' / 'pictures' / 'a.jpg.png').is_file()
+    sheet = cv2.imread(str(tmp_path / 'out' / 'sheet.png'))
+    assert sheet.shape[0] > 2 * 160
 
 
 def test_the_program_reports_bad_files_and_goes_through_the_rest(run_script, folder, tmp_path):
@@ -147,3 +154,80 @@ def test_the_program_without_checkpoints_names_the_demo(run_script, tmp_path, mo
     code, _, err = run_script('tools/predict.py', tmp_path)
     assert code == 2
     assert 'run demo.sh first' in err
+
+
+@pytest.fixture
+def three_pictures(folder, tmp_path):
+    (tmp_path / 'in').mkdir()
+    for name in 'abc':
+        (tmp_path / 'in' / f'{name}.jpg').write_bytes((folder / 'photo.jpg').read_bytes())
+    return tmp_path / 'in'
+
+
+def predict_all(run_script, folder, pictures, out, *flags):
+    stages = [part for stage in ('cam', 'cls')
+              for part in (f'--{stage}', checkpoint(folder, stage))]
+    return run_script('tools/predict.py', pictures, *stages, '--out', out, '--device', 'cpu',
+                      *flags)
+
+
+def test_coco_is_read_by_pycocotools(run_script, folder, three_pictures, tmp_path):
+    out = tmp_path / 'out'
+    code, _, err = predict_all(run_script, folder, three_pictures, out, '--format', 'coco',
+                               '--threshold', 0.3)
+    assert code == 0, err
+    coco = COCO(str(out / 'predictions.json'))
+    assert [image['width'] for image in coco.imgs.values()] == [120] * 3
+    for annotation in coco.anns.values():
+        name = Path(coco.imgs[annotation['image_id']]['file_name']).name
+        mask = cv2.imread(str(out / 'masks' / f'{name}.png'), cv2.IMREAD_GRAYSCALE) > 0
+        np.testing.assert_array_equal(coco.annToMask(annotation) > 0, mask)
+        assert annotation['area'] == mask.sum()
+        x, y, width, height = annotation['bbox']
+        assert 0 <= x < x + width <= 120
+        assert 0 <= y < y + height <= 80
+
+
+def test_run_lengths_go_down_the_columns():
+    mask = np.array([[True, False], [True, True], [False, True]])
+    assert run_lengths(mask) == {'size': [3, 2], 'counts': [0, 2, 2, 2]}
+    assert run_lengths(~mask)['counts'] == [2, 2, 2]
+
+
+def test_csv_has_a_line_for_each_picture(run_script, folder, three_pictures, tmp_path):
+    code, _, err = predict_all(run_script, folder, three_pictures, tmp_path / 'out', '--format',
+                               'csv')
+    assert code == 0, err
+    lines = (tmp_path / 'out' / 'predictions.csv').read_text().splitlines()
+    assert lines[0].startswith('file,width,height,x0')
+    assert [Path(line.split(',')[0]).name for line in lines[1:]] == ['a.jpg', 'b.jpg', 'c.jpg']
+
+
+def test_an_interrupted_run_is_continued(run_script, folder, three_pictures, tmp_path):
+    out = tmp_path / 'out'
+    predict_all(run_script, folder, three_pictures, out)
+    whole = (out / 'predictions.jsonl').read_text()
+    first, second, _ = whole.splitlines()
+    (out / '.predictions.jsonl.part').write_text(f'{first}\n{second[:30]}')  # killed while writing
+    for path in (out / 'masks').iterdir():
+        path.unlink()
+    code, stdout, err = predict_all(run_script, folder, three_pictures, out)
+    assert code == 0, err
+    assert 'wrote 3 predictions' in stdout
+    assert (out / 'predictions.jsonl').read_text() == whole
+    assert sorted(path.name for path in (out / 'masks').iterdir()) == ['b.jpg.png', 'c.jpg.png']
+    assert not (out / '.predictions.jsonl.part').exists()
+
+
+def test_other_pictures_do_not_continue_a_run(run_script, folder, three_pictures, tmp_path):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / '.predictions.jsonl.part').write_text('{"file": "x.jpg"}\n')
+    code, _, err = predict_all(run_script, folder, three_pictures, tmp_path / 'out')
+    assert code == 2
+    assert 'belongs to a run on other pictures' in err
+
+
+def test_paths_of_one_name_are_refused(run_script, three_pictures):
+    code, _, err = run_script('tools/predict.py', three_pictures, three_pictures)
+    assert code == 2
+    assert 'two of the paths are called in' in err

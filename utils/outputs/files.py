@@ -78,6 +78,8 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Write an RGB image, uint8 H x W x 3, as PNG."""
-    content = cv2.imencode('.png', cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+    """Write an RGB image, uint8 H x W x 3, or grey levels, uint8 H x W, as PNG."""
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    content = cv2.imencode('.png', image)[1]
     write_whole(path, lambda file: file.write(content))

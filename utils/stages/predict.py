@@ -75,8 +75,9 @@ class Prediction:
         """The same at another threshold, without another forward pass."""
         return replace(self, threshold=threshold)
 
-    def draw(self) -> np.ndarray:
-        """Picture, CAM (where there is one), probability, mask and box side by side, uint8 RGB."""
+    def row(self) -> tuple[Row, list[str]]:
+        """A row of a contact sheet, and its titles: picture, CAM (where there is one), probability,
+        mask and box."""
         views = {'image': self.image}
         if self.cam is not None:
             views['CAM'] = heatmap(self.image, self.cam)
@@ -84,7 +85,12 @@ class Prediction:
         views['mask'] = outline(self.image, self.mask)
         views['box'] = draw_boxes(self.image, None, self.box)
         caption = f'{self.classes[0][0]} {self.score:.2f}' if self.classes else ''
-        return contact_sheet([Row(list(views.values()), caption)], list(views), side=240)
+        return Row(list(views.values()), caption), list(views)
+
+    def draw(self) -> np.ndarray:
+        """The views of `row` side by side, uint8 RGB."""
+        row, titles = self.row()
+        return contact_sheet([row], titles, side=240)
 
 
 class Spol:
