@@ -134,18 +134,22 @@ def picture(chain: str, cam: dict, seg: dict, count: int):
     from utils.outputs.drawing import Row, contact_sheet
     from utils.stages.show import cam_rows, seg_rows, views_of
 
-    images, crop = read_images(chain, seg), CentreCrop(seg['resize'], seg['crop'])
+    images = read_images(chain, seg)
     cam_net = CamNet(cam['clsnum'], cam['backbone'], pretrained='none')
     load_checkpoint(cam_net, cam['snapshot'])
     seg_net = SegNet(seg['backbone'], pretrained='none')
     load_checkpoint(seg_net, seg['snapshot'])
 
     chosen = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int).tolist()
-    views = list(views_of(images, chosen, exact_transform(crop.resize, crop.crop), crop))
+
+    def views(arguments: dict) -> list:
+        crop = CentreCrop(arguments['resize'], arguments['crop'])
+        return list(views_of(images, chosen, exact_transform(crop.resize, crop.crop), crop))
+
     device = torch.device('cpu')
-    cams = cam_rows(Predictor(cam_net, device, method='class_cams'), images, views,
+    cams = cam_rows(Predictor(cam_net, device, method='class_cams'), images, views(cam),
                     cam['threshold'])
-    segmentations = seg_rows(Predictor(seg_net, device), views, seg['threshold'])
+    segmentations = seg_rows(Predictor(seg_net, device), views(seg), seg['threshold'])
     rows = [Row(a.pictures[:5] + b.pictures[1:], b.caption, b.mark)
             for a, b in zip(cams, segmentations, strict=True)]
     return contact_sheet(rows, TITLES)
