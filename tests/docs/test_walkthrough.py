@@ -1,0 +1,52 @@
+"""docs/walkthrough.ipynb runs from its first cell to its last."""
+
+import json
+
+import matplotlib
+import pytest
+import torch
+from conftest import LITE, ROOT
+
+from network import CamNet, SegNet
+
+
+@pytest.fixture
+def demo_run(run_script, tmp_path):
+    """What the notebook reads of demo.sh, by networks that are not trained."""
+    code, _, err = run_script('dataset/make_mini.py', '--out', tmp_path / 'dataset' / 'mini',
+                              '--train', 1, '--val', 1)
+    assert code == 0, err
+    torch.manual_seed(0)
+    for stage, model in (('cam', CamNet(10, LITE, pretrained='none')),
+                         ('seg', SegNet(LITE, pretrained='none'))):
+        folder = tmp_path / f'cub200-{stage}' / 'out' / 'mini'
+        folder.mkdir(parents=True)
+        torch.save(model.state_dict(), folder / 'model-1')
+    return tmp_path
+
+
+def test_the_notebook_runs(demo_run, monkeypatch):
+    matplotlib.use('agg')
+    import matplotlib.pyplot as plt
+
+    monkeypatch.chdir(demo_run)
+    monkeypatch.setenv('SPOL_RUN', str(demo_run))
+    monkeypatch.setenv('SPOL_ROOT', str(ROOT))
+    figures = []
+    monkeypatch.setattr(plt, 'show', lambda: (figures.append(plt.gcf()), plt.close('all')))
+    notebook = json.loads((ROOT / 'docs' / 'walkthrough.ipynb').read_text())
+    namespace = {}
+    for cell in notebook['cells']:
+        if cell['cell_type'] == 'code':
+            exec(compile(''.join(cell['source']), cell['id'], 'exec'), namespace)
+    assert len(figures) == 7
+    assert namespace['probability'].shape == (192, 192)
+    assert namespace['result'].image.shape == namespace['image'].shape
+
+
+def test_the_notebook_is_small_and_has_its_outputs():
+    path = ROOT / 'docs' / 'walkthrough.ipynb'
+    cells = json.loads(path.read_text())['cells']
+    assert path.stat().st_size < 2_000_000
+    assert all(cell['outputs'] for cell in cells
+               if cell['cell_type'] == 'code' and 'show(' in ''.join(cell['source']))
