@@ -21,7 +21,7 @@ from utils.engine.inference import Predictor
 from utils.errors import InputError
 from utils.localization.boxes import CentreCrop, largest_box
 from utils.localization.losses import segmentation_probability
-from utils.localization.pseudo_mask import scaled_cam
+from utils.localization.pseudo_mask import SIDE, gaussian_prior, scaled_cam
 from utils.outputs.drawing import Row, contact_sheet, draw_boxes, heatmap, outline
 from utils.outputs.results import read_results
 
@@ -76,11 +76,13 @@ class Prediction:
         return replace(self, threshold=threshold)
 
     def row(self) -> tuple[Row, list[str]]:
-        """A row of a contact sheet, and its titles: picture, CAM (where there is one), probability,
-        mask and box."""
+        """A row of a contact sheet, and its titles: picture, CAM and its Gaussian prior (where
+        there is a CAM), probability, mask and box."""
         views = {'image': self.image}
         if self.cam is not None:
             views['CAM'] = heatmap(self.image, self.cam)
+            prior = gaussian_prior(cv2.resize(self.cam, (SIDE, SIDE)))
+            views['Gaussian prior'] = heatmap(self.image, _fit(prior, self.image))
         views['score map'] = heatmap(self.image, _fit(self.score_map, self.image))
         views['mask'] = outline(self.image, self.mask)
         views['box'] = draw_boxes(self.image, None, self.box)
@@ -104,37 +106,47 @@ class Spol:
         names: the classes' names by their labels.
         resize: the side to which pictures are resized for CAM and segmentation.
         cls_resize: the same for the classifier.
+        classes: the number of classes of the CAM network.
     """
 
     def __init__(self, cam: Predictor | None, seg: Predictor | None, cls: Predictor | None,
                  cam_logits: Predictor | None, names: Callable[[int], str], resize: int,
-                 cls_resize: int, threshold: float):
+                 cls_resize: int, threshold: float, classes: int = 0):
         self._cam, self._seg, self._cls, self._cam_logits = cam, seg, cls, cam_logits
         self._names, self.threshold, self.resize = names, threshold, resize
+        self._classes = classes
         self._view, self._cls_view = exact_transform(resize), exact_transform(cls_resize)
 
-    def __call__(self, picture: Picture | list[Picture]) -> Prediction | list[Prediction]:
-        """Raises InputError for a file that is missing, and BadImageError for one that cannot be
+    def __call__(self, picture: Picture | list[Picture], label: int | None = None
+                 ) -> Prediction | list[Prediction]:
+        """The CAM is that of the class `label`, by default of the best class.
+
+        Raises InputError for a file that is missing, and BadImageError for one that cannot be
         decoded."""
         if isinstance(picture, list):
-            return [self(one) for one in picture]
+            return [self(one, label) for one in picture]
         image = as_rgb(picture)
         view = _batch(self._view(image=image)['image'])
         scores = self._class_scores(image, view)
-        label = None if scores is None else int(scores.argmax())
+        best = None if scores is None else int(scores.argmax())
         cam = probability = None
         if self._cam:
-            _, fused = self._cam(view, torch.tensor([label]))
+            _, fused = self._cam(view, torch.tensor([best if label is None else label]))
             cam = scaled_cam(fused[0].float().cpu().numpy(), self.resize)
         if self._seg:
             probability = segmentation_probability(self._seg(view), self.resize)
             probability = probability[0].float().cpu().numpy()
         classes = ()
         if scores is not None:
-            best = scores.argsort(descending=True)[:BEST].tolist()
-            classes = tuple((self._names(index), float(scores[index])) for index in best)
+            first = scores.argsort(descending=True)[:BEST].tolist()
+            classes = tuple((self._names(index), float(scores[index])) for index in first)
         return Prediction(image, cam if probability is None else probability, self.threshold,
-                          None if cam is None else _fit(cam, image), classes, label)
+                          None if cam is None else _fit(cam, image), classes, best)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes by their labels; empty without a CAM network."""
+        return [self._names(label) for label in range(self._classes)]
 
     def _class_scores(self, image: np.ndarray, view: Tensor) -> Tensor | None:
         """Softmax over the classes: the classifier's, or else the CAM network's."""
@@ -186,7 +198,8 @@ def load_spol(cam: str | Path | None = None, seg: str | Path | None = None,
     return Spol(predictor(cam_net, 'class_cams'), predictor(seg_net), predictor(cls_net),
                 predictor(None if cls else cam_net),
                 lambda label: names[label] if label < len(names) else f'class {label}',
-                main['resize'], settings.get('cls', {}).get('resize', 685), main['threshold'])
+                main['resize'], settings.get('cls', {}).get('resize', 685), main['threshold'],
+                0 if cam_net is None else cam_net.head.out_channels)
 
 
 def as_rgb(picture: Picture) -> np.ndarray:

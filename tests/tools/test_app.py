@@ -1,0 +1,98 @@
+"""The local page, in a headless Chromium. Skipped where Gradio, Playwright or Chromium is missing:
+they are optional."""
+
+import shutil
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import LITE, ROOT
+
+from network import CamNet, SegNet
+from utils.errors import InputError
+
+CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
+
+
+@pytest.fixture
+def app(monkeypatch, tmp_path):
+    """tools/app.py, looking for runs in a folder of its own."""
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    import app
+
+    monkeypatch.setattr(app, 'ROOT', tmp_path)
+    yield app
+    sys.modules.pop('app')
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A run of networks that are not trained, and a picture."""
+    torch.manual_seed(0)
+    for stage, model in (('cam', CamNet(4, LITE, pretrained='none')),
+                         ('seg', SegNet(LITE, pretrained='none'))):
+        folder = tmp_path / f'cub200-{stage}' / 'out' / 'mini'
+        folder.mkdir(parents=True)
+        torch.save(model.state_dict(), folder / 'model-1')
+        (folder / 'results.json').write_text(
+            f'{{"training": {{"arguments": {{"backbone": "{LITE}", "resize": 96}}}}}}')
+    picture = np.random.default_rng(0).integers(0, 255, (80, 120, 3)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / 'photo.png'), cv2.blur(picture, (9, 9)))
+    cv2.imwrite(str(tmp_path / 'grey.png'), picture[..., 0])
+    cv2.imwrite(str(tmp_path / 'alpha.png'), np.dstack([picture, picture[..., 0]]))
+    (tmp_path / 'damaged.png').write_bytes((tmp_path / 'photo.png').read_bytes()[:300])
+    return tmp_path
+
+
+def test_without_checkpoints_the_demo_is_named(app):
+    with pytest.raises(InputError, match=r'run demo.sh first'):
+        app.runs()
+
+
+def test_a_threshold_needs_no_forward_pass(app, trained):
+    model = app.load('mini', 'cpu')
+    prediction = model(trained / 'photo.png', app.label_of(model, 'class 2'))
+    low, high = (app.show(prediction, threshold) for threshold in (0.0, 0.99))
+    assert low[0].shape == high[0].shape
+    assert 'box (x0, y0, x1, y1): no box' in high[1]
+    assert 'no box' not in low[1]
+    assert app.show(None, 0.2) == (None, '')
+
+
+@pytest.mark.end_to_end
+@pytest.mark.skipif(CHROMIUM is None, reason='no Chromium')
+def test_the_page_in_a_browser(app, trained):
+    pytest.importorskip('gradio')
+    sync_playwright = pytest.importorskip('playwright.sync_api').sync_playwright
+    blocks = app.page('cpu')
+    _, address, _ = blocks.launch(server_name='127.0.0.1', prevent_thread_lock=True, quiet=True,
+                                  max_file_size=app.LARGEST_FILE)
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
+            page = browser.new_page()
+            page.goto(address)
+            text = page.get_by_label('box and classes')
+            for name in ('photo.png', 'grey.png', 'alpha.png'):
+                page.locator('input[type=file]').first.set_input_files(str(trained / name))
+                page.wait_for_function('e => e.value.includes("box (x0")',
+                                       arg=text.element_handle())
+                page.screenshot(path=str(trained / f'page-{name}'), full_page=True)
+                slider = page.get_by_label('number input for threshold')
+                slider.fill('0.99')
+                slider.press('Enter')
+                page.wait_for_function('e => e.value.includes("no box")',
+                                       arg=text.element_handle())
+                slider.fill('0.1')
+                slider.press('Enter')
+                page.wait_for_function('e => !e.value.includes("no box")',
+                                       arg=text.element_handle())
+                page.get_by_label('Clear').first.click()
+                page.wait_for_function('e => e.value == ""', arg=text.element_handle())
+            page.locator('input[type=file]').first.set_input_files(str(trained / 'damaged.png'))
+            page.get_by_text('cannot be read as an image').first.wait_for()
+            browser.close()
+    finally:
+        blocks.close()
