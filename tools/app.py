@@ -52,7 +52,8 @@ def page(device: str):
                                     label='class of the CAM')
                 threshold = gr.Slider(0, 0.99, model(names[0]).threshold, step=0.01,
                                       label='threshold')
-        views = gr.Image(label='views', interactive=False, format='png')
+        views = gr.Image(show_label=False, interactive=False, format='png',
+                         buttons=['download', 'fullscreen'])
         text = gr.Textbox(label='box and classes', interactive=False, lines=3)
         prediction = gr.State()
 

@@ -39,7 +39,8 @@ def trained(tmp_path):
         (folder / 'results.json').write_text(
             f'{{"training": {{"arguments": {{"backbone": "{LITE}", "resize": 96}}}}}}')
     picture = np.random.default_rng(0).integers(0, 255, (80, 120, 3)).astype(np.uint8)
-    cv2.imwrite(str(tmp_path / 'photo.png'), cv2.blur(picture, (9, 9)))
+    picture = cv2.blur(picture, (9, 9))
+    cv2.imwrite(str(tmp_path / 'photo.png'), picture)
     cv2.imwrite(str(tmp_path / 'grey.png'), picture[..., 0])
     cv2.imwrite(str(tmp_path / 'alpha.png'), np.dstack([picture, picture[..., 0]]))
     (tmp_path / 'damaged.png').write_bytes((tmp_path / 'photo.png').read_bytes()[:300])
