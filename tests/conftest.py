@@ -40,6 +40,25 @@ def released_state() -> Callable[..., dict[str, torch.Tensor]]:
     return make
 
 
+@pytest.fixture
+def untrained_run() -> Callable[[Path, int], None]:
+    """untrained_run(folder, classes): the checkpoints of cam and seg of a run `mini` of the CUB chain
+    below `folder`, of networks that are not trained."""
+    from network import CamNet, SegNet
+
+    def make(folder: Path, classes: int) -> None:
+        torch.manual_seed(0)
+        for stage, model in (('cam', CamNet(classes, LITE, pretrained='none')),
+                             ('seg', SegNet(LITE, pretrained='none'))):
+            run = folder / f'cub200-{stage}' / 'out' / 'mini'
+            run.mkdir(parents=True)
+            torch.save(model.state_dict(), run / 'model-1')
+            (run / 'results.json').write_text(json.dumps(
+                {'training': {'arguments': {'backbone': LITE, 'resize': 96}}}))
+
+    return make
+
+
 def call_script(script: str, *arguments: object) -> int:
     """Run a script of the project in this process, as `python script ...` does; its exit code."""
     argv, path = sys.argv, list(sys.path)

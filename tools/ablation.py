@@ -14,10 +14,9 @@ ablation.png (the arrangement of Fig. 1(b)), curve.png (GT-known over the epochs
 each training. A run that was interrupted continues with the same command.
 """
 
-import csv
-import io
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -28,12 +27,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from figures import csv_rows, figures_of, markdown, mean_and_std, summaries
 
-from utils.arguments import ROOT, Parser, natural, positive_float, positive_int, seed
+from utils.arguments import ROOT, Parser, natural, positive_float, positive_int, seed, select
 from utils.errors import InputError, run
-from utils.outputs.files import write_json, write_text
+from utils.outputs.files import write_json, write_text, write_whole
 
 CLASSES = 10
-STAGES = ('5', '45', '345', '2345')
+STAGES = ('5', '45', '345', '2345')  # of the backbone
 FUSIONS = ('add', 'concatenate', 'multiply')
 PAPER = 'multiply 345'
 VARIANTS = {  # name -> the parameters of CamNet
@@ -55,20 +54,18 @@ class Settings:
     train: int
     val: int
     backbone: str
-    pretrained: str
     resize: int
     crop: int
     batch_size: int
     cam_epochs: int
     seg_epochs: int
     seg_lr: float
-    amp: str
     device: str
 
 
 def main():
     args = parse()
-    settings = Settings(**{name: getattr(args, name) for name in Settings.__annotations__})
+    settings = select(args, Settings)
     check_settings(args.out, {**asdict(settings), 'seeds': args.seeds})
     for number in args.seeds:
         make_images(args.out, number, settings)
@@ -82,21 +79,18 @@ def parse():
     add('--photos', help='composites of its cutouts/ and backgrounds/ instead of drawn birds')
     add('--seeds', type=seed, nargs='+', default=[0, 1, 2], help='data sets and trainings')
     add('--out', type=Path, default=ROOT / 'ablation', help='the output folder')
-    add('--jobs', type=positive_int, default=len(os.sched_getaffinity(0)),
-        help='trainings at a time; each takes one core, or its part of the GPU')
+    add('--jobs', type=positive_int,
+        help='trainings at a time, each on one core, or a part of the GPU (default: one a core)')
     add('--train', type=positive_int, default=40, help='training images per class')
     add('--val', type=positive_int, default=20, help='validation images per class')
     add('--backbone', default='timm/tf_efficientnet_lite0',
         help='resnet50 | resnet101 | resnet152 | timm/NAME')
-    add('--pretrained', default='auto', help='ImageNet weights: auto | none | a file')
     add('--resize', type=positive_int, default=148, help='images are resized to this square')
     add('--crop', type=natural, default=128, help='size of the crop')
     add('--batch_size', type=positive_int, default=8, help='images in a batch')
     add('--cam_epochs', type=positive_int, default=8, help='epochs of MFF-Net 1')
     add('--seg_epochs', type=positive_int, default=4, help='epochs of MFF-Net 2')
     add('--seg_lr', type=positive_float, default=0.1, help='learning rate of MFF-Net 2')
-    add('--amp', choices=['auto', 'fp16', 'bf16', 'off'], default='auto',
-        help='mixed precision in training')
     add('--device', default='auto', help='auto | cpu | cuda | cuda:N')
     args = parser.parse_args()
     args.seeds = sorted(set(args.seeds))
@@ -119,8 +113,6 @@ def check_settings(out: Path, settings: dict) -> None:
 
 def make_images(out: Path, number: int, settings: Settings) -> None:
     """The seed's data set; one that is there already, made with the same arguments, stays."""
-    import subprocess
-
     source = []
     if settings.photos:
         source = ['--cutouts', f'{settings.photos}/cutouts',
@@ -144,13 +136,15 @@ def run_folder(out: Path, number: int, name: str) -> Path:
 # ---------------------------------------------------------------- trainings
 
 
-def run_all(out: Path, seeds: list[int], settings: Settings, jobs: int) -> None:
+def run_all(out: Path, seeds: list[int], settings: Settings, jobs: int | None) -> None:
     """All trainings that are not done yet, `jobs` at a time, the longest first."""
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
+    from utils.engine.device import available_cores
+
     begin, done = time.monotonic(), 0
-    with ProcessPoolExecutor(jobs, get_context('spawn')) as pool:
+    with ProcessPoolExecutor(jobs or available_cores(), get_context('spawn')) as pool:
         tasks = [pool.submit(run_variant, out, number, name, settings)
                  for name in VARIANTS for number in seeds]
         try:
@@ -205,15 +199,14 @@ class Workbench:
     def train_cam(self, name: str) -> None:
         """MFF-Net 1 as VARIANTS[name] says; its fused CAMs are evaluated, of the paper's network
         after each epoch."""
-        from network import CamNet, load_checkpoint
+        from network import CamNet
         from utils.data.datasets import TrainImages
         from utils.localization.losses import classification_loss, distillation_loss
 
         folder, settings = run_folder(self.out, self.seed, name), self.settings
         if figures(folder):
             return
-        model = CamNet(CLASSES, settings.backbone, pretrained=settings.pretrained,
-                       **VARIANTS[name])
+        model = CamNet(CLASSES, settings.backbone, **VARIANTS[name])
         groups = [{'params': model.new_parameters()},
                   {'params': model.pretrained_parameters(), 'lr': 0.002}]
 
@@ -225,9 +218,7 @@ class Workbench:
         self._train(model, TrainImages(self.train_images, self._transform(), self.seed), groups,
                     loss, folder, settings.cam_epochs, 0.02)
         if name == PAPER:
-            for epoch in range(1, settings.cam_epochs + 1):
-                load_checkpoint(model, folder / f'model-{epoch}')
-                self._evaluate(model, folder / f'epoch-{epoch}', curve=True)
+            self._evaluate_epochs(model, folder, settings.cam_epochs)
         self._evaluate(model, folder)
 
     def train_segmentations(self, name: str) -> None:
@@ -261,14 +252,14 @@ class Workbench:
         write_json(folder / 'masks.json', {'count': len(images)})
 
     def _train_segmentation(self, folder: Path, masks: Path) -> None:
-        from network import SegNet, load_checkpoint
+        from network import SegNet
         from utils.data.datasets import TrainMasks
         from utils.localization.losses import segmentation_loss
 
         settings = self.settings
         if figures(folder):
             return
-        model = SegNet(settings.backbone, pretrained=settings.pretrained)
+        model = SegNet(settings.backbone)
         dataset = TrainMasks(self.train_images, self._transform(), self.seed, masks)
 
         def loss(network, batch):
@@ -277,9 +268,7 @@ class Workbench:
 
         self._train(model, dataset, [{'params': model.parameters()}], loss, folder,
                     settings.seg_epochs, settings.seg_lr)
-        for epoch in range(1, settings.seg_epochs + 1):
-            load_checkpoint(model, folder / f'model-{epoch}')
-            self._evaluate(model, folder / f'epoch-{epoch}', curve=True)
+        self._evaluate_epochs(model, folder, settings.seg_epochs)
         self._evaluate(model, folder)
 
     def _transform(self):
@@ -296,25 +285,32 @@ class Workbench:
         from utils.engine.trainer import Trainer, TrainingOptions, every_epoch
         from utils.outputs.results import RunFolder
 
-        options = TrainingOptions(epochs, self.settings.batch_size, lr, amp=self.settings.amp,
-                                  seed=self.seed, num_workers=0, resume='auto')
+        options = TrainingOptions(epochs, self.settings.batch_size, lr, seed=self.seed,
+                                  num_workers=0, resume='auto')
         trainer = Trainer(model, dataset, groups, loss, options, self.device, RunFolder(folder),
                           keep=every_epoch)
         trainer.run()
         if trainer.stopped:
             raise KeyboardInterrupt
 
-    def _evaluate(self, model, folder: Path, curve: bool = False) -> None:
-        """Write the folder's results.json; for the learning curve only GT-known at 0.2."""
+    def _evaluate_epochs(self, model, folder: Path, epochs: int) -> None:
+        """GT-known at 0.2 after each epoch, for the learning curve; `model` ends as the last."""
+        from network import load_checkpoint
+
+        for epoch in range(1, epochs + 1):
+            load_checkpoint(model, folder / f'model-{epoch}')
+            if not figures(folder / f'epoch-{epoch}'):
+                self._evaluate(model, folder / f'epoch-{epoch}', sweep=False, metrics='paper')
+
+    def _evaluate(self, model, folder: Path, sweep: bool = True, metrics: str = 'all') -> None:
+        """Write the folder's results.json."""
         from network import CamNet
         from utils.outputs.results import RunFolder
         from utils.stages.evaluate import EvaluationOptions, evaluate_cams, evaluate_segmentation
 
-        if curve and figures(folder):
-            return
         evaluate = evaluate_cams if isinstance(model, CamNet) else evaluate_segmentation
         evaluate(model, self.val_images, self.crop, self.inference, RunFolder(folder),
-                 EvaluationOptions(sweep=not curve, metrics='paper' if curve else 'all'))
+                 EvaluationOptions(sweep=sweep, metrics=metrics))
 
 
 def figures(folder: Path) -> dict:
@@ -331,7 +327,7 @@ def figures(folder: Path) -> dict:
 
 def write_results(out: Path, seeds: list[int]) -> None:
     """ablation.md, ablation.csv, ablation.png and curve.png of all seeds."""
-    from utils.outputs.files import write_png
+    from utils.outputs.tables import write_csv
 
     rows = summaries({name: [figures_of(figures(run_folder(out, number, name)))
                              for number in seeds]
@@ -348,11 +344,10 @@ def write_results(out: Path, seeds: list[int]) -> None:
             'segmentation, pseudo masks without the Gaussian prior': rows[WITHOUT_PRIOR],
             'segmentation: SPOL': rows['SPOL']})])
     write_text(out / 'ablation.md', tables + '\n')
-    text = io.StringIO()
-    csv.writer(text, lineterminator='\n').writerows(csv_rows(rows))
-    write_text(out / 'ablation.csv', text.getvalue())
-    write_png(out / 'ablation.png', figure_1b(rows))
-    write_png(out / 'curve.png', learning_curve(curves(out, seeds)))
+    write_csv(out / 'ablation.csv', ('name', 'figure', 'mean', 'std'), csv_rows(rows))
+    for name, content in (('ablation.png', figure_1b(rows)),
+                          ('curve.png', learning_curve(curves(out, seeds)))):
+        write_whole(out / name, lambda file, content=content: file.write(content))
     print(f'\n{tables}\n\nwrote ablation.md, ablation.csv, ablation.png and curve.png to {out}')
 
 
@@ -362,21 +357,20 @@ def figure_1b_names() -> Iterator[str]:
         yield from (f'{fusion} {stages}' for stages in STAGES[1:])
 
 
-def figure_1b(rows: dict):
-    """Fig. 1(b): the figure over the number of stages fused, a line for each fusion."""
+def figure_1b(rows: dict) -> bytes:
+    """Fig. 1(b): the figure over the number of stages fused, a line for each fusion; the content of
+    a PNG file."""
     from matplotlib.figure import Figure
+
+    from utils.outputs.drawing import png_of
 
     chart = Figure(figsize=(10, 4), layout='constrained')
     for axes, name in zip(chart.subplots(1, 2), ('GT-known', 'MaxBoxAccV2'), strict=True):
-        for fusion in FUSIONS:
-            points = [rows[f'{fusion} {stages}' if stages != '5' else 'stage 5 alone'][name]
-                      for stages in STAGES]
-            axes.errorbar(range(1, 5), [mean for mean, _ in points], [std for _, std in points],
-                          marker='o', capsize=3, label=fusion)
+        plot(axes, {fusion: [rows['stage 5 alone'][name],
+                             *(rows[f'{fusion} {stages}'][name] for stages in STAGES[1:])]
+                    for fusion in FUSIONS})
         axes.set(xlabel='last stages fused', ylabel=f'{name}, %', xticks=range(1, 5))
-        axes.grid(alpha=0.3)
-        axes.legend()
-    return rendered(chart)
+    return png_of(chart)
 
 
 def curves(out: Path, seeds: list[int]) -> dict[str, list[tuple[float, float]]]:
@@ -392,29 +386,27 @@ def curves(out: Path, seeds: list[int]) -> dict[str, list[tuple[float, float]]]:
     return result
 
 
-def learning_curve(points: dict[str, list[tuple[float, float]]]):
-    """GT-known over the epochs of each stage."""
+def learning_curve(points: dict[str, list[tuple[float, float]]]) -> bytes:
+    """GT-known over the epochs of each stage; the content of a PNG file."""
     from matplotlib.figure import Figure
+
+    from utils.outputs.drawing import png_of
 
     chart = Figure(figsize=(6, 4), layout='constrained')
     axes = chart.subplots()
-    for label, several in points.items():
-        axes.errorbar(range(1, len(several) + 1), [mean for mean, _ in several],
-                      [std for _, std in several], marker='o', capsize=3, label=label)
+    plot(axes, points)
     axes.set(xlabel='epochs of its stage', ylabel='GT-known at 0.2, %')
+    return png_of(chart)
+
+
+def plot(axes, lines: dict[str, list[tuple[float, float]]]) -> None:
+    """A line of means with their standard deviations for each name, over 1, 2, ..."""
+    for name, points in lines.items():
+        means, deviations = zip(*points, strict=True)
+        axes.errorbar(range(1, len(points) + 1), means, deviations, marker='o', capsize=3,
+                      label=name)
     axes.grid(alpha=0.3)
     axes.legend()
-    return rendered(chart)
-
-
-def rendered(chart):
-    """A matplotlib figure as an image, uint8 H x W x 3, RGB."""
-    import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(chart)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ The slider changes the threshold without another forward pass. The page is serve
 alone (127.0.0.1). Files of more than 20 MB, and those that cannot be read as images, are refused.
 """
 
+import os
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.arguments import ROOT, Parser, positive_int
 from utils.errors import InputError, run
+from utils.outputs.results import newest_checkpoint
 
 LARGEST_FILE = '20mb'
 STAGES = ('cls', 'cam', 'seg')
@@ -32,8 +34,6 @@ def main():
 
 def page(device: str):
     """The page, a gradio.Blocks."""
-    import os
-
     os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')
     try:
         import gradio as gr
@@ -90,11 +90,8 @@ def load(name: str, device: str):
     """The networks of a run, each one's newest checkpoint."""
     from network import load_spol
 
-    models = {}
-    for stage in STAGES:
-        folder = ROOT / f'cub200-{stage}' / 'out' / name
-        models[stage] = max(folder.glob('model-*'), default=None,
-                            key=lambda path: path.stat().st_mtime_ns)
+    models = {stage: newest_checkpoint(ROOT / f'cub200-{stage}' / 'out' / name)
+              for stage in STAGES}
     return load_spol(**models, device=device)
 
 

@@ -13,7 +13,8 @@ benchmark's image_ids.txt, image_sizes.txt and localization.txt.
 
 Reports MaxBoxAcc, MaxBoxAccV2, PxAP (Choe et al., CVPR 2020), GT-known at the thresholds of
 --thresholds (the same boxes as MaxBoxAcc, on whole images), and with --top1top5 Top-1 and Top-5
-localization at MaxBoxAcc's best threshold. Writes evaluation.json and evaluation.png to --out.
+localization at MaxBoxAcc's best threshold. Writes evaluation.json, and where there are boxes
+evaluation.png, to --out.
 """
 
 import sys
@@ -25,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.arguments import Parser, fraction, positive_int
 from utils.errors import InputError, run
 
-COLUMNS = {'MaxBoxAcc': 'max_box_acc', 'MaxBoxAccV2': 'max_box_acc_v2', 'PxAP': 'pxap'}
+COLUMNS = {'MaxBoxAcc': 'max_box_acc', 'MaxBoxAccV2': 'max_box_acc_v2', 'PxAP': 'pxap',
+           'Top-1': 'top1', 'Top-5': 'top5'}
 
 
 def main():
@@ -38,7 +40,9 @@ def main():
 
     cv2.setNumThreads(0)
     truths = read_truths(args)
-    hits = args.top1top5 and read_top1top5(args.top1top5, (truth.name for truth in truths))
+    hits = {}
+    if args.top1top5:
+        hits = read_top1top5(args.top1top5, (truth.name for truth in truths))
     results = {}
     for name, folder in args.maps.items():
         judge = Judge()
@@ -47,13 +51,14 @@ def main():
             for truth, measurement in zip(
                     truths, tqdm(measured, name, len(truths), unit='img', disable=None),
                     strict=True):
-                judge.accumulate(*measurement, hits[truth.name] if hits else None)
-        results[name] = judge.compute(args.thresholds)
+                judge.accumulate(*measurement, hits.get(truth.name, (False, False)))
+        results[name] = {'count': len(truths), **judge.compute(args.thresholds, bool(hits))}
     write_json(args.out / 'evaluation.json', results)
-    content = curves(results)
-    write_whole(args.out / 'evaluation.png', lambda file: file.write(content))
-    print(table(results))
-    print(f'\nwrote evaluation.json and evaluation.png to {args.out}')
+    if truths[0].boxes is not None:
+        content = curves(results)
+        write_whole(args.out / 'evaluation.png', lambda file: file.write(content))
+    print(table(len(truths), results))
+    print(f'\nwrote {args.out / "evaluation.json"}')
 
 
 def parse():
@@ -109,90 +114,70 @@ class Judge:
     """Accumulates the measurements of one method's maps."""
 
     def __init__(self):
-        from utils.localization.measurement import V2_DELTAS
-        from utils.localization.metrics import MaxBoxAcc, PxAP
+        from utils.localization.measurement import FieldFigures
+        from utils.localization.metrics import MaxBoxAcc
 
-        self.largest, self.every = MaxBoxAcc(), MaxBoxAcc(V2_DELTAS, multi_contour=True)
+        self.field = FieldFigures()
         self.named = {'top1': MaxBoxAcc(), 'top5': MaxBoxAcc()}
-        self.pixels, self.count, self.classified = PxAP(), 0, False
 
-    def accumulate(self, ious, pixels, hits: tuple[bool, bool] | None) -> None:
+    def accumulate(self, ious, pixels, hits: tuple[bool, bool]) -> None:
         """Count one image; `hits`: whether its class is the classifier's first, among its five."""
-        self.count += 1
-        if ious is not None:
-            self.largest.accumulate_ious(ious[0])
-            self.every.accumulate_ious(ious[1])
-            self.classified = hits is not None
-            for name, hit in zip(self.named, hits or (), strict=False):
-                if hit:
-                    self.named[name].accumulate_ious(ious[0])
-        if pixels is not None:
-            self.pixels.accumulate_counts(pixels)
+        self.field.accumulate(ious, pixels)
+        for metric, hit in zip(self.named.values(), hits, strict=True):
+            if hit and ious is not None:
+                metric.accumulate_ious(ious[0])
 
-    def compute(self, thresholds: list[float]) -> dict:
+    def compute(self, thresholds: list[float], classified: bool) -> dict:
         """All figures, fractions; those without ground truth are left out."""
         from utils.localization.measurement import V2_DELTAS
         from utils.localization.metrics import STEPS
 
-        figures = {'count': self.count}
-        if self.largest.count:
-            (figures['max_box_acc'],), (best,) = (x.tolist() for x in self.largest.compute())
-            figures['best_threshold'] = best
-            at_deltas = self.every.compute()[0]
-            figures['max_box_acc_v2'] = float(at_deltas.mean())
-            figures['v2_at_delta'] = {str(delta): float(value) for delta, value in
-                                      zip(V2_DELTAS, at_deltas, strict=True)}
-            curve = self.largest.hits[0] / self.count
-            figures['gt_known'] = {str(t): float(curve[round(t * STEPS)]) for t in thresholds
-                                   if round(t * STEPS) < STEPS}
-            figures['curve'] = curve.tolist()
-            if self.classified:
-                for name, metric in self.named.items():
-                    figures[name] = float(metric.hits[0, round(best * STEPS)] / self.count)
-        if self.pixels.counts[1].any():
-            figures['pxap'] = self.pixels.compute()
-        return figures
+        figures = {name: value for name, value in self.field.compute().items()
+                   if value is not None}
+        count = self.field.largest.count
+        if not count:
+            return figures
+        curve = self.field.largest.hits[0] / count
+        best = round(figures['best_threshold'] * STEPS)
+        return {**figures,
+                'v2_at_delta': dict(zip(map(str, V2_DELTAS),
+                                        self.field.every.compute()[0].tolist(), strict=True)),
+                'gt_known': {str(t): float(curve[min(round(t * STEPS), STEPS - 1)])
+                             for t in thresholds},
+                **{name: float(metric.hits[0, best] / count)
+                   for name, metric in self.named.items() if classified},
+                'curve': curve.tolist()}
 
 
-def table(results: dict[str, dict]) -> str:
+def table(count: int, results: dict[str, dict]) -> str:
     """The figures of all methods in percent, as a Markdown table."""
-    first = next(iter(results.values()))
-    columns = {title: [key] for title, key in COLUMNS.items() if key in first}
-    columns |= {f'GT-known at {t}': ['gt_known', t] for t in first.get('gt_known', ())}
-    columns |= {title: [key] for title, key in (('Top-1', 'top1'), ('Top-5', 'top5'))
-                if key in first}
-    lines = [f'{first["count"]} images, %', '', f'| maps | {" | ".join(columns)} |',
-             '| --- ' * (len(columns) + 1) + '|']
-    for name, figures in results.items():
-        cells = []
-        for keys in columns.values():
-            value = figures
-            for key in keys:
-                value = value[key]
-            cells.append(f'{100 * value:.2f}')
-        lines.append(f'| {name} | {" | ".join(cells)} |')
+    rows = {name: {**{title: figures[key] for title, key in COLUMNS.items() if key in figures},
+                   **{f'GT-known at {threshold}': value
+                      for threshold, value in figures.get('gt_known', {}).items()}}
+            for name, figures in results.items()}
+    titles = list(next(iter(rows.values())))
+    lines = [f'{count} images, %', '', f'| maps | {" | ".join(titles)} |',
+             '| --- ' * (len(titles) + 1) + '|']
+    for name, row in rows.items():
+        lines.append(f'| {name} | {" | ".join(f"{100 * row[title]:.2f}" for title in titles)} |')
     return '\n'.join(lines)
 
 
 def curves(results: dict[str, dict]) -> bytes:
     """MaxBoxAcc over the threshold, a curve for each method, as the content of a PNG file."""
-    import io
-
     from matplotlib.figure import Figure
+
+    from utils.outputs.drawing import png_of
 
     figure = Figure(figsize=(6, 4), layout='constrained')
     axes = figure.subplots()
     for name, figures in results.items():
-        if 'curve' in figures:
-            axes.plot([k / len(figures['curve']) for k in range(len(figures['curve']))],
-                      figures['curve'], label=name)
+        steps = len(figures['curve'])
+        axes.plot([k / steps for k in range(steps)], figures['curve'], label=name)
     axes.set(xlabel='threshold', ylabel='boxes with IoU >= 0.5', xlim=(0, 1), ylim=(0, 1))
     axes.grid(alpha=0.3)
-    if axes.lines:
-        axes.legend()
-    content = io.BytesIO()
-    figure.savefig(content, format='png', dpi=120)
-    return content.getvalue()
+    axes.legend()
+    return png_of(figure)
 
 
 if __name__ == '__main__':

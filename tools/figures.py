@@ -38,8 +38,7 @@ def markdown(title: str, rows: Mapping[str, Mapping[str, tuple[float, float]]]) 
 
 
 def csv_rows(rows: Mapping[str, Mapping[str, tuple[float, float]]]) -> Iterable[tuple]:
-    """A header, and for each name and figure its mean and standard deviation."""
-    yield 'name', 'figure', 'mean', 'std'
+    """(name, figure, mean, standard deviation) of each name and figure."""
     for name, row in rows.items():
         for figure, (mean, std) in row.items():
             yield name, figure, round(mean, 4), round(std, 4)

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.arguments import ROOT, Parser, fraction
 from utils.errors import InputError, run
+from utils.outputs.results import newest_checkpoint
 
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff'}
 STAGES = ('cls', 'cam', 'seg')
@@ -33,9 +34,13 @@ NAMED = 5      # bad files in the message
 
 def main():
     args = parse()
+    import numpy as np
+    from tqdm import tqdm
+
     from network import load_spol
     from utils.engine.device import choose_device
     from utils.engine.inference import Inference
+    from utils.outputs.files import write_png
     from utils.outputs.predictions import Records
 
     model = load_spol(args.cam, args.seg, args.cls, backbone=args.backbone, arch=args.arch,
@@ -44,13 +49,14 @@ def main():
     todo = skip_done(pictures(args.paths), records, bad)
     predictions = Inference(choose_device(args.device)).in_threads(
         lambda picture: predict(model, *picture, args), todo)
-    for record, row in progress(predictions):
+    for record, drawn in tqdm(predictions, unit='img', disable=None):
         records.append(record)
         if 'error' in record:
             bad.append(record['file'])
-        elif row and len(sheet) < ON_SHEET:
-            sheet.append(row)
-    write_sheet(args.out / 'sheet.png', sheet)
+        elif args.draw and len(sheet) < ON_SHEET:
+            sheet.append(drawn)
+    if sheet:
+        write_png(args.out / 'sheet.png', np.vstack(sheet))
     path = records.finish()
     print(f'wrote {records.count} predictions to {path}')
     if bad:
@@ -84,17 +90,18 @@ def parse():
                              'other, each with its own --out')
     if not (args.cls or args.cam or args.seg):
         for stage in STAGES:
-            setattr(args, stage, newest_checkpoint(ROOT / f'cub200-{stage}' / 'out' / 'mini'))
+            setattr(args, stage, demo_checkpoint(stage))
     return args
 
 
-def newest_checkpoint(folder: Path) -> Path:
-    """The last model-N of a run."""
-    models = [path for path in folder.glob('model-*') if path.name[6:].isdigit()]
-    if not models:
+def demo_checkpoint(stage: str) -> Path:
+    """The checkpoint of demo.sh's run of a stage."""
+    folder = ROOT / f'cub200-{stage}' / 'out' / 'mini'
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is None:
         raise InputError(f'no checkpoint in {folder}: run demo.sh first, or give --cls, --cam or '
                          '--seg')
-    return max(models, key=lambda path: path.stat().st_mtime_ns)
+    return checkpoint
 
 
 def pictures(paths: list[Path]) -> Iterator[tuple[Path, Path]]:
@@ -125,12 +132,11 @@ def skip_done(pictures: Iterator[tuple[Path, Path]], records, bad: list[str]
     yield from pictures
 
 
-def predict(model, path: Path, name: Path, args) -> tuple[dict, tuple | None]:
-    """Predict one picture and write its files; its record, and with --draw its row of the sheet."""
+def predict(model, path: Path, name: Path, args) -> tuple:
+    """Predict one picture and write its files; its record, and with --draw its drawing."""
     import numpy as np
 
     from utils.data.images import BadImageError
-    from utils.outputs.drawing import contact_sheet
     from utils.outputs.files import write_png
     from utils.outputs.predictions import run_lengths
 
@@ -142,14 +148,14 @@ def predict(model, path: Path, name: Path, args) -> tuple[dict, tuple | None]:
     write_png(args.out / 'masks' / png, np.where(mask, np.uint8(255), np.uint8(0)))
     if prediction.cam is not None:
         write_png(args.out / 'cams' / png, np.round(255 * prediction.cam.clip(0, 1)).astype('u1'))
-    row = None
+    drawn = None
     if args.draw:
-        row = prediction.row()
-        write_png(args.out / 'pictures' / png, contact_sheet([row[0]], row[1], side=240))
+        drawn = prediction.draw()
+        write_png(args.out / 'pictures' / png, drawn)
     record = describe(path, prediction)
     if args.format == 'coco':
         record['segmentation'] = run_lengths(mask)
-    return record, row
+    return record, drawn
 
 
 def describe(path: Path, prediction) -> dict:
@@ -161,21 +167,6 @@ def describe(path: Path, prediction) -> dict:
             'class': prediction.classes[0][0] if prediction.classes else None,
             'score': prediction.score,
             'classes': [[name, round(score, 6)] for name, score in prediction.classes]}
-
-
-def progress(items: Iterator) -> Iterator:
-    from tqdm import tqdm
-
-    return tqdm(items, unit='img', disable=None)
-
-
-def write_sheet(path: Path, rows: list[tuple]) -> None:
-    """The contact sheet of the first pictures; nothing where there are none."""
-    from utils.outputs.drawing import contact_sheet
-    from utils.outputs.files import write_png
-
-    if rows:
-        write_png(path, contact_sheet([row for row, _ in rows], rows[0][1]))
 
 
 if __name__ == '__main__':

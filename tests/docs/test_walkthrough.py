@@ -4,24 +4,16 @@ import json
 
 import matplotlib
 import pytest
-import torch
-from conftest import LITE, ROOT
-
-from network import CamNet, SegNet
+from conftest import ROOT
 
 
 @pytest.fixture
-def demo_run(run_script, tmp_path):
+def demo_run(run_script, untrained_run, tmp_path):
     """What the notebook reads of demo.sh, by networks that are not trained."""
     code, _, err = run_script('dataset/make_mini.py', '--out', tmp_path / 'dataset' / 'mini',
                               '--train', 1, '--val', 1)
     assert code == 0, err
-    torch.manual_seed(0)
-    for stage, model in (('cam', CamNet(10, LITE, pretrained='none')),
-                         ('seg', SegNet(LITE, pretrained='none'))):
-        folder = tmp_path / f'cub200-{stage}' / 'out' / 'mini'
-        folder.mkdir(parents=True)
-        torch.save(model.state_dict(), folder / 'model-1')
+    untrained_run(tmp_path, 10)
     return tmp_path
 
 

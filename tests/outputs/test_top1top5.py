@@ -73,7 +73,7 @@ def test_any_names_round_trip(path, hits):
 @pytest.mark.parametrize('content', [AUTHORS, {'a.jpg': [1, 0]}, {'a.jpg': [1.0, 0.0]}, {}],
                          ids=['bools', 'integers', 'floats', 'empty'])
 def test_the_authors_pickled_dict_is_read(path, content):
-    np.save(path, content, allow_pickle=True)
+    np.save(path, content)
     assert read_top1top5(path) == {name: tuple(map(bool, pair)) for name, pair in content.items()}
 
 
@@ -124,7 +124,7 @@ PLACES = {
 @pytest.mark.parametrize('harm', HARM.values(), ids=HARM)
 def test_nothing_in_a_pickle_is_executed(path, tmp_path, harm, place):
     mark = tmp_path / MARK
-    np.save(path, np.array(place(harm(mark)), dtype=object), allow_pickle=True)
+    np.save(path, np.array(place(harm(mark)), dtype=object))
     assert 'is refused' in refused(path)
     assert list(tmp_path.iterdir()) == []
 
@@ -135,7 +135,7 @@ def test_nothing_in_an_object_array_or_a_bare_pickle_is_executed(path, tmp_path,
     mark = tmp_path / MARK
     array = np.empty(2, object)
     array[:] = [1, harm(mark)]
-    np.save(path, array, allow_pickle=True)
+    np.save(path, array)
     assert 'is refused' in refused(path)
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         assert 'is refused' in refused(
@@ -154,7 +154,7 @@ def test_the_test_files_would_do_harm_if_they_were_executed(tmp_path):
 def test_a_harmful_field_of_a_structured_array_is_not_executed(path, tmp_path):
     array = np.empty(1, [('name', 'O'), ('top1', '?'), ('top5', '?')])
     array['name'][0] = HARM['os.system'](tmp_path / MARK)
-    np.save(path, array, allow_pickle=True)
+    np.save(path, array)
     assert 'is refused' in refused(path)
     assert list(tmp_path.iterdir()) == []
 
@@ -199,7 +199,7 @@ def saved(array, **options):
 
 GOOD = saved(np.array([('a.jpg', True, True), ('b.jpg', False, True)],
                       [('name', 'U5'), ('top1', '?'), ('top5', '?')]))
-PICKLED = saved(AUTHORS, allow_pickle=True)
+PICKLED = saved(AUTHORS)
 
 
 @pytest.mark.parametrize('content', [GOOD, PICKLED], ids=['ours', "the authors'"])
@@ -243,7 +243,7 @@ def test_a_pickle_of_anything_but_names_and_pairs_is_refused(path, content):
     refused(path, object_header() + pickle.dumps(content))
     box = np.empty((), object)
     box[()] = content
-    refused(path, saved(box, allow_pickle=True))
+    refused(path, saved(box))
 
 
 def test_a_huge_header_is_refused(path):
@@ -321,6 +321,6 @@ def test_nested_shared_lists_are_refused_at_once(path):
     array = np.empty((), object)
     array[()] = {'a.jpg': nested}
     with open(path, 'wb') as file:
-        np.save(file, array, allow_pickle=True)
+        np.save(file, array)
     with pytest.raises(InputError, match='a pair of hits is a list'):
         read_top1top5(path)

@@ -115,8 +115,8 @@ def test_seeds_are_tabulated(tools, tmp_path):
 def test_ablation_trains_and_evaluates_a_variant_and_its_segmentation(tools, tmp_path):
     ablation = tools['ablation']
     settings = ablation.Settings(
-        photos=None, train=1, val=1, backbone=LITE, pretrained='auto', resize=72, crop=64,
-        batch_size=5, cam_epochs=2, seg_epochs=1, seg_lr=0.1, amp='off', device='cpu')
+        photos=None, train=1, val=1, backbone=LITE, resize=72, crop=64, batch_size=5,
+        cam_epochs=2, seg_epochs=1, seg_lr=0.1, device='cpu')
     ablation.make_images(tmp_path, 0, settings)
     threads = torch.get_num_threads()
     try:

@@ -7,10 +7,8 @@ import sys
 import cv2
 import numpy as np
 import pytest
-import torch
-from conftest import LITE, ROOT
+from conftest import ROOT
 
-from network import CamNet, SegNet
 from utils.errors import InputError
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
@@ -28,16 +26,9 @@ def app(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def trained(tmp_path):
+def trained(untrained_run, tmp_path):
     """A run of networks that are not trained, and a picture."""
-    torch.manual_seed(0)
-    for stage, model in (('cam', CamNet(4, LITE, pretrained='none')),
-                         ('seg', SegNet(LITE, pretrained='none'))):
-        folder = tmp_path / f'cub200-{stage}' / 'out' / 'mini'
-        folder.mkdir(parents=True)
-        torch.save(model.state_dict(), folder / 'model-1')
-        (folder / 'results.json').write_text(
-            f'{{"training": {{"arguments": {{"backbone": "{LITE}", "resize": 96}}}}}}')
+    untrained_run(tmp_path, 4)
     picture = np.random.default_rng(0).integers(0, 255, (80, 120, 3)).astype(np.uint8)
     picture = cv2.blur(picture, (9, 9))
     cv2.imwrite(str(tmp_path / 'photo.png'), picture)

@@ -59,52 +59,73 @@ def measure(index: int, maps: ScoreMaps, size: tuple[int, int], boxes: np.ndarra
         pixels=pixel_counts(maps.whole, mask) if field and mask is not None else None)
 
 
-class Figures:
-    """Accumulates the measurements of images into the figures of both protocols."""
+class FieldFigures:
+    """Accumulates what images give on the whole picture into MaxBoxAcc, MaxBoxAccV2 and PxAP."""
 
-    def __init__(self, thresholds: np.ndarray, classified: bool = False):
-        self.counts = LocalizationCount(thresholds, classified)
+    def __init__(self):
         self.largest = MaxBoxAcc()
         self.every = MaxBoxAcc(V2_DELTAS, multi_contour=True)
         self.pixels = PxAP()
-        self.hits = np.zeros(2, np.int64)
 
-    def accumulate(self, measurement: Measurement, hits: tuple[bool, bool] = (False, False)
+    def accumulate(self, ious: tuple[np.ndarray, np.ndarray] | None, pixels: np.ndarray | None
                    ) -> None:
-        """Count one image; `hits`: whether its class is the classifier's first, among its five."""
-        self.counts.accumulate_results(measurement.localizations, measurement.has_box, *hits)
-        self.hits += hits
-        if measurement.ious is not None:
-            largest, every = measurement.ious
+        """Count one image: what `threshold_ious` and `pixel_counts` return, None where there is no
+        ground truth."""
+        if ious is not None:
+            largest, every = ious
             self.largest.accumulate_ious(largest)
             self.every.accumulate_ious(every)
-        if measurement.pixels is not None:
-            self.pixels.accumulate_counts(measurement.pixels)
+        if pixels is not None:
+            self.pixels.accumulate_counts(pixels)
 
-    def merge(self, other: 'Figures') -> None:
+    def merge(self, other: 'FieldFigures') -> None:
         """Add the images that `other` has counted."""
-        self.counts.merge(other.counts)
         self.largest.merge(other.largest)
         self.every.merge(other.every)
         self.pixels.accumulate_counts(other.pixels.counts)
-        self.hits += other.hits
 
-    def compute(self, threshold: float, sweep: bool = False) -> dict:
-        """All figures as results.json has them; None for those without ground truth."""
-        figures = {**self.counts.at(threshold), 'max_box_acc': None, 'max_box_acc_v2': None,
-                   'pxap': None, 'best_threshold': None}
+    def compute(self) -> dict[str, float | None]:
+        """The figures as results.json has them; None for those without ground truth."""
+        figures = dict.fromkeys(('max_box_acc', 'max_box_acc_v2', 'pxap', 'best_threshold'))
         if self.largest.count:
             (max_box_acc,), (best,) = self.largest.compute()
             figures.update(max_box_acc=float(max_box_acc), best_threshold=float(best),
                            max_box_acc_v2=float(self.every.compute()[0].mean()))
         if self.pixels.counts[1].any():
             figures['pxap'] = self.pixels.compute()
+        return figures
+
+
+class Figures:
+    """Accumulates the measurements of images into the figures of both protocols."""
+
+    def __init__(self, thresholds: np.ndarray, classified: bool = False):
+        self.counts = LocalizationCount(thresholds, classified)
+        self.field = FieldFigures()
+        self.hits = np.zeros(2, np.int64)
+
+    def accumulate(self, measurement: Measurement, hits: tuple[bool, bool] = (False, False)
+                   ) -> None:
+        """Count one image; `hits`: whether its class is the classifier's first, among its five."""
+        self.counts.accumulate_results(measurement.localizations, measurement.has_box, *hits)
+        self.field.accumulate(measurement.ious, measurement.pixels)
+        self.hits += hits
+
+    def merge(self, other: 'Figures') -> None:
+        """Add the images that `other` has counted."""
+        self.counts.merge(other.counts)
+        self.field.merge(other.field)
+        self.hits += other.hits
+
+    def compute(self, threshold: float, sweep: bool = False) -> dict:
+        """All figures as results.json has them; None for those without ground truth."""
+        figures = {**self.counts.at(threshold), **self.field.compute()}
         if self.counts.classified:
             top1, top5 = (self.hits / max(self.counts.count, 1)).tolist()
             figures['classification'] = {'top1': top1, 'top5': top5}
         if sweep:
-            figures['sweep'] = {**self.counts.sweep(),
-                                'advice': advise(self.counts.sweep(), threshold)}
+            swept = self.counts.sweep()
+            figures['sweep'] = {**swept, 'advice': advise(swept, threshold)}
         return figures
 
 

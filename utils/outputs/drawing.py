@@ -128,6 +128,11 @@ def sweep_curves(sweeps: dict[str, dict]) -> bytes:
     axes.set(xlabel='threshold', ylabel='GT-known', xlim=(0, 1), ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend()
+    return png_of(figure)
+
+
+def png_of(figure) -> bytes:
+    """A matplotlib figure as the content of a PNG file."""
     content = io.BytesIO()
     figure.savefig(content, format='png', dpi=120)
     return content.getvalue()

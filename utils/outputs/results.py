@@ -46,6 +46,12 @@ class RunFolder:
         return path
 
 
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The `model-N` of a run that was written last; None where there is none."""
+    models = [path for path in folder.glob('model-*') if path.name[6:].isdigit()]
+    return max(models, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
 def read_results(path: Path) -> dict:
     """The content of a results.json; empty where there is none, or none that can be read."""
     try:

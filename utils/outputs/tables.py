@@ -20,7 +20,7 @@ Records = Mapping[int, tuple[tuple[int, int], bool, Localization]]
 def write_boxes(path: Path, images: ImageList, records: Records, crop: CentreCrop) -> None:
     """boxes.csv: each image's box in pixels of the original image, its IoU, and whether it is
     correct; the latter two are empty without ground truth."""
-    _write_csv(path, ('name', 'x0', 'y0', 'x1', 'y1', 'iou', 'correct'),
+    write_csv(path, ('name', 'x0', 'y0', 'x1', 'y1', 'iou', 'correct'),
                (_box_row(images, index, *records[index], crop) for index in sorted(records)))
 
 
@@ -36,7 +36,7 @@ def _box_row(images: ImageList, index: int, size: tuple[int, int], has_box: bool
 
 def write_classes(path: Path, images: ImageList, records: Records, hits: Hits | None) -> None:
     """classes.csv: each class's figures, as the strict count has them."""
-    _write_csv(path, ('label', 'images', 'top1', 'top5', 'gt_known'),
+    write_csv(path, ('label', 'images', 'top1', 'top5', 'gt_known'),
                _class_rows(images, records, hits))
 
 
@@ -55,10 +55,11 @@ def _class_rows(images: ImageList, records: Records, hits: Hits | None) -> Itera
 def write_sweep(path: Path, sweep: dict) -> None:
     """sweep.csv: GT-known at all thresholds, by both counts."""
     columns = (np.round(sweep[name], 6) for name in ('thresholds', 'paper', 'strict'))
-    _write_csv(path, ('threshold', 'paper', 'strict'), zip(*columns, strict=True))
+    write_csv(path, ('threshold', 'paper', 'strict'), zip(*columns, strict=True))
 
 
-def _write_csv(path: Path, header: tuple, rows: Iterable[tuple]) -> None:
+def write_csv(path: Path, header: tuple, rows: Iterable[tuple]) -> None:
+    """Write a header and rows as CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerows([header, *rows])
     write_text(path, text.getvalue())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from utils.outputs.results import read_results
 Picture = str | Path | np.ndarray | Image.Image
 DEFAULTS = {'backbone': 'resnet50', 'arch': 'efficientnet_b7', 'resize': 256, 'threshold': 0.2}
 BEST = 5
+CELL = 240  # pixels; the side of a view that is drawn
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Prediction:
         """The probability of the best class."""
         return self.classes[0][1] if self.classes else None
 
-    @property
+    @cached_property
     def box(self) -> tuple[float, float, float, float] | None:
         """x0, y0, x1, y1 in pixels of the picture, x1 and y1 exclusive; None without foreground."""
         box = largest_box(self.score_map, self.threshold)
@@ -66,7 +68,7 @@ class Prediction:
         view = CentreCrop(self.score_map.shape[0])
         return tuple(view.from_crop(box, self.image.shape[:2]).tolist())
 
-    @property
+    @cached_property
     def mask(self) -> np.ndarray:
         """The foreground, bool H x W."""
         return _fit(self.score_map, self.image) > self.threshold
@@ -75,24 +77,28 @@ class Prediction:
         """The same at another threshold, without another forward pass."""
         return replace(self, threshold=threshold)
 
-    def row(self) -> tuple[Row, list[str]]:
-        """A row of a contact sheet, and its titles: picture, CAM and its Gaussian prior (where
-        there is a CAM), probability, mask and box."""
-        views = {'image': self.image}
-        if self.cam is not None:
-            views['CAM'] = heatmap(self.image, self.cam)
-            prior = gaussian_prior(cv2.resize(self.cam, (SIDE, SIDE)))
-            views['Gaussian prior'] = heatmap(self.image, _fit(prior, self.image))
-        views['score map'] = heatmap(self.image, _fit(self.score_map, self.image))
-        views['mask'] = outline(self.image, self.mask)
-        views['box'] = draw_boxes(self.image, None, self.box)
-        caption = f'{self.classes[0][0]} {self.score:.2f}' if self.classes else ''
-        return Row(list(views.values()), caption), list(views)
-
     def draw(self) -> np.ndarray:
-        """The views of `row` side by side, uint8 RGB."""
-        row, titles = self.row()
-        return contact_sheet([row], titles, side=240)
+        """Picture, CAM and its Gaussian prior (where there is a CAM), score map, mask and box side
+        by side, uint8 RGB, each in 240 x 240 pixels."""
+        small = self._within(CELL)
+        image, views = small.image, {'image': small.image}
+        if small.cam is not None:
+            views['CAM'] = heatmap(image, small.cam)
+            prior = gaussian_prior(cv2.resize(small.cam, (SIDE, SIDE)))
+            views['Gaussian prior'] = heatmap(image, _fit(prior, image))
+        views['score map'] = heatmap(image, _fit(small.score_map, image))
+        views['mask'] = outline(image, small.mask)
+        views['box'] = draw_boxes(image, None, small.box)
+        caption = f'{self.classes[0][0]} {self.score:.2f}' if self.classes else ''
+        return contact_sheet([Row(list(views.values()), caption)], list(views), side=CELL)
+
+    def _within(self, side: int) -> 'Prediction':
+        """The same of the picture made to fit into side x side: what is drawn, and kept for a
+        sheet, does not grow with the picture."""
+        scale = min(1, side / max(self.image.shape[:2]))
+        size = [max(1, round(scale * length)) for length in self.image.shape[1::-1]]
+        image = cv2.resize(self.image, size, interpolation=cv2.INTER_AREA)
+        return replace(self, image=image, cam=None if self.cam is None else _fit(self.cam, image))
 
 
 class Spol:
