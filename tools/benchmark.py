@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import Parser, boolean, natural, positive_int
+from utils.arguments import Parser, boolean, nonnegative_int, positive_int
 from utils.errors import InputError, run
 
 STAGES = ('cls/train', 'cls/test', 'cam/train', 'cam/test', 'seg/train', 'seg/test')
@@ -58,7 +58,7 @@ def parse():
     add('--backbone', default='resnet50', help='resnet50 | resnet101 | resnet152 | timm/NAME')
     add('--amp', choices=['auto', 'bf16', 'fp16', 'off'], default='auto', help='as in the stages')
     add('--batch_size', type=positive_int, default=16, help='images per step')
-    add('--num_workers', type=natural, help="default: the stages' own")
+    add('--num_workers', type=nonnegative_int, help="default: the stages' own")
     add('--compile', type=boolean, nargs='?', const=True, default=False, help='of the tests')
     add('--images', type=positive_int, default=192, help='that the long list has more')
     add('--device', default='auto', help='auto | cpu | cuda')
