@@ -310,6 +310,8 @@ def test_the_task_of_cam_test_decides_its_list_and_crop(script_parser, parsed, t
     given = parsed('--evaluate', '--list', 'l.txt', '--crop', '0', parser=parser)
     assert (given.list, given.crop) == ('l.txt', 0)
     assert '--crop 32' in complaint(parsed, '--crop', '32', parser=parser)
+    for flag in ('--sweep', '--save_maps'):
+        assert f'{flag} needs --evaluate' in complaint(parsed, flag, parser=parser)
 
 
 HEAVY = {'torch', 'torchvision', 'timm', 'albumentations', 'matplotlib'}
