@@ -9,7 +9,8 @@
 #   bash demo.sh --dataset imagenet     the ImageNet-1K chain, with several objects in some images
 #   bash demo.sh --seed N               another data set and another training (default: 0)
 #
-# Writes dataset/mini/ and cub200-*/out/mini/ only (dataset/mini-imagenet/, imagenet-*/out/mini/).
+# Apart from .venv/ and downloaded weights, writes only to dataset/mini/ and cub200-*/out/mini/
+# (with --dataset imagenet: dataset/mini-imagenet/ and imagenet-*/out/mini/).
 set -euo pipefail
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; }
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
