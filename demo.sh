@@ -64,7 +64,7 @@ stage 'stage 1, classification: testing' cls test --crop 144 \
   --snapshot "$dataset-cls/out/mini/model-3"
 stage 'stage 2, CAMs: training' cam train --crop 144 "${batch[@]}" --epoch 12 --show 6
 stage 'stage 2, CAMs: how well they localize' cam test --crop 144 "${cam[@]}" --evaluate --sweep
-stage 'stage 2, CAMs: making pseudo masks' cam test "${cam[@]}"
+stage 'stage 2, CAMs: making pseudo masks' cam test "${cam[@]}" --resize 256
 stage 'stage 3, segmentation: training' seg train --crop 192 "${batch[@]}" --epoch 4 --lr 0.1 \
   --show 6
 stage 'stage 3, segmentation: testing' seg test --crop 192 --sweep \
