@@ -146,8 +146,7 @@ class Inference:
     def in_threads(self, function: Callable[[Any], Result], items: Iterable) -> Iterator[Result]:
         """Yield function(item) for each item in order; few results are held in memory."""
         before = torch.get_num_threads()
-        one_each = dict(initializer=torch.set_num_threads, initargs=(1,))
-        pool = ThreadPoolExecutor(self.threads, **one_each if self.device.type == 'cpu' else {})
+        pool = ThreadPoolExecutor(self.threads, initializer=self._init_thread)
         waiting: deque = deque()
         try:
             for number, item in enumerate(items):
@@ -160,6 +159,11 @@ class Inference:
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(before)
+
+    def _init_thread(self) -> None:
+        torch.set_num_threads(1)  # the threads of this pool keep the cores busy
+        if self.device.type == 'cuda':
+            torch.cuda.set_device(self.device)  # a new thread's current device is the first GPU
 
     def _read(self, dataset: Dataset, part: Sequence[int]) -> tuple[list[dict], list[int]]:
         """The items of a part, and the indices of the bad images that are left out."""
