@@ -65,10 +65,14 @@ def compare_variants(bench: Bench, variants: list[Variant] | None = None) -> Non
             try:
                 rate, memory = _measure_variant(bench, bare, stage, variant)
             except (InputError, RuntimeError) as error:  # no compiler here, or out of memory
-                print_row(stage, variant.name, '–', '–', str(error).splitlines()[0])
+                print_row(stage, variant.name, '–', '–', _reason(error))
                 continue
             first = first or rate
             print_row(stage, variant.name, f'{rate:.2f}', f'{rate / first:.2f}', memory)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _measure_variant(bench: Bench, bare: Callable[..., float], stage: str, variant: Variant
@@ -183,7 +187,7 @@ def compare_decoders(bench: Bench) -> None:
             try:
                 rate, decoded = _images_per_second(decode, bench), decode()
             except (ImportError, RuntimeError) as error:  # built without libjpeg or nvJPEG
-                print_row(name, '–', str(error).splitlines()[0])
+                print_row(name, '–', _reason(error))
                 continue
             difference = np.mean([np.abs(np.asarray(image, float) - wanted).mean()
                                   for image, wanted in zip(decoded, exact, strict=True)])
