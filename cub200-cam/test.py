@@ -1,12 +1,13 @@
 """Stage 2 on CUB-200-2011: make pseudo masks of the training images.
 
     python cub200-cam/test.py               pseudo masks, for cub200-seg/train.py
-    python cub200-cam/test.py --resume      the same, but for those that are there
+    python cub200-cam/test.py --resume      continue: skip pseudo masks that exist
     python cub200-cam/test.py --evaluate    how well the CAMs alone locate the val images
 
 Reads out/model-32, <datapath>/train.txt and <datapath>/image/; writes <datapath>/mask/ and
-out/results.json. With --evaluate it reads val.txt and image/ instead, looks at the centre crop as
-seg/test does, and writes figures and tables to out/ alone.
+out/results.json. With --evaluate it reads val.txt instead, evaluates the centre crop as
+cub200-seg/test.py does, and writes results.json, {deep,fused}-boxes.csv, {deep,fused}-classes.csv
+and show.png to out/; no pseudo mask is written.
 """
 
 import sys
@@ -27,7 +28,7 @@ from utils.errors import run
 
 def main():
     parser = inference_parser(__file__, __doc__, data='CUB_200_2011', list=None, clsnum=200,
-                         batch_size=64, resize=256, crop=None)
+                              batch_size=64, resize=256, crop=None)
     add_backbone(parser)
     add_snapshot(parser, 'model-32')
     add_cam_test(parser, threshold=0.2)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import add_backbone, parse, select, training_parser
+from utils.arguments import add_backbone, add_show, parse, select, training_parser
 from utils.errors import run
 
 
@@ -20,6 +20,7 @@ def main():
     parser = training_parser(__file__, __doc__, data='CUB_200_2011', clsnum=200, batch_size=64,
                              resize=256, crop=224, lr=0.02, epoch=32)
     add_backbone(parser)
+    add_show(parser, 'training.png, after each epoch')
     args = parse(parser)
 
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.

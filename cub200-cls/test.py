@@ -17,7 +17,7 @@ from utils.errors import run
 
 def main():
     parser = inference_parser(__file__, __doc__, data='CUB_200_2011', list='val.txt', clsnum=200,
-                         batch_size=16, resize=685, crop=0)
+                              batch_size=16, resize=685, crop=0)
     add_arch(parser)
     add_snapshot(parser, 'model-20')
     args = parse(parser)

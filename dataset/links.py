@@ -1,4 +1,4 @@
-"""Files of a large data set in a second place without a second copy."""
+"""Links to the files of a large data set, to avoid a second copy."""
 
 import errno
 import os
@@ -9,15 +9,15 @@ from pathlib import Path
 from utils.errors import InputError
 from utils.outputs.files import write_whole
 
-# What os.link and os.symlink say where a file system or its rights do not allow them.
+# The errors of os.link and os.symlink on file systems that do not support or allow links.
 REFUSED = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def link_file(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`; one that is there is kept.
+    """Link `target` to the file `source`; an existing target is kept.
 
-    A hard link, which outlives the source's folder; on another file system a symbolic link;
-    a copy where there is neither. Raises InputError where the target cannot be made.
+    A hard link, which outlives the source's folder; on another file system a symbolic link; a copy
+    if neither is possible. Raises InputError if the target cannot be made.
     """
     if target.exists():
         return
@@ -34,16 +34,16 @@ def link_file(source: Path, target: Path) -> None:
 
 
 def link_folder(source: Path, target: Path) -> None:
-    """Make `target` a symbolic link to the folder `source`; one that is there is kept.
+    """Make `target` a symbolic link to the folder `source`; an existing link is kept.
 
-    Raises InputError where `target` is something else, or cannot be made.
+    Raises InputError if `target` is something else, or cannot be made.
     """
     try:
         if target.is_symlink() and not target.exists():
             target.unlink()
         if target.exists():
             if not target.samefile(source):
-                raise InputError(f'{target} is there and is not {source}: move it away, or give '
+                raise InputError(f'{target} exists and is not {source}: move it away, or give '
                                  'another --out')
             return
         target.parent.mkdir(parents=True, exist_ok=True)

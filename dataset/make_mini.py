@@ -54,7 +54,7 @@ from draw_birds import SPECIES_LIMIT, draw_background, draw_bird, make_species, 
 from numpy.random import Generator, default_rng
 from tqdm import tqdm
 
-from utils.arguments import Parser, natural, positive_int
+from utils.arguments import Parser, nonnegative_int, positive_int
 from utils.data.lists import read_wnids
 from utils.errors import InputError, run
 from utils.outputs.files import write_json, write_text, write_whole
@@ -468,7 +468,7 @@ def parse_args() -> argparse.Namespace:
     add('--train', type=positive_int, default=40, help='training images per class')
     add('--val', type=positive_int, default=20, help='validation images per class')
     add('--size', type=positive_int, default=256, help='longer side of an image in pixels')
-    add('--seed', type=natural, default=0, help='random seed')
+    add('--seed', type=nonnegative_int, default=0, help='random seed')
     add('--cutouts', type=Path, metavar='DIR',
         help='RGBA PNG cut-outs, searched recursively; needs --backgrounds')
     add('--backgrounds', type=Path, metavar='DIR',

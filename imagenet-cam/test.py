@@ -1,12 +1,13 @@
 """Stage 2 on ImageNet-1K: make pseudo masks of the training images.
 
     python imagenet-cam/test.py               pseudo masks, for imagenet-seg/train.py
-    python imagenet-cam/test.py --resume      the same, but for those that are there
+    python imagenet-cam/test.py --resume      continue: skip pseudo masks that exist
     python imagenet-cam/test.py --evaluate    how well the CAMs alone locate the val images
 
 Reads out/model-6000, <datapath>/train.txt and <datapath>/train/; writes <datapath>/mask/ and
-out/results.json. With --evaluate it reads val.txt and val/ instead, looks at the centre crop as
-seg/test does, and writes figures and tables to out/ alone.
+out/results.json. With --evaluate it reads val.txt and val/ instead, evaluates the centre crop as
+imagenet-seg/test.py does, and writes results.json, fused-boxes.csv, fused-classes.csv and show.png
+to out/; no pseudo mask is written.
 """
 
 import sys
@@ -27,7 +28,7 @@ from utils.errors import run
 
 def main():
     parser = inference_parser(__file__, __doc__, data='ImageNet2012', list=None, clsnum=1000,
-                         batch_size=128, resize=256, crop=None)
+                              batch_size=128, resize=256, crop=None)
     add_backbone(parser)
     add_snapshot(parser, 'model-6000')
     add_cam_test(parser, threshold=0.2)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import add_backbone, parse, select, training_parser
+from utils.arguments import add_backbone, add_show, parse, select, training_parser
 from utils.errors import run
 
 
@@ -21,6 +21,7 @@ def main():
     parser = training_parser(__file__, __doc__, data='ImageNet2012', clsnum=1000, batch_size=128,
                              resize=256, crop=224, lr=0.02, epoch=1)
     add_backbone(parser)
+    add_show(parser, 'training.png, after each epoch')
     args = parse(parser)
 
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.

@@ -1,7 +1,7 @@
 """Stage 1 on ImageNet-1K: name the classes of the val images.
 
-    python imagenet-cls/test.py                            the pretrained EfficientNet-B7
-    python imagenet-cls/test.py --snapshot out/model-20    a classifier of imagenet-cls/train.py
+    python imagenet-cls/test.py                                         the pretrained network
+    python imagenet-cls/test.py --snapshot imagenet-cls/out/model-20    one of imagenet-cls/train.py
 
 Reads the ImageNet weights (or --snapshot), <datapath>/val.txt and <datapath>/val/; writes
 out/top1top5.npy, from which imagenet-seg/test.py makes Top-1 and Top-5 localization, and
@@ -19,7 +19,7 @@ from utils.errors import run
 
 def main():
     parser = inference_parser(__file__, __doc__, data='ImageNet2012', list='val.txt', clsnum=1000,
-                         batch_size=16, resize=685, crop=0)
+                              batch_size=16, resize=685, crop=0)
     add_arch(parser)
     add_pretrained(parser)
     parser.add_argument('--snapshot', type=Path,

@@ -28,7 +28,7 @@ from utils.errors import run
 
 def main():
     parser = inference_parser(__file__, __doc__, data='ImageNet2012', list='val.txt', clsnum=1000,
-                         batch_size=128, resize=256, crop=224)
+                              batch_size=128, resize=256, crop=224)
     add_backbone(parser)
     add_snapshot(parser, 'model-6000')
     add_evaluation(parser, threshold=0.8)

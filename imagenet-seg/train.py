@@ -13,7 +13,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import add_backbone, add_maskpath, parse, select, training_parser
+from utils.arguments import (
+    add_backbone,
+    add_maskpath,
+    add_show,
+    parse,
+    select,
+    training_parser,
+)
 from utils.errors import run
 
 
@@ -22,6 +29,7 @@ def main():
                              resize=256, crop=224, lr=0.02, epoch=1)
     add_backbone(parser)
     add_maskpath(parser)
+    add_show(parser, 'training.png, after each epoch')
     args = parse(parser)
 
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
@@ -55,7 +63,7 @@ def main():
             select(args, TrainingOptions), device, RunFolder(args.savepath, vars(args)),
             save_steps=2000,
             draw=seg_drawer(images, CentreCrop(args.resize, args.crop), args.maskpath,
-                            args.show)).run()
+                            args.show, threshold=0.8)).run()
 
 
 if __name__ == '__main__':

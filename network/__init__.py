@@ -1,6 +1,8 @@
-"""What the paper draws: backbones, MFF-Net, classifiers, and the loading of their weights.
+"""Network definitions (backbones, MFF-Net, classifiers) and weight loading.
 
 Names are imported when they are first used, so that `import network` does not import PyTorch.
+`load_spol` is the one name that comes from `utils`: it is here so that three lines suffice in a
+notebook.
 """
 
 from importlib import import_module
@@ -21,7 +23,7 @@ _MODULES = {
     'SegNet': 'network.mffnet',
     'build_classifier': 'network.classifier',
     'load_checkpoint': 'network.weights',
-    'load_spol': 'utils.stages.predict',  # the whole chain as one function, built on the stages
+    'load_spol': 'utils.stages.predict',
 }
 
 

@@ -25,7 +25,7 @@ def build_backbone(name: str, pretrained: str = 'auto') -> nn.Module:
     [0, 1]), to the maps of its four stages, N x channels[i] x H/4.. W/4.. down to H/32, W/32.
 
     `pretrained` is `auto`, `none` or a file; see `network.weights.load_pretrained`.
-    Raises InputError for an unknown name or weights that cannot be had.
+    Raises InputError for an unknown name, or weights that cannot be loaded.
     """
     if name in RESNET_BLOCKS:
         backbone = ResNet(RESNET_BLOCKS[name])

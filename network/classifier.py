@@ -21,7 +21,7 @@ def build_classifier(arch: str, classes: int, pretrained: str = 'auto',
     `timm/NAME`; `pretrained` as in `network.weights.load_pretrained`. The last layer is new, at
     PyTorch's default initialisation, unless `keep_head` asks for the ImageNet classes as they are.
     The model has `mean` and `std` (per RGB channel in [0, 1]) and `head_name`, its last layer.
-    Raises InputError for an unknown name, or weights that cannot be had.
+    Raises InputError for an unknown name, or weights that cannot be loaded.
     """
     if keep_head and classes != IMAGENET_CLASSES:
         raise InputError(f'the pretrained classifier has {IMAGENET_CLASSES} classes, '

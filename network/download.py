@@ -1,4 +1,4 @@
-"""Downloads: resumed where they broke off, checked, under their final name only when whole."""
+"""Downloads: resumable, verified by a checksum, and renamed to their final name when complete."""
 
 import fcntl
 import hashlib
@@ -38,8 +38,8 @@ def download(url: str, path: Path, checksum: str) -> Path:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Wait until no other process of this machine downloads the file. The lock's file stays: a
-    process that waits for a deleted one would not see the lock of the next."""
+    """Wait until no other process of this machine downloads the file. The lock file is not
+    deleted: a process waiting for a deleted file would miss the lock of the next process."""
     with open(path.with_name(path.name + '.lock'), 'wb') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -71,7 +71,7 @@ def _fetch(url: str, part: Path) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=30)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing follows what is there: it is whole
+        if error.code == 416:  # no bytes are left to download
             return
         raise
     with response:

@@ -2,9 +2,12 @@
 
     image N x 3 x H x W
       -> backbone: stage2 ... stage5 at strides 4 ... 32
-      -> MCA: channel attention, one vector multiplied together from the fused stages
-      -> MFF: each stage projected to 128 channels, brought to stage3's size, multiplied
+      -> MCA: channel attention by one vector, the product of all fused stages' vectors
+      -> MFF: each stage projected to 128 channels, resized to stage3's size, multiplied
       -> head: 1x1 convolution to the classes (CamNet) or to one channel (SegNet)
+
+Here "stage" means a stage of the backbone: stage2 to stage5 are torchvision's layer1 to layer4.
+They are unrelated to the three stages of the chain, cls, cam and seg.
 """
 
 from functools import reduce
@@ -19,13 +22,13 @@ WIDTH = 128
 
 
 def multiply(tensors: list[Tensor]) -> Tensor:
-    """Elementwise product, in float32: a product of three overflows half precision."""
+    """Elementwise product in float32: in float16, a product of three can overflow."""
     return reduce(torch.mul, (tensor.float() for tensor in tensors))
 
 
 class Float32Conv(nn.Conv2d):
-    """A 1x1 convolution in float32, autocast or not: what reads a product must not cast it back
-    to half precision."""
+    """A 1x1 convolution that runs in float32 even under autocast: its input is a product, which
+    float16 may not be able to represent."""
 
     def __init__(self, channels_in: int, channels_out: int):
         super().__init__(channels_in, channels_out, 1)
@@ -35,7 +38,7 @@ class Float32Conv(nn.Conv2d):
             return self._conv_forward(x.float(), self.weight.float(), self.bias.float())
 
 
-def squeeze(channels: int) -> nn.Sequential:
+def conv_bn_relu(channels: int) -> nn.Sequential:
     """1x1 convolution to 128 channels, batch norm, ReLU."""
     return nn.Sequential(nn.Conv2d(channels, WIDTH, 1), nn.BatchNorm2d(WIDTH), nn.ReLU())
 
@@ -49,7 +52,7 @@ class MCA(nn.Module):
 
     def __init__(self, channels: dict[str, int]):
         super().__init__()
-        self.squeeze = nn.ModuleDict({stage: squeeze(c) for stage, c in channels.items()})
+        self.squeeze = nn.ModuleDict({stage: conv_bn_relu(c) for stage, c in channels.items()})
         self.excite = nn.ModuleDict({s: Float32Conv(WIDTH, c) for s, c in channels.items()})
 
     def forward(self, maps: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -73,7 +76,7 @@ class MFF(nn.Module):
             raise ValueError(f'unknown fusion {fusion!r}')
         self.fusion = fusion
         self.width = WIDTH * len(channels) if fusion == 'concatenate' else WIDTH
-        self.project = nn.ModuleDict({stage: squeeze(c) for stage, c in channels.items()})
+        self.project = nn.ModuleDict({stage: conv_bn_relu(c) for stage, c in channels.items()})
 
     def forward(self, maps: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         size = maps[min(maps)].shape[2:]
@@ -95,11 +98,16 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class MFFNet(nn.Module):
-    """What CamNet and SegNet share: backbone, MCA, MFF, dropout and a 1x1 convolution.
+    """Base class of CamNet and SegNet: backbone, MCA, MFF, dropout and a 1x1 convolution.
 
-    `mean` and `std` are what the backbone expects of the input (RGB, of images in [0, 1]).
-    `stages` are the backbone's stages that are fused, `fusion` is MFF's, and `attention` says
-    whether there is MCA; their defaults are the paper's.
+    Arguments:
+        outputs: channels of the last convolution.
+        backbone, pretrained: as in `network.backbone.build_backbone`.
+        stages: the stages of the backbone that are fused, as digits.
+        fusion: how MFF fuses them.
+        attention: whether MCA is used.
+
+    The defaults are the paper's. `mean` and `std` normalise the input (RGB, images in [0, 1]).
     """
 
     def __init__(self, outputs: int, backbone: str, pretrained: str, stages: str = '345',

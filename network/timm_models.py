@@ -11,7 +11,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from network.errors import InputError
+from network.errors import InputError, first_line
 from network.weights import RESOURCE, check_keys, read_state
 
 STRIDES = (4, 8, 16, 32)
@@ -102,7 +102,7 @@ def create_timm(name: str, pretrained: str, **options) -> nn.Module:
     `pretrained`: `none`; a file of the whole timm model; or `auto`, which takes
     `resource/NAME.pth` or `.safetensors`, else an installed package that carries the weights,
     else timm's download from the Hugging Face Hub.
-    Raises InputError where timm has no such model, or its weights cannot be had.
+    Raises InputError if timm has no such model, or its weights cannot be loaded.
     """
     timm_name = name.removeprefix('timm/')
     if not timm.is_model(timm_name):
@@ -119,10 +119,9 @@ def create_timm(name: str, pretrained: str, **options) -> nn.Module:
     try:
         return timm.create_model(timm_name, pretrained=True, **options)
     except (OSError, ValueError, RuntimeError) as error:  # of the hub's client
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f'no pretrained weights for {name} ({reason}): put them at '
-            f'{RESOURCE / timm_name}.pth, or ask for random ones with --pretrained none'
+            f'no pretrained weights for {name} ({first_line(error)}): put them at '
+            f'{RESOURCE / timm_name}.pth, or start from random weights with --pretrained none'
         ) from error
 
 

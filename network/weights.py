@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from network.download import download, has_checksum
-from network.errors import InputError
+from network.errors import InputError, first_line
 
 RESOURCE = Path(__file__).resolve().parents[1] / 'resource'
 
-# What torch.load raises on damaged files.
-DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError,
-           AttributeError, TypeError, ArithmeticError, AssertionError, struct.error)
+# What torch.load raises on corrupted files.
+LOAD_ERRORS = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError,
+               AttributeError, TypeError, ArithmeticError, AssertionError, struct.error)
 
 # The eight hex digits in a file's name begin its SHA-256.
 TORCHVISION_URL = 'https://download.pytorch.org/models/'
@@ -48,10 +48,10 @@ RELEASED_NAMES = (
 def load_pretrained(model: nn.Module, name: str, pretrained: str) -> None:
     """Load the ImageNet weights of the torchvision model `name`; `model` may lack its `fc`.
 
-    `pretrained`: `none` (the model stays as it is); a file; or `auto`, which takes
-    `resource/FILE`, else torch's own cache, else downloads to `resource/`, its checksum compared
-    each time.
-    Raises InputError where the file is missing, damaged, of another network, or cannot be
+    `pretrained`: `none` (the model is not changed); a file; or `auto`, which takes
+    `resource/FILE`, else torch.hub's cache, else downloads to `resource/`. `auto` verifies the
+    checksum each time.
+    Raises InputError if the file is missing, corrupted, belongs to another network, or cannot be
     downloaded.
     """
     if pretrained == 'none':
@@ -73,19 +73,19 @@ def _find_torchvision_file(filename: str) -> Path:
         if path.is_file():
             if has_checksum(path, checksum):
                 return path
-            raise InputError(f'{path} is damaged (its SHA-256 does not begin as its name says): '
+            raise InputError(f'{path} is corrupted (its SHA-256 does not match its name): '
                              'delete it and run again')
     try:
         return download(TORCHVISION_URL + filename, RESOURCE / filename, checksum)
     except InputError as error:
-        raise InputError(f'no pretrained weights: {error}, or ask for random ones with '
+        raise InputError(f'no pretrained weights: {error}, or start from random weights with '
                          '--pretrained none') from error
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
     """The state dict in a file of `torch.save` (old or new format) or in `.safetensors`.
 
-    Raises InputError where it is missing, damaged, or holds anything but named tensors.
+    Raises InputError if it is missing, corrupted, or contains anything but named tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -96,13 +96,13 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        raise InputError(f'{path} is refused: damaged, or it holds something other than weights '
-                         f'({_first_line(error)})') from error
-    except DAMAGED as error:
+        raise InputError(f'{path} is refused: it is corrupted, or contains something other than '
+                         f'weights ({first_line(error)})') from error
+    except LOAD_ERRORS as error:
         raise InputError(f'{path} cannot be read as weights, it may be truncated '
-                         f'({_first_line(error)}): fetch or train it again') from error
+                         f'({first_line(error)}): download or train it again') from error
     if not (isinstance(state, dict) and state and all(map(_is_named_tensor, state.items()))):
-        raise InputError(f'{path} is no state dict (names and tensors only): save one of those')
+        raise InputError(f'{path} is not a state dict of named tensors: save model.state_dict()')
     return {key.removeprefix('module.'): value for key, value in state.items()}
 
 
@@ -140,7 +140,7 @@ def released_name(key: str) -> str:
 
 def check_keys(path: str | Path, state: dict[str, Tensor], expected: dict[str, torch.Size]) -> None:
     """Raise InputError unless `state` has exactly the `expected` names and shapes."""
-    # PyTorch before 0.4.1 kept no such counter, and nothing here depends on it.
+    # PyTorch before 0.4.1 did not save this counter, and nothing here depends on it.
     missing = [k for k in expected if k not in state and not k.endswith('num_batches_tracked')]
     unexpected = [k for k in state if k not in expected]
     misshaped = [f'{k} {tuple(state[k].shape)} instead of {tuple(shape)}'
@@ -156,6 +156,3 @@ def check_keys(path: str | Path, state: dict[str, Tensor], expected: dict[str, t
 def _is_named_tensor(item: tuple) -> bool:
     return isinstance(item[0], str) and isinstance(item[1], Tensor)
 
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

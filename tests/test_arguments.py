@@ -15,6 +15,7 @@ from utils.arguments import (
     add_backbone,
     add_evaluation,
     add_maskpath,
+    add_show,
     add_snapshot,
     add_top1top5,
     inference_parser,
@@ -35,6 +36,7 @@ def make_parser(datapath, mode):
     common = dict(data='DATA', clsnum=200, batch_size=64, resize=256, crop=224)
     if mode == 'train':
         parser = training_parser(script, 'Doc.', lr=0.02, epoch=32, **common)
+        add_show(parser, 'training.png')
     else:
         parser = inference_parser(script, 'Doc.', list='train.txt', **common)
         add_snapshot(parser, 'model-7')
@@ -67,17 +69,17 @@ def complaint(call, *arguments, **named):
     return str(caught.value)
 
 
-NATURAL = ['abc', '', '-1', '1.5', 'nan', 'inf', '1e400', '1e3', '²']
-POSITIVE = [*NATURAL, '0']
-NOT_NEGATIVE_FLOAT = ['abc', '', '-1', '-1e-9', 'nan', 'inf', '-inf', '1e400', '²']
-FRACTION = [*NOT_NEGATIVE_FLOAT, '1', '1.5']
+NONNEGATIVE_INT = ['abc', '', '-1', '1.5', 'nan', 'inf', '1e400', '1e3', '²']
+POSITIVE = [*NONNEGATIVE_INT, '0']
+NONNEGATIVE_FLOAT = ['abc', '', '-1', '-1e-9', 'nan', 'inf', '-inf', '1e400', '²']
+FRACTION = [*NONNEGATIVE_FLOAT, '1', '1.5']
 REFUSED = {
     '--clsnum': POSITIVE, '--batch_size': POSITIVE, '--resize': POSITIVE, '--epoch': POSITIVE,
-    '--crop': NATURAL, '--num_workers': NATURAL, '--seed': NATURAL,
-    '--lr': [*NOT_NEGATIVE_FLOAT, '0', '-0', '1e-400'],
-    '--weight_decay': NOT_NEGATIVE_FLOAT,
+    '--crop': NONNEGATIVE_INT, '--num_workers': NONNEGATIVE_INT, '--seed': NONNEGATIVE_INT,
+    '--lr': [*NONNEGATIVE_FLOAT, '0', '-0', '1e-400'],
+    '--weight_decay': NONNEGATIVE_FLOAT,
     '--momentum': FRACTION,
-    '--show': NATURAL, '--resume': ['maybe', 'true'],
+    '--show': NONNEGATIVE_INT, '--resume': ['maybe', 'true'],
     '--nesterov': ['abc', '', '2', '-1', 'nan', 'None'],
     '--mode': ['test', '', 'TRAIN'],
     '--amp': ['abc', '', 'O2', 'true'],
@@ -308,6 +310,8 @@ def test_the_task_of_cam_test_decides_its_list_and_crop(script_parser, parsed, t
     given = parsed('--evaluate', '--list', 'l.txt', '--crop', '0', parser=parser)
     assert (given.list, given.crop) == ('l.txt', 0)
     assert '--crop 32' in complaint(parsed, '--crop', '32', parser=parser)
+    for flag in ('--sweep', '--save_maps'):
+        assert f'{flag} needs --evaluate' in complaint(parsed, flag, parser=parser)
 
 
 HEAVY = {'torch', 'torchvision', 'timm', 'albumentations', 'matplotlib'}

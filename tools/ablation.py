@@ -27,7 +27,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from figures import csv_rows, figures_of, markdown, mean_and_std, summaries
 
-from utils.arguments import ROOT, Parser, natural, positive_float, positive_int, seed, select
+from utils.arguments import (
+    ROOT,
+    Parser,
+    nonnegative_int,
+    positive_float,
+    positive_int,
+    seed,
+    select,
+)
 from utils.errors import InputError, run
 from utils.outputs.files import write_json, write_text, write_whole
 
@@ -86,7 +94,7 @@ def parse():
     add('--backbone', default='timm/tf_efficientnet_lite0',
         help='resnet50 | resnet101 | resnet152 | timm/NAME')
     add('--resize', type=positive_int, default=148, help='images are resized to this square')
-    add('--crop', type=natural, default=128, help='size of the crop')
+    add('--crop', type=nonnegative_int, default=128, help='size of the crop')
     add('--batch_size', type=positive_int, default=8, help='images in a batch')
     add('--cam_epochs', type=positive_int, default=8, help='epochs of MFF-Net 1')
     add('--seg_epochs', type=positive_int, default=4, help='epochs of MFF-Net 2')

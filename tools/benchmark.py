@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import Parser, boolean, natural, positive_int, select
+from utils.arguments import Parser, boolean, nonnegative_int, positive_int, select
 from utils.errors import InputError, run
 
 STAGES = ('cls/train', 'cls/test', 'cam/train', 'cam/test', 'seg/train', 'seg/test')
@@ -82,7 +82,7 @@ def parse():
     add('--backbone', default='resnet50', help='resnet50 | resnet101 | resnet152 | timm/NAME')
     add('--amp', choices=['auto', 'bf16', 'fp16', 'off'], default='auto', help='as in the stages')
     add('--batch_size', type=positive_int, help='images per step; default: 16, with CUDA 64')
-    add('--num_workers', type=natural, help="default: the stages' own")
+    add('--num_workers', type=nonnegative_int, help="default: the stages' own")
     add('--compile', type=boolean, nargs='?', const=True, default=False, help='of the tests')
     add('--images', type=positive_int,
         help='that the long list has more; default: 192, with CUDA 4096')

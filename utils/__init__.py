@@ -1,4 +1,4 @@
-"""What the stages share."""
+"""Shared code: data loading, training and inference, localization, outputs."""
 
 import os
 

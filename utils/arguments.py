@@ -19,6 +19,8 @@ from utils.errors import InputError
 from utils.outputs.files import make_output_folder
 
 ROOT = Path(__file__).resolve().parents[1]
+AMP_HELP = ('mixed precision; auto: bf16 if the device supports it natively, else fp16 on CUDA and '
+            'off on CPUs')
 Options = TypeVar('Options')
 
 
@@ -44,41 +46,40 @@ def training_parser(script: str, doc: str, *, data: str, clsnum: int, batch_size
     """The flags of a training script; its default paths start from the script's own folder."""
     parser = _stage_parser(script, doc, 'train', data, 'train.txt', clsnum, batch_size, resize)
     add = parser.add_argument
-    add('--crop', type=natural, default=crop, help='size of the random crop; 0 = none')
-    add('--lr', type=positive_float, default=lr, help='learning rate of the new layers')
+    add('--crop', type=nonnegative_int, default=crop, help='size of the random crop; 0 = none')
+    add('--lr', type=positive_float, default=lr,
+        help='base learning rate; in cls and cam, pretrained layers train at a tenth of it')
     add('--epoch', type=positive_int, default=epoch, help='number of epochs')
     add('--max_steps', type=positive_int, help='stop after this many steps')
     add('--momentum', type=fraction, default=0.9, help='momentum of SGD')
     add('--nesterov', type=boolean, default=True, help='Nesterov momentum: true | false')
-    add('--weight_decay', type=not_negative_float, default=1e-4, help='on every parameter')
+    add('--weight_decay', type=nonnegative_float, default=1e-4,
+        help='weight decay, applied to all parameters')
     add_pretrained(parser)
     add('--snapshot', type=Path, help='start from the weights of this checkpoint')
-    add('--amp', choices=['auto', 'fp16', 'bf16', 'off', 'apex'], default='auto',
-        help='mixed precision; auto: bf16 where the device has it, else fp16 on CUDA, off on CPUs')
+    add('--amp', choices=['auto', 'fp16', 'bf16', 'off', 'apex'], default='auto', help=AMP_HELP)
     add('--tf32', action='store_true', help='allow TF32 in float32 layers on CUDA')
-    add('--num_workers', type=natural,
-        help='processes that read images; 0 = the main process (default: one for each core, at '
-             'most 8; on CPUs two cores are left to the network)')
-    add('--save_every', type=positive_int,
-        help='also write last.ckpt every so many steps, not only after each epoch')
+    add('--num_workers', type=nonnegative_int,
+        help='data loading processes; 0 = the main process (default: one per core, at most 8; on '
+             'CPUs two cores are left to the network)')
+    add('--save_every', type=positive_int, metavar='N',
+        help='also write last.ckpt every N steps, not only after each epoch')
     add('--resume', nargs='?', choices=['yes', 'auto', 'no'], const='yes', default='no',
-        help='continue from last.ckpt; auto: where there is one, else start from the beginning')
-    add_show(parser, 'training images in the picture drawn after each epoch')
+        help='continue from last.ckpt; auto: continue if it exists, else start from scratch')
     return parser
 
 
 def inference_parser(script: str, doc: str, *, data: str, list: str | None, clsnum: int,
-                batch_size: int, resize: int, crop: int | None) -> Parser:
+                     batch_size: int, resize: int, crop: int | None) -> Parser:
     """The flags of a test script; its default paths start from the script's own folder."""
     parser = _stage_parser(script, doc, 'test', data, list, clsnum, batch_size, resize)
     add = parser.add_argument
-    add('--crop', type=natural, default=crop, help='size of the centre crop; 0 = none')
-    add('--amp', choices=['auto', 'fp16', 'bf16', 'off'], default='off',
-        help='mixed precision; auto: bf16 where the device has it, else fp16 on CUDA, off on CPUs')
-    add('--num_workers', type=natural, default=0,
-        help='threads that each process a part of the list; 0 = one for each core')
+    add('--crop', type=nonnegative_int, default=crop, help='size of the centre crop; 0 = none')
+    add('--amp', choices=['auto', 'fp16', 'bf16', 'off'], default='off', help=AMP_HELP)
+    add('--num_workers', type=nonnegative_int, default=0,
+        help='threads, each of which processes parts of the list; 0 = one per core')
     add('--compile', type=boolean, nargs='?', const=True, default=False,
-        help='compile the network first: pays off on long lists')
+        help='compile the network first, which pays off on long lists')
     return parser
 
 
@@ -89,15 +90,15 @@ def _stage_parser(script: str, doc: str, mode: str, data: str, list: str | None,
     add('--datapath', type=Path, default=ROOT / 'dataset' / data, help='the data folder')
     add('--savepath', type=Path, default=Path(script).resolve().parent / 'out',
         help='the output folder')
-    add('--mode', choices=[mode], default=mode, help="the script's own mode")
+    add('--mode', choices=[mode], default=mode, help='fixed by the script')
     add('--list', default=list, help='the image list: a path, or a file in the data folder')
     add('--clsnum', type=positive_int, default=clsnum, help='number of classes')
     add('--batch_size', type=positive_int, default=batch_size,
-        help='images in a batch, of all ranks together')
+        help='global batch size, summed over all ranks')
     add('--resize', type=positive_int, default=resize, help='images are resized to this square')
     add('--device', default='auto', help='auto | cpu | cuda | cuda:N')
     add('--skip_bad', action='store_true',
-        help='leave out images that cannot be decoded, and list them in bad_images.txt')
+        help='skip images that cannot be decoded, and list them in bad_images.txt')
     add('--seed', type=seed, default=0, help='seed of all random numbers')
     return parser
 
@@ -117,8 +118,9 @@ def add_pretrained(parser: Parser) -> None:
                         help='ImageNet weights: auto (resource/, else a download) | none | a file')
 
 
-def add_show(parser: Parser, what: str) -> None:
-    parser.add_argument('--show', type=natural, default=12, help=f'{what}; 0 = no picture')
+def add_show(parser: Parser, picture: str) -> None:
+    parser.add_argument('--show', type=nonnegative_int, default=12, metavar='N',
+                        help=f'draw the first N images to {picture}; 0 = no picture')
 
 
 def add_snapshot(parser: Parser, default: str) -> None:
@@ -133,16 +135,16 @@ def add_maskpath(parser: Parser) -> None:
 
 
 def add_evaluation(parser: Parser, threshold: float) -> None:
-    """The flags of a script that reports how well maps localize."""
+    """The flags of a script that evaluates how well maps localize."""
     add = parser.add_argument
     add('--threshold', type=fraction, default=threshold,
         help='a pixel is foreground where the map exceeds this')
     add('--sweep', action='store_true', help='also report GT-known at thresholds 0, 0.01, ...')
     add('--metrics', choices=['all', 'paper'], default='all',
-        help="paper: leave out MaxBoxAcc and PxAP, which need a second forward pass")
+        help='paper: without MaxBoxAcc and PxAP, which need a second forward pass')
     add('--save_maps', action='store_true',
         help='write the score maps to SAVEPATH/maps, for tools/evaluate_maps.py')
-    add_show(parser, 'images in the picture show.png')
+    add_show(parser, 'show.png')
 
 
 def add_cam_test(parser: Parser, threshold: float) -> None:
@@ -152,7 +154,8 @@ def add_cam_test(parser: Parser, threshold: float) -> None:
     """
     add_maskpath(parser)
     add = parser.add_argument
-    add('--resume', action='store_true', help='keep the pseudo masks that are already there')
+    add('--resume', action='store_true',
+        help='skip the parts of the list whose pseudo masks all exist')
     add('--evaluate', action='store_true',
         help='report how well the CAMs localize, instead of writing pseudo masks; --list and '
              '--crop then default to val.txt and 224, else to train.txt and 0')
@@ -166,40 +169,53 @@ def add_top1top5(parser: Parser, stage: str) -> None:
     parser.add_argument(
         '--top1top5', type=lambda text: None if text == 'none' else Path(text),
         default=next((place for place in places if place.is_file()), places[0]),
-        help="the cls stage's result, ours or the authors'; none = GT-known only")
+        help="the cls stage's result, ours or the authors'; none = GT-known localization only")
 
 
 def parse(parser: Parser) -> argparse.Namespace:
     """Parse and check the command line, and fill in the defaults that depend on other flags.
 
-    All paths become absolute. Raises InputError for arguments that cannot be right.
+    All paths become absolute, and the output folder is made. Raises InputError for invalid
+    arguments.
     """
     args = parser.parse_args()
+    _fill_defaults(args)
+    _check(args)
+    make_output_folder(args.savepath)
+    return args
+
+
+def _fill_defaults(args: argparse.Namespace) -> None:
+    for name, value in vars(args).items():
+        if isinstance(value, Path):
+            setattr(args, name, value.absolute())
     if 'evaluate' in args:
         args.list = args.list or ('val.txt' if args.evaluate else 'train.txt')
         if args.crop is None:
             args.crop = 224 if args.evaluate else 0
-        if args.crop and not args.evaluate:
-            raise InputError(f'--crop {args.crop}: pseudo masks are made of whole images: '
-                             'leave it out')
-    if args.crop > args.resize:
-        raise InputError(f'--crop {args.crop} is larger than --resize {args.resize}')
-    if args.mode == 'train' and args.nesterov and not args.momentum:
-        raise InputError('--momentum 0 has no Nesterov momentum: add --nesterov false')
-    for name, value in vars(args).items():
-        if isinstance(value, Path):
-            setattr(args, name, value.absolute())
-    if not args.datapath.is_dir():
-        raise InputError(f'no data folder {args.datapath}: check --datapath '
-                         '(the README says how to make or prepare one)')
-    if getattr(args, 'maskpath', ROOT) is None:
-        args.maskpath = args.datapath / 'mask'
+    if 'maskpath' in args:
+        args.maskpath = args.maskpath or args.datapath / 'mask'
     if 'default_snapshot' in args:
         args.snapshot = args.snapshot or args.savepath / args.default_snapshot
     if args.mode == 'train' and (args.snapshot or _resumes(args)):
         args.pretrained = 'none'  # all weights come from that file
-    make_output_folder(args.savepath)
-    return args
+
+
+def _check(args: argparse.Namespace) -> None:
+    if 'evaluate' in args and not args.evaluate:
+        if args.crop:
+            raise InputError(f'--crop {args.crop} needs --evaluate: pseudo masks are made from '
+                             'whole images')
+        for name in ('sweep', 'save_maps'):
+            if getattr(args, name):
+                raise InputError(f'--{name} needs --evaluate: add it, or leave out --{name}')
+    if args.crop > args.resize:
+        raise InputError(f'--crop {args.crop} is larger than --resize {args.resize}')
+    if args.mode == 'train' and args.nesterov and not args.momentum:
+        raise InputError('--momentum 0 has no Nesterov momentum: add --nesterov false')
+    if not args.datapath.is_dir():
+        raise InputError(f'no data folder {args.datapath}: check --datapath '
+                         '(the README says how to make or prepare one)')
 
 
 def _resumes(args: argparse.Namespace) -> bool:
@@ -209,11 +225,11 @@ def _resumes(args: argparse.Namespace) -> bool:
 
 
 def select(args: argparse.Namespace, kind: type[Options]) -> Options:
-    """The arguments named like the fields of the dataclass `kind`, as an object of that class."""
+    """The arguments named like the fields of the dataclass `kind`, as an instance of it."""
     return kind(**{field.name: getattr(args, field.name) for field in fields(kind)})
 
 
-def natural(text: str) -> int:
+def nonnegative_int(text: str) -> int:
     return _number(text, int, lambda value: value >= 0, 'an integer, 0 or more')
 
 
@@ -229,7 +245,7 @@ def positive_float(text: str) -> float:
     return _number(text, float, lambda value: 0 < value < float('inf'), 'a number above 0')
 
 
-def not_negative_float(text: str) -> float:
+def nonnegative_float(text: str) -> float:
     return _number(text, float, lambda value: 0 <= value < float('inf'), 'a number, 0 or more')
 
 

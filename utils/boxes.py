@@ -1,4 +1,4 @@
-"""Re-export of `utils.localization.boxes`."""
+"""Stable import path; the code is in `utils/localization/boxes.py`."""
 
 from utils.localization.boxes import Box, iou, largest_box
 

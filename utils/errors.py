@@ -15,8 +15,8 @@ LOST_CONNECTION = ('connection', 'closed by peer', 'timed out', 'nccl')
 def run(main: Callable[[], None]) -> None:
     """Call `main` as a program.
 
-    InputError becomes one line on stderr and exit code 2, Ctrl-C exit code 130. In a distributed
-    run, so does a connection that is lost because another rank has ended.
+    Exit codes: 2 for an InputError, and in a distributed run for a connection that was lost
+    because another rank has exited; 130 for Ctrl-C. Errors are printed as one line on stderr.
     """
     warnings.filterwarnings('ignore', module=r'PIL\.')  # damaged images are reported in one line
     try:

@@ -1,4 +1,4 @@
-"""Re-export of `utils.localization.metrics`."""
+"""Stable import path; the code is in `utils/localization/metrics.py`."""
 
 from utils.localization.metrics import MaxBoxAcc, PxAP
 

@@ -1,4 +1,4 @@
-"""Re-export of `utils.localization.pseudo_mask`."""
+"""Stable import path; the code is in `utils/localization/pseudo_mask.py`."""
 
 from utils.localization.pseudo_mask import pseudo_mask, seg_target
 

@@ -348,7 +348,7 @@ FOREIGN_DTD = '<!DOCTYPE annotation SYSTEM "http://127.0.0.1:9/a.dtd"><annotatio
 def test_a_bad_xml_is_refused_and_named(make_source, prepare, tmp_path, text):
     source = make_source()
     write(source / 'Annotations' / 'CLS-LOC' / 'val' / f'{val_name(2)}.xml', text)
-    with pytest.raises(InputError, match=rf'{val_name(2)}\.xml is no XML with boxes'):
+    with pytest.raises(InputError, match=rf'{val_name(2)}\.xml is not a valid PASCAL VOC XML file'):
         prepare('--source', source, '--out', tmp_path / 'out')
     assert not (tmp_path / 'out' / 'val.txt').exists()
     assert not (tmp_path / 'out' / 'box' / f'{val_name(2)}.xml').exists()

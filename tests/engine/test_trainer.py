@@ -304,7 +304,7 @@ def test_a_damaged_resume_state_is_named(tmp_path):
     train(tmp_path, max_steps=3)
     path = tmp_path / 'last.ckpt'
     path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(InputError, match='last.ckpt is damaged'):
+    with pytest.raises(InputError, match='last.ckpt is corrupted'):
         train(tmp_path, resume='yes')
 
 
@@ -312,7 +312,7 @@ def test_a_malicious_resume_state_does_nothing(tmp_path):
     from test_weights import Malicious
 
     torch.save({'model': Malicious(tmp_path / 'victim')}, tmp_path / 'last.ckpt')
-    with pytest.raises(InputError, match='last.ckpt is damaged'):
+    with pytest.raises(InputError, match='last.ckpt is corrupted'):
         train(tmp_path, resume='yes')
     assert not (tmp_path / 'victim').exists()
 

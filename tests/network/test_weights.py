@@ -151,7 +151,7 @@ def test_no_weights_is_one_clear_error_never_a_random_start(no_network):
 def test_a_damaged_file_in_resource_is_named(no_network):
     (no_network / 'resource').mkdir()
     (no_network / 'resource' / 'resnet50-19c8e357.pth').write_bytes(b'not the weights')
-    with pytest.raises(InputError, match=r'resnet50-19c8e357\.pth is damaged'):
+    with pytest.raises(InputError, match=r'resnet50-19c8e357\.pth is corrupted'):
         build_backbone('resnet50')
 
 

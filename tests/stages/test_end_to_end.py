@@ -42,7 +42,7 @@ def chain(tmp_path_factory):
 
     def stage(name, kind, *arguments):
         network = '--arch' if name == 'cls' else '--backbone'
-        show = () if name == 'cls' and kind == 'test' else ('--show', 2)
+        show = () if name == 'cls' else ('--show', 2)
         run(f'cub200-{name}/{kind}.py', '--savepath', f'out/{name}', network, LITE, *show,
             *arguments, cwd=folder)
 
@@ -165,7 +165,7 @@ def imagenet_chain(tmp_path_factory):
 
     def stage(name, kind, *arguments):
         network = '--arch' if name == 'cls' else '--backbone'
-        show = () if name == 'cls' and kind == 'test' else ('--show', 1)
+        show = () if name == 'cls' else ('--show', 1)
         assert call_script(f'imagenet-{name}/{kind}.py', *data, *SIZES, '--savepath',
                            folder / 'out' / name, network, LITE, *show, *arguments) == 0
 

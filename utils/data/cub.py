@@ -7,11 +7,10 @@
 
 from pathlib import Path
 
-from utils.data.lists import ImageList, list_path, read_cub_list
+from utils.data.lists import ImageList, list_path, read_cub_list, segmentation_folder
 
 
 def read_images(datapath: Path, list_name: str, classes: int) -> ImageList:
     """The images of a list, a file in the data folder or a path. Raises InputError."""
-    masks = datapath / 'segmentation'
     return read_cub_list(list_path(datapath, list_name), classes, datapath / 'image',
-                         masks if masks.is_dir() else None)
+                         segmentation_folder(datapath))

@@ -13,7 +13,7 @@ MOST_PIXELS = 89_000_000  # more than any camera's; a header that claims more is
 
 
 class BadImageError(InputError):
-    """An image file that is there, but cannot be decoded; --skip_bad leaves it out."""
+    """An image file that exists but cannot be decoded; skipped with --skip_bad."""
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -21,7 +21,7 @@ def read_image(path: Path) -> np.ndarray:
 
     Grey and RGBA images become RGB (alpha is dropped), 16 bits become 8; pixels lie as they are
     stored: an EXIF orientation is ignored, since boxes and masks refer to the stored pixels.
-    Raises InputError where there is no file, and BadImageError where it cannot be decoded.
+    Raises InputError if the file does not exist, and BadImageError if it cannot be decoded.
     """
     image = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -35,15 +35,15 @@ def read_upright_image(path: Path) -> np.ndarray:
 def read_stored_mask(path: Path) -> np.ndarray:
     """A stored pseudo mask, uint8, H x W x 2: 255 x CAM and 255 x Gaussian prior.
 
-    Raises InputError where there is no file, or none that can be decoded.
+    Raises InputError if the file does not exist or cannot be decoded.
     """
     if not path.exists():
         raise InputError(f'no pseudo mask at {path}: run the cam stage\'s test.py, or check '
                          '--maskpath')
     try:
         return _decode(path, cv2.IMREAD_COLOR)[..., :2]
-    except BadImageError as error:  # masks are made, not found: none is left out
-        raise InputError(f'{path} is damaged: make it anew with the cam stage\'s test.py '
+    except BadImageError as error:  # --skip_bad is for images, not for our own masks
+        raise InputError(f'{path} is corrupted: recreate it with the cam stage\'s test.py '
                          '--resume') from error
 
 
@@ -55,7 +55,7 @@ def read_binary_mask(path: Path) -> np.ndarray:
     try:
         return _decode(path, cv2.IMREAD_GRAYSCALE) > 127
     except BadImageError as error:
-        raise InputError(f'{path} is damaged: replace this ground-truth mask, or move the '
+        raise InputError(f'{path} is corrupted: replace this ground-truth mask, or move the '
                          'segmentation folder away') from error
 
 
@@ -77,8 +77,8 @@ def _decode(path: Path, flags: int) -> np.ndarray:
     except cv2.error:
         image = None
     if image is None:
-        raise BadImageError(f'{path} cannot be read as an image (damaged, cut off, or of more than '
-                            f'{MOST_PIXELS} pixels): replace it, or leave such images out with '
+        raise BadImageError(f'{path} cannot be read as an image (corrupted, truncated, or of more '
+                            f'than {MOST_PIXELS} pixels): replace it, or skip such images with '
                             '--skip_bad')
     return image
 

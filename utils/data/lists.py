@@ -27,9 +27,9 @@ class ImageList:
             so that worker processes share its memory.
         labels: (N,) int64, from 0.
         boxes: for each image (K, 4) float64, xmin ymin xmax ymax in pixels of the original image;
-            None where the list has no boxes.
-        folder: where the images are.
-        segmentation: where the ground-truth masks are; None where there are none.
+            None if the list has no boxes.
+        folder: the folder of the images.
+        segmentation: the folder of the ground-truth masks; None if there are none.
         source: the list's file, for messages.
     """
 
@@ -68,6 +68,12 @@ def list_path(datapath: Path, name: str) -> Path:
     return given if given.is_file() and given.name != name else datapath / name
 
 
+def segmentation_folder(datapath: Path) -> Path | None:
+    """The data folder's ground-truth masks; None if it has none."""
+    folder = datapath / 'segmentation'
+    return folder if folder.is_dir() else None
+
+
 def read_cub_list(path: Path, classes: int, folder: Path = Path(),
                   segmentation: Path | None = None) -> ImageList:
     """Read lines `name,label,xmin ymin xmax ymax`; a list without boxes has `name,label`.
@@ -91,7 +97,8 @@ def read_cub_list(path: Path, classes: int, folder: Path = Path(),
             raise InputError(f'{where}: some lines have a box and some have none: '
                              'give one to all or to none')
     if not names:
-        raise InputError(f'{path} is empty: one line an image, `name,label,xmin ymin xmax ymax`')
+        raise InputError(f'{path} is empty: expected one line per image, '
+                         '`name,label,xmin ymin xmax ymax`')
     _check_masks(path, names)
     return ImageList(np.array(names), np.array(labels, dtype=np.int64),
                      np.array(boxes, dtype=np.float64)[:, None] if boxes else None, folder,
@@ -102,10 +109,10 @@ def read_imagenet_list(path: Path, classes: int, folder: Path = Path(), *,
                        boxes: Path | None = None, wnids: Sequence[str] = (),
                        leave_out: frozenset[str] = frozenset(),
                        segmentation: Path | None = None) -> ImageList:
-    """Read lines `name label`, except those of the names to leave out.
+    """Read lines `name label`, except those whose name is in `leave_out`.
 
-    `boxes`: the folder of the images' XML files, if they are wanted. Of the objects in a file
-    those count whose wnid is that of the image's label, `wnids[label]`.
+    `boxes`: the folder of the images' XML files, if boxes are needed. Of the objects in a file,
+    those with the wnid of the image's label, `wnids[label]`, are kept.
     Raises InputError, with the line's number, for anything else.
     """
     names, labels = [], array('q')
@@ -116,7 +123,7 @@ def read_imagenet_list(path: Path, classes: int, folder: Path = Path(), *,
             names.append(checked_name(name, where))
             labels.append(checked_label(label, classes, where))
     if not names:
-        raise InputError(f'{path} is empty: one line an image, `name label`')
+        raise InputError(f'{path} is empty: expected one line per image, `name label`')
     _check_masks(path, names)
     names, labels = np.array(names), np.array(labels, dtype=np.int64)
     xml = XmlBoxes(names, labels, boxes, wnids) if boxes and boxes.is_dir() else None
@@ -136,13 +143,13 @@ def _check_masks(path: Path, names: list[str]) -> None:
 
 
 def read_wnids(path: Path) -> list[str]:
-    """The classes' wnids, one a line; a class's index is the number of its line, from 0."""
+    """The classes' wnids, one per line; a class's index is the number of its line, from 0."""
     return [line for _, line in read_lines(path)]
 
 
 class XmlBoxes(Sequence):
-    """The boxes of each image of a list, (K, 4) float64, read when they are asked for; an image
-    without an XML file has none."""
+    """The boxes of each image of a list, (K, 4) float64, read on access; an image without an XML
+    file has none."""
 
     def __init__(self, names: np.ndarray, labels: np.ndarray, folder: Path,
                  wnids: Sequence[str]):
@@ -160,8 +167,8 @@ class XmlBoxes(Sequence):
 def read_xml_boxes(path: Path, wnid: str) -> np.ndarray:
     """The boxes of the objects called `wnid` in a PASCAL VOC style XML file, (K, 4) float64.
 
-    Raises InputError for a file that is missing, is not such XML, has a DTD, or has a box
-    without area.
+    Raises InputError if the file is missing, is not such XML, has a DTD, or has a box without
+    area.
     """
     boxes = [[found.findtext(f'bndbox/{side}', '') for side in ('xmin', 'ymin', 'xmax', 'ymax')]
              for found in read_xml_objects(path) if found.findtext('name') == wnid]
@@ -174,7 +181,8 @@ def read_xml_objects(path: Path) -> list[Element]:
     try:
         return parse_xml(path, forbid_dtd=True).getroot().findall('object')
     except (OSError, ParseError, DefusedXmlException, ValueError, LookupError) as error:
-        raise InputError(f'{path} is no XML with boxes ({error}): replace it') from error
+        raise InputError(f'{path} is not a valid PASCAL VOC XML file ({error}): replace it'
+                         ) from error
 
 
 def checked_name(name: str, where: str) -> str:
@@ -223,6 +231,6 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         for number, line in enumerate(lines, 1):
             if len(line) > LONGEST_LINE:
                 raise InputError(f'{path}, line {number}: longer than {LONGEST_LINE} characters: '
-                                 'this is no image list')
+                                 'this is not an image list')
             if line := line.strip():
                 yield number, line

@@ -1,1 +1,1 @@
-"""What runs a network: training, inference, precision, devices and processes."""
+"""Training loop, inference, precision, devices and process groups."""

@@ -1,4 +1,4 @@
-"""Checkpoints: `model-N`, the plain state dict, and `last.ckpt`, all that resuming needs."""
+"""Checkpoints: `model-N`, a plain state dict, and `last.ckpt`, all that is needed to resume."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from network.weights import DAMAGED
+from network.errors import first_line
+from network.weights import LOAD_ERRORS
 from utils.engine.distributed import same_on_all_ranks
 from utils.engine.precision import Precision
 from utils.errors import InputError
@@ -19,8 +20,8 @@ def save_checkpoint(state: dict, path: Path) -> None:
 
 
 def check_finite(model: nn.Module, step: int) -> None:
-    """Raise InputError where a parameter or a buffer is not finite: a forward pass that overflows
-    spoils the statistics of batch norm alone."""
+    """Raise InputError if a parameter or buffer is not finite. Buffers are checked too, since an
+    overflow in the forward pass may corrupt only the statistics of batch norm."""
     for name, value in model.state_dict().items():
         if value.is_floating_point() and not value.isfinite().all():
             raise InputError(f'{name} is no longer finite at step {step}: stopped without saving; '
@@ -28,23 +29,23 @@ def check_finite(model: nn.Module, step: int) -> None:
 
 
 class TrainingState:
-    """What `last.ckpt` holds of a run: model, optimizer, loss scaler, the number of steps, and
-    `identity`: what a run must share with the one it resumes, to end as that would have."""
+    """The content of `last.ckpt`: model, optimizer, gradient scaler, the number of steps, and the
+    `fingerprint`, the settings that must match for a resumed run to reproduce the original."""
 
     def __init__(self, path: Path, model: nn.Module, optimizer: Optimizer, precision: Precision,
-                 identity: dict[str, Any]):
+                 fingerprint: dict[str, Any]):
         self.path, self.model, self.optimizer = path, model, optimizer
-        self.precision, self.identity = precision, identity
+        self.precision, self.fingerprint = precision, fingerprint
 
     def save(self, step: int) -> None:
         save_checkpoint({'model': self.model.state_dict(),
                          'optimizer': self.optimizer.state_dict(),
                          'scaler': self.precision.scaler.state_dict(), 'step': step,
-                         'run': self.identity}, self.path)
+                         'run': self.fingerprint}, self.path)
 
     def resume(self) -> int:
-        """Restore the state, and return the number of steps done. Raises InputError where the file
-        is missing or damaged, or belongs to another run."""
+        """Restore the state, and return the number of completed steps. Raises InputError if the
+        file is missing or corrupted, or belongs to another run."""
         if self.precision.name == 'apex':
             raise InputError('--resume: apex keeps weights that last.ckpt does not have; use '
                              '--amp auto, or start without --resume')
@@ -53,7 +54,8 @@ class TrainingState:
             raise InputError(f'--resume: not all ranks find the same {self.path}: use a --savepath '
                              'that all machines share')
         differing = [f'{name} {state["run"].get(name)} instead of {value}'
-                     for name, value in self.identity.items() if state['run'].get(name) != value]
+                     for name, value in self.fingerprint.items()
+                     if state['run'].get(name) != value]
         if differing:
             raise InputError(f'--resume: {self.path} was written with {", ".join(differing)}: '
                              'give the same flags, or start without --resume')
@@ -71,10 +73,9 @@ class TrainingState:
                              '--resume auto')
         try:
             state = torch.load(self.path, map_location='cpu', weights_only=True)
-        except DAMAGED as error:
-            reason = (str(error).splitlines() or ['?'])[0]
-            raise InputError(f'--resume: {self.path} is damaged ({reason}); start without --resume'
-                             ) from error
+        except LOAD_ERRORS as error:
+            raise InputError(f'--resume: {self.path} is corrupted ({first_line(error)}); start '
+                             'without --resume') from error
         kinds = {'model': dict, 'optimizer': dict, 'scaler': dict, 'step': int, 'run': dict}
         if not (isinstance(state, dict) and all(isinstance(state.get(name), kind)
                                                 for name, kind in kinds.items())):

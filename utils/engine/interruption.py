@@ -7,9 +7,9 @@ from types import FrameType
 
 
 class Interruption:
-    """A context in which the first signal only sets `received`; a second Ctrl-C ends the program.
+    """A context in which the first signal only sets `received`; a second Ctrl-C exits.
 
-    Signals reach the main thread alone; in other threads the context does nothing.
+    Signals are delivered to the main thread only; in other threads the context does nothing.
     """
 
     def __init__(self):
@@ -31,5 +31,6 @@ class Interruption:
             raise KeyboardInterrupt
         if not self.received:
             # os.write, since the signal may have interrupted a print.
-            os.write(2, f'\n{signal.Signals(number).name}: saving, then ending\n'.encode())
+            name = signal.Signals(number).name
+            os.write(2, f'\n{name} received: saving, then exiting\n'.encode())
         self.received = True

@@ -23,8 +23,8 @@ class BadImages:
         self.names.add(self._images.name(index))
 
     def write(self, names_of_ranks: Iterable[set[str]]) -> None:
-        """Write the names that all ranks have collected. Raises InputError where no image of the
-        list is left."""
+        """Write the names that all ranks have collected. Raises InputError if no image of the list
+        is left."""
         self.names.update(*names_of_ranks)
         write_text(self.path, ''.join(f'{name}\n' for name in sorted(self.names)))
         if len(self.names) == len(self._images):

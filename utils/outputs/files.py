@@ -20,7 +20,7 @@ LONGEST_WRITE = 3600  # seconds; an older temporary file is that of a run that w
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then give it its name.
 
-    Raises InputError where the folder or the disk does not allow it; `path` is then as it was.
+    Raises InputError if the file cannot be written; `path` is then unchanged.
     """
     temporary = None
     try:
@@ -47,7 +47,7 @@ def _umask() -> int:
 
 
 def make_output_folder(path: Path) -> None:
-    """Make the folder, or raise InputError where nothing could be written to it."""
+    """Make the folder. Raises InputError if nothing can be written to it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A run's output folder, and its results.json: figures with all that tells where they come from."""
+"""The output folder of a run, and its results.json with metrics, arguments and versions."""
 
 import json
 import platform
@@ -29,9 +29,9 @@ class RunFolder:
                       section: str | None = None) -> Path:
         """Write results.json and return its path.
 
-        `figures` are plain Python values. A test's are the top level; with a `section`
-        (`training`, `evaluation`) they stand below it. A training removes the results of an
-        earlier one, which no longer hold.
+        `figures` are plain Python values. They are written at the top level, or under `section`
+        (`training` or `evaluation`). Writing `training` discards all earlier results; otherwise
+        the other sections are kept.
         """
         path = self.file('results.json')
         record = {**figures, 'arguments': _plain(self.arguments), 'versions': versions(),
@@ -47,13 +47,13 @@ class RunFolder:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The `model-N` of a run that was written last; None where there is none."""
+    """The `model-N` that was written last; None if there is none."""
     models = [path for path in folder.glob('model-*') if path.name[6:].isdigit()]
     return max(models, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def read_results(path: Path) -> dict:
-    """The content of a results.json; empty where there is none, or none that can be read."""
+    """The content of a results.json; empty if it does not exist or cannot be read."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):

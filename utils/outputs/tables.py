@@ -11,8 +11,8 @@ from utils.data.lists import ImageList
 from utils.localization.boxes import CentreCrop
 from utils.localization.protocol import Localization
 from utils.outputs.files import write_text
+from utils.outputs.top1top5 import Hits
 
-Hits = Mapping[str, tuple[bool, bool]]
 # An image's index -> its (H, W), whether a ground-truth box is left in the crop, and its result.
 Records = Mapping[int, tuple[tuple[int, int], bool, Localization]]
 
@@ -21,7 +21,7 @@ def write_boxes(path: Path, images: ImageList, records: Records, crop: CentreCro
     """boxes.csv: each image's box in pixels of the original image, its IoU, and whether it is
     correct; the latter two are empty without ground truth."""
     write_csv(path, ('name', 'x0', 'y0', 'x1', 'y1', 'iou', 'correct'),
-               (_box_row(images, index, *records[index], crop) for index in sorted(records)))
+              (_box_row(images, index, *records[index], crop) for index in sorted(records)))
 
 
 def _box_row(images: ImageList, index: int, size: tuple[int, int], has_box: bool,
@@ -35,9 +35,9 @@ def _box_row(images: ImageList, index: int, size: tuple[int, int], has_box: bool
 
 
 def write_classes(path: Path, images: ImageList, records: Records, hits: Hits | None) -> None:
-    """classes.csv: each class's figures, as the strict count has them."""
+    """classes.csv: each class's metrics by the strict count."""
     write_csv(path, ('label', 'images', 'top1', 'top5', 'gt_known'),
-               _class_rows(images, records, hits))
+              _class_rows(images, records, hits))
 
 
 def _class_rows(images: ImageList, records: Records, hits: Hits | None) -> Iterator[tuple]:

@@ -1,5 +1,5 @@
-"""top1top5.npy, stage 1's result: for each image, whether its class is the first, and among the
-first five, that the classifier names. A plain structured array with the fields name, top1, top5."""
+"""top1top5.npy, stage 1's result: for each image, whether the classifier's first class, and one of
+its first five, is right. A plain structured array with the fields name, top1, top5."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,6 +7,7 @@ from tokenize import TokenError
 
 import numpy as np
 
+from network.errors import first_line
 from utils.errors import InputError
 from utils.outputs.files import write_whole
 from utils.outputs.released_top1top5 import read_released
@@ -26,8 +27,8 @@ def write_top1top5(path: Path, names: list[str], top1: list[bool], top5: list[bo
 def read_top1top5(path: Path, names: Iterable[str] = ()) -> Hits:
     """Image name -> (top-1 hit, top-5 hit), from our file or the authors'.
 
-    Raises InputError where the file is missing, damaged, holds anything else, or lacks one of
-    `names`; nothing in it is executed.
+    Raises InputError if the file is missing, corrupted, contains anything else, or lacks one of
+    `names`. Nothing in it is executed.
     """
     hits = _read(path)
     for name in names:
@@ -48,10 +49,9 @@ def _read(path: Path) -> Hits:
                 return read_released(file.read())
         return _from_array(np.load(path, allow_pickle=False))
     except (OSError, ValueError, EOFError, LookupError, SyntaxError, TokenError, TypeError,
-            OverflowError, MemoryError) as error:  # what numpy raises on damaged files
-        reason = (str(error).splitlines() or ['?'])[0]
-        raise InputError(f'{path} is no top1top5.npy, or damaged ({reason}): make it again with '
-                         "the cls stage's test.py") from error
+            OverflowError, MemoryError) as error:  # what numpy raises on corrupted files
+        raise InputError(f'{path} is not a valid top1top5.npy ({first_line(error)}): run the cls '
+                         "stage's test.py again") from error
 
 
 def _from_array(array: np.ndarray) -> Hits:
