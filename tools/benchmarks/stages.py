@@ -132,7 +132,9 @@ class Bench:
                    '--clsnum', CLASSES, '--amp', options.amp, '--resize', RESIZE,
                    '--device', options.device, '--batch_size', options.batch_size,
                    '--arch' if kind == 'cls' else '--backbone', options.backbone,
-                   '--crop', 0 if stage == 'cam/test' else CROP, '--show', 0]
+                   '--crop', 0 if stage == 'cam/test' else CROP]
+        if kind != 'cls':
+            command += ['--show', 0]
         if mode == 'train':
             command += ['--epoch', 1, '--pretrained', 'none']
         else:
