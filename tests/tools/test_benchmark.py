@@ -91,6 +91,7 @@ def test_variants_of_the_bare_network(bench, capsys):
         assert refused[4].startswith('--amp fp16 needs CUDA')
 
 
+@pytest.mark.filterwarnings('ignore:.*GradScaler is enabled, but CUDA')
 def test_each_precision_of_a_device_is_a_variant(monkeypatch):
     monkeypatch.setattr('tools.benchmarks.devices.has_bf16', lambda device: False)
     monkeypatch.setattr('utils.engine.precision.has_bf16', lambda device: False)
