@@ -1,17 +1,22 @@
 """How fast the stages are: their scripts on JPEGs of 500 x 375, beside the bare network.
 
-    python tools/benchmark.py                     all: stages, then hot functions (15 minutes)
+    python tools/benchmark.py                     on the CPU: stages, hot functions (15 minutes)
+    python tools/benchmark.py --device cuda       on a GPU: stages, readers, decoders, variants
     python tools/benchmark.py functions           the hot functions beside plain code
     python tools/benchmark.py cam/test seg/test   some stages
     python tools/benchmark.py plain               cam/test beside a plain program
     python tools/benchmark.py training            half precision beside float32
+    python tools/benchmark.py readers             how many readers keep the network busy
+    python tools/benchmark.py decoders            decoding JPEGs on the CPU and on a GPU
+    python tools/benchmark.py variants            the bare network at each precision, and compiled
 
 Each script runs as a process of its own on a short and on a long list; images/s are those of the
-difference, start-up apart. `bare` is the same network at the same precision and batch on data in
+difference, start-up apart. The bare network is the same at the same precision and batch on data in
 memory, and nothing else (for the tests the faster of one loop on all cores and a loop for each
 core). Weights are random, but for the projections of stages 3 and 4, which give ones everywhere:
 so maps are about as smooth as trained ones, on whose contours post-processing spends its time.
-Prints ratios of one run; where an output differs from the plain code's, exits with 1.
+GPU idle and GPU MB are what nvidia-smi says of the whole GPU. Prints Markdown tables, and ratios
+of one run; where a function's output differs from the plain code's, exits with 1.
 """
 
 import os
@@ -21,11 +26,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import Parser, boolean, nonnegative_int, positive_int
+from utils.arguments import Parser, boolean, nonnegative_int, positive_int, select
 from utils.errors import InputError, run
 
 STAGES = ('cls/train', 'cls/test', 'cam/train', 'cam/test', 'seg/train', 'seg/test')
-TASKS = (*STAGES, 'plain', 'training', 'functions')
+CPU_TASKS = (*STAGES, 'plain', 'training', 'functions')
+GPU_TASKS = (*STAGES, 'readers', 'decoders', 'variants')
+TASKS = tuple(dict.fromkeys((*CPU_TASKS, *GPU_TASKS)))
 
 
 def main():
@@ -33,43 +40,59 @@ def main():
 
     import torch
 
-    from tools.measurements import Bench, compare_functions
+    from tools.benchmarks.devices import compare_decoders, compare_readers, compare_variants
+    from tools.benchmarks.functions import compare_functions
+    from tools.benchmarks.stages import Bench, BenchOptions
+    from utils.engine.device import choose_device
 
-    if set(args.tasks) != {'functions'}:
-        print(f'{args.backbone}, --amp {args.amp}, batch {args.batch_size}, '
-              f'{len(os.sched_getaffinity(0))} cores, PyTorch {torch.__version__}')
+    device = choose_device('cuda' if 'gpu' in args.tasks else args.device)
+    on_cuda = device.type == 'cuda'
+    args.device = str(device)
+    args.batch_size = args.batch_size or (64 if on_cuda else 16)
+    args.images = args.images or (4096 if on_cuda else 192)
+    tasks = set(args.tasks) - {'gpu'} or set(GPU_TASKS if on_cuda else CPU_TASKS)
+    if tasks != {'functions'}:
+        name = f'{torch.cuda.get_device_name(device)}, ' if on_cuda else ''
+        print(f'{name}{len(os.sched_getaffinity(0))} cores, PyTorch {torch.__version__}; '
+              f'{args.backbone}, --amp {args.amp}, batch {args.batch_size}')
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(args, Path(folder))
-        stages = [task for task in STAGES if task in args.tasks]
+        bench = Bench(select(args, BenchOptions), Path(folder))
+        stages = [stage for stage in STAGES if stage in tasks]
         if stages:
             bench.compare_stages(stages)
-        if 'plain' in args.tasks:
+        if 'plain' in tasks:
             bench.compare_plain()
-        if 'training' in args.tasks:
+        if 'training' in tasks:
             bench.compare_training()
-    if 'functions' in args.tasks and not compare_functions():
+        if 'readers' in tasks:
+            compare_readers(bench)
+        if 'decoders' in tasks:
+            compare_decoders(bench)
+        if 'variants' in tasks:
+            compare_variants(bench)
+    if 'functions' in tasks and not compare_functions():
         sys.exit(1)
 
 
 def parse():
     parser = Parser(__doc__)
     add = parser.add_argument
-    add('tasks', nargs='*', metavar='task', help=f'of {", ".join(TASKS)}; default: all')
+    add('tasks', nargs='*', metavar='task',
+        help=f'of {", ".join(TASKS)}, or gpu: those of --device cuda; default: as above')
     add('--backbone', default='resnet50', help='resnet50 | resnet101 | resnet152 | timm/NAME')
     add('--amp', choices=['auto', 'bf16', 'fp16', 'off'], default='auto', help='as in the stages')
-    add('--batch_size', type=positive_int, default=16, help='images per step')
+    add('--batch_size', type=positive_int, help='images per step; default: 16, with CUDA 64')
     add('--num_workers', type=nonnegative_int, help="default: the stages' own")
     add('--compile', type=boolean, nargs='?', const=True, default=False, help='of the tests')
-    add('--images', type=positive_int, default=192, help='that the long list has more')
+    add('--images', type=positive_int,
+        help='that the long list has more; default: 192, with CUDA 4096')
     add('--device', default='auto', help='auto | cpu | cuda')
     add('--photos', type=Path, help='cut-outs and backgrounds for the JPEGs; default: drawn ones')
     args = parser.parse_args()
-    unknown = set(args.tasks) - set(TASKS)
+    unknown = set(args.tasks) - {*TASKS, 'gpu'}
     if unknown:
         raise InputError(f'no task {", ".join(sorted(unknown))}: choose from {", ".join(TASKS)}')
-    args.tasks = args.tasks or list(TASKS)
     return args
-
 
 
 if __name__ == '__main__':

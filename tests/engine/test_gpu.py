@@ -3,6 +3,9 @@
     bash test.sh -m gpu
 """
 
+from contextlib import contextmanager
+
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -12,8 +15,11 @@ from torch import nn
 from network import CamNet, SegNet
 from utils.engine.device import set_up
 from utils.engine.distributed import synchronized
-from utils.engine.inference import Predictor
+from utils.engine.inference import Inference, InferenceOptions, Predictor
 from utils.engine.precision import Precision, has_bf16, is_out_of_memory
+from utils.engine.transfer import Transfer
+from utils.localization.batched_pseudo_mask import pseudo_masks
+from utils.localization.pseudo_mask import pseudo_mask
 
 pytestmark = [pytest.mark.gpu,
               pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')]
@@ -125,13 +131,60 @@ def test_the_device_of_a_name_with_a_number_is_current():
     assert torch.cuda.current_device() == last
 
 
+@contextmanager
+def no_waiting():
+    """Blocking copies and reads raise."""
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+
+
+def smooth_cams(count):
+    torch.manual_seed(0)
+    small = torch.rand(count, 1, 7, 7) ** 2
+    return nn.functional.interpolate(small, (28, 28), mode='bicubic')[:, 0].relu()
+
+
+def test_tensors_come_back_from_the_gpu_as_they_were(cuda):
+    """From several threads, whose copies run beside the others' kernels."""
+    transfer = Transfer(cuda)
+
+    def there_and_back(number):
+        tensor = torch.full((64, 256, 256), float(number))
+        return transfer.download(transfer.upload(tensor) * 2).unique().tolist()
+
+    results = Inference(cuda, InferenceOptions(num_workers=4)).in_threads(there_and_back, range(40))
+    assert list(results) == [[2 * number] for number in range(40)]
+
+
+def test_pseudo_masks_are_those_of_the_cpu(cuda):
+    """Equal to one grey level in 0.1 % of the bytes; nothing waits for other batches."""
+    cams, sizes = smooth_cams(6), [(375, 500), (500, 333), (64, 64)] * 2
+    transfer = Transfer(cuda)
+    with no_waiting():
+        masks = list(pseudo_masks(transfer.upload(cams), sizes, transfer))
+    for mask, cam, size in zip(masks, cams.numpy(), sizes, strict=True):
+        difference = np.abs(mask.astype(int) - pseudo_mask(cam, size))
+        assert difference.max() <= 1
+        assert (difference > 0).mean() <= 1e-3
+
+
+def test_inference_does_not_wait_for_the_gpu(cuda):
+    """Threads queue batches while it computes: no blocking copy before the result is fetched."""
+    predict = Predictor(SegNet(pretrained='none'), cuda)
+    images = torch.rand(4, 96, 96, 3)
+    expected = predict(images).cpu()  # allocates
+    with no_waiting():
+        found = predict.transfer.download(predict(images))
+    torch.testing.assert_close(found, expected)
+
+
 def test_training_does_not_wait_for_the_gpu_in_each_step(cuda, tmp_path):
     """No blocking copy or read in a step; PyTorch raises where there is one."""
     trainer = build(tmp_path, device=cuda, amp='off')
     batch = next(iter(trainer.loader))
     trainer._step({k: v.pin_memory() for k, v in batch.items()}, 4)  # allocates
-    torch.cuda.set_sync_debug_mode('error')
-    try:
+    with no_waiting():
         trainer._step({k: v.pin_memory() for k, v in batch.items()}, 4)
-    finally:
-        torch.cuda.set_sync_debug_mode('default')

@@ -47,6 +47,15 @@ def test_results_come_in_order_from_threads_that_use_one_core(threads):
     assert torch.get_num_threads() == before
 
 
+def test_threads_work_on_the_gpu_of_their_process(monkeypatch):
+    """A new thread's current device is the first GPU, whatever that of the main thread is."""
+    chosen = threading.local()
+    monkeypatch.setattr(torch.cuda, 'set_device', lambda device: setattr(chosen, 'device', device))
+    second = torch.device('cuda', 1)
+    results = inference(device=second).in_threads(lambda _: chosen.device, range(20))
+    assert set(results) == {second}
+
+
 def test_an_error_ends_the_work_and_is_raised():
     done = []
 

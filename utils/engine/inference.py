@@ -20,6 +20,7 @@ from utils.engine.fusing import prepare_inference
 from utils.engine.normalize import Normalize
 from utils.engine.precision import Precision, explain_memory
 from utils.engine.progress import Progress
+from utils.engine.transfer import Transfer
 from utils.errors import InputError
 from utils.outputs.bad_images import BadImages
 
@@ -42,6 +43,7 @@ class Predictor:
     def __init__(self, model: nn.Module, device: torch.device, amp: str = 'off',
                  batch_size: int = CPU_PART, compile: bool = False, method: str = 'forward'):
         self.device, self.batch_size = device, batch_size
+        self.transfer = Transfer(device)
         self.precision = Precision(amp, device)
         self.normalize = Normalize(model.mean, model.std).to(device)
         ready = prepare_inference(model, self.precision.dtype)
@@ -51,14 +53,17 @@ class Predictor:
             self._compiled = torch.compile(self._predict, dynamic=False,
                                            options={'freezing': True})
         # A GPU computes one batch after the other: several at once would only fill its memory.
+        # The lock covers what queues a batch's work, and not what waits for it.
         self._lock = nullcontext() if device.type == 'cpu' else threading.Lock()
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, *more: Tensor) -> Any:
         """Images N x H x W x 3, uint8 or float32 in [0, 1], and further tensors -> what the
         network's method returns for them, on the device."""
+        tensors = [self.transfer.pin(tensor) for tensor in (images, *more)]
         with self._lock, explain_memory(self.batch_size), self.precision.autocast():
-            inputs = self.normalize(images.to(self.device)), *(t.to(self.device) for t in more)
+            images, *more = map(self.transfer.upload, tensors)
+            inputs = self.normalize(images), *more
             if self._compiled and len(images) == self.batch_size:
                 return self._run_compiled(*inputs)
             return self._predict(*inputs)
@@ -141,8 +146,7 @@ class Inference:
     def in_threads(self, function: Callable[[Any], Result], items: Iterable) -> Iterator[Result]:
         """Yield function(item) for each item in order; few results are held in memory."""
         before = torch.get_num_threads()
-        one_each = dict(initializer=torch.set_num_threads, initargs=(1,))
-        pool = ThreadPoolExecutor(self.threads, **one_each if self.device.type == 'cpu' else {})
+        pool = ThreadPoolExecutor(self.threads, initializer=self._init_thread)
         waiting: deque = deque()
         try:
             for number, item in enumerate(items):
@@ -155,6 +159,11 @@ class Inference:
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(before)
+
+    def _init_thread(self) -> None:
+        torch.set_num_threads(1)  # the threads of this pool keep the cores busy
+        if self.device.type == 'cuda':
+            torch.cuda.set_device(self.device)  # a new thread's current device is the first GPU
 
     def _read(self, dataset: Dataset, part: Sequence[int]) -> tuple[list[dict], list[int]]:
         """The items of a part, and the indices of the bad images that are left out."""

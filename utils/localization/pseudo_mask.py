@@ -4,6 +4,9 @@ The paper's Gaussian prior pseudo label: where a CAM responds weakly, it still t
 object extends; a Gaussian fitted there adds the parts that the CAM misses.
 """
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
@@ -16,6 +19,22 @@ SMALLEST_AREA = 20                 # pixels; contours below it are specks
 SHRINK = 10                        # the fitted covariance is divided by this
 NEGLIGIBLE = 1e-5                  # of a Gaussian: 1/400 of a grey level
 FOREGROUND, BACKGROUND = 0.25, 0.01
+
+
+class Gaussian(NamedTuple):
+    """A Gaussian with maximum 1; mean and covariance in pixels, x across and y down."""
+
+    mean_x: float
+    mean_y: float
+    sx: float
+    sy: float
+    sxy: float
+
+    @property
+    def is_degenerate(self) -> bool:
+        """Whether it is that of a line, which has no area to fill."""
+        sx, sy, sxy = self[2:]
+        return min(sx, sy) < 1e-9 or sx * sy - sxy**2 <= 1e-9 * sx * sy
 
 
 def pseudo_mask(cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -40,29 +59,43 @@ def gaussian_prior(cam: np.ndarray) -> np.ndarray:
     """A CAM in [0, 1], 2-d float -> the pixelwise maximum of the Gaussians of its weak regions,
     in [0, 1], float64 of the same shape; 0 where there is no such region, and where it would be
     below NEGLIGIBLE."""
-    is_weak = (cam >= WEAK[0]) & (cam <= WEAK[1])
-    weak = cam * is_weak
     prior = np.zeros(cam.shape)
-    for contour in contours_of(is_weak):
-        if cv2.contourArea(contour) >= SMALLEST_AREA:
-            _add_gaussian(prior, contour, weak)
+    for gaussian in fit_gaussians(cam):
+        _add_gaussian(prior, gaussian)
     return prior
 
 
-def _add_gaussian(prior: np.ndarray, contour: np.ndarray, weak: np.ndarray) -> None:
-    """Raise `prior` to the Gaussian with the mean and a tenth of the covariance of `weak` inside
-    the contour, within the rectangle outside of which it is NEGLIGIBLE."""
+def fit_gaussians(cam: np.ndarray) -> Iterator[Gaussian]:
+    """The Gaussian of each contour of a CAM's weak regions; none for specks and lines.
+
+    Its mean and covariance are those of the CAM inside the contour, the covariance divided by
+    SHRINK. `cam`: 2-d float in [0, 1].
+    """
+    is_weak = (cam >= WEAK[0]) & (cam <= WEAK[1])
+    weak = cam * is_weak
+    for contour in contours_of(is_weak):
+        if cv2.contourArea(contour) >= SMALLEST_AREA:
+            gaussian = _fit(contour, weak)
+            if not gaussian.is_degenerate:
+                yield gaussian
+
+
+def _fit(contour: np.ndarray, weak: np.ndarray) -> Gaussian:
     x, y, width, height = cv2.boundingRect(contour)
     weight = np.zeros((height, width), weak.dtype)
     cv2.drawContours(weight, [contour], -1, 1, cv2.FILLED, offset=(-x, -y))
     weight *= weak[y:y + height, x:x + width]
     moments = cv2.moments(weight)
-    mean_x, mean_y = x + moments['m10'] / moments['m00'], y + moments['m01'] / moments['m00']
-    sx, sy, sxy = (moments[name] / moments['m00'] / SHRINK for name in ('mu20', 'mu02', 'mu11'))
-    if min(sx, sy) < 1e-9 or sx * sy - sxy**2 <= 1e-9 * sx * sy:  # a line has no area to fill
-        return
-    columns, dx = _near(mean_x, sx, weak.shape[1])
-    rows, dy = _near(mean_y, sy, weak.shape[0])
+    mass = moments['m00']
+    sx, sy, sxy = (moments[name] / mass / SHRINK for name in ('mu20', 'mu02', 'mu11'))
+    return Gaussian(x + moments['m10'] / mass, y + moments['m01'] / mass, sx, sy, sxy)
+
+
+def _add_gaussian(prior: np.ndarray, gaussian: Gaussian) -> None:
+    """Raise `prior` to the Gaussian, within the rectangle outside of which it is NEGLIGIBLE."""
+    mean_x, mean_y, sx, sy, sxy = gaussian
+    columns, dx = _near(mean_x, sx, prior.shape[1])
+    rows, dy = _near(mean_y, sy, prior.shape[0])
     # exp(a + b + c) with a of the column, b of the row: only c, their product, is of the pixel
     scale = -0.5 / (1 - sxy**2 / (sx * sy))
     exponent = np.multiply.outer(dy * (-2 * scale * sxy / (sx * sy)), dx)

@@ -30,7 +30,8 @@ def classify(model: nn.Module, images: ImageList, transform: A.Compose, inferenc
     predict = inference.predictor(model)
 
     def find_hits(batch: dict) -> dict[int, list[bool]]:
-        hits = hits_of_batch(predict(batch['image']), labels_of(images, batch).numpy())
+        logits = predict.transfer.download(predict(batch['image']))
+        hits = hits_of_batch(logits, labels_of(images, batch).numpy())
         return dict(zip(batch['index'].tolist(), hits.T.tolist(), strict=True))
 
     bad = BadImages(images, run.file('bad_images.txt'))
@@ -53,7 +54,7 @@ def classify(model: nn.Module, images: ImageList, transform: A.Compose, inferenc
 
 
 def hits_of_batch(logits: Tensor, labels: np.ndarray) -> np.ndarray:
-    """logits N x classes, labels (N,) -> bool (2, N): top-1 and top-5 hits."""
-    best = logits.topk(min(5, logits.shape[1])).indices.cpu().numpy()
+    """logits N x classes on the CPU, labels (N,) -> bool (2, N): top-1 and top-5 hits."""
+    best = logits.topk(min(5, logits.shape[1])).indices.numpy()
     found = best == labels[:, None]
     return np.stack([found[:, 0], found.any(1)])

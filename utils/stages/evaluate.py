@@ -92,8 +92,9 @@ def evaluate_cams(model: CamNet, images: ImageList, crop: CentreCrop, inference:
 
 def segmentation_maps(predict: Predictor, batch: dict) -> list[ScoreMaps]:
     """The foreground probabilities of a batch's views 'image' and, where there is one, 'whole'."""
-    views = [segmentation_probability(predict(batch[view]), batch[view].shape[1]).cpu().numpy()
+    views = [segmentation_probability(predict(batch[view]), batch[view].shape[1])
              for view in ('image', 'whole') if view in batch]
+    views = [predict.transfer.download(view).numpy() for view in views]
     return [ScoreMaps(*maps) for maps in zip(*views, strict=True)]
 
 
@@ -101,12 +102,15 @@ def cam_maps(predict: Predictor, batch: dict, images: ImageList, kinds: tuple[st
              ) -> dict[str, list[ScoreMaps]]:
     """The `deep` and `fused` CAMs of the images' classes, of the same views."""
     labels, side = labels_of(images, batch), batch['image'].shape[1]
-    crops = [[scaled_cam(cam, side) for cam in cams.cpu().numpy()]
-             for cams in predict(batch['image'], labels)]
+
+    def maps_of(view: str) -> list[np.ndarray]:
+        return [predict.transfer.download(cams).numpy() for cams in predict(batch[view], labels)]
+
+    crops = [[scaled_cam(cam, side) for cam in cams] for cams in maps_of('image')]
     wholes = [[None] * len(labels)] * 2
     if 'whole' in batch:
-        wholes = [[cv2.resize(cam, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
-                   for cam in cams.cpu().numpy()] for cams in predict(batch['whole'], labels)]
+        wholes = [[cv2.resize(cam, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC) for cam in cams]
+                  for cams in maps_of('whole')]
     maps = {kind: list(map(ScoreMaps, *views))
             for kind, *views in zip(('deep', 'fused'), crops, wholes, strict=True)}
     return {kind: maps[kind] for kind in kinds}

@@ -1,11 +1,13 @@
 """cam/test: pseudo masks of the training images, from the CAM of each one's class."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import albumentations as A
 import cv2
 import numpy as np
+from torch import Tensor
 
 from network.mffnet import CamNet
 from utils.data.datasets import TestImages
@@ -14,7 +16,9 @@ from utils.data.lists import ImageList
 from utils.engine.distributed import any_rank, barrier, gather, is_main
 from utils.engine.inference import Inference, labels_of
 from utils.engine.interruption import Interruption
+from utils.engine.transfer import Transfer
 from utils.errors import InputError
+from utils.localization.batched_pseudo_mask import pseudo_masks
 from utils.localization.pseudo_mask import pseudo_mask, seg_target
 from utils.outputs.bad_images import BadImages
 from utils.outputs.files import remove_temporary_files, write_whole
@@ -39,10 +43,9 @@ def make_pseudo_masks(model: CamNet, images: ImageList, transform: A.Compose, ma
     def write_masks(batch: dict) -> np.ndarray:
         """Write a batch's masks; (number of masks, of those without foreground)."""
         _, cams = predict(batch['image'], labels_of(images, batch))
-        empty = 0
-        for index, size, cam in zip(batch['index'].tolist(), batch['size'].tolist(),
-                                    cams.cpu().numpy(), strict=True):
-            stored = pseudo_mask(cam, tuple(size))
+        sizes, empty = list(map(tuple, batch['size'].tolist())), 0
+        for index, stored in zip(batch['index'].tolist(),
+                                 masks_of(cams, sizes, predict.transfer), strict=True):
             write_mask(images.mask_path(mask_folder, index), stored)
             empty += _is_empty(stored)
         return np.array([len(cams), empty])
@@ -78,6 +81,15 @@ def make_pseudo_masks(model: CamNet, images: ImageList, transform: A.Compose, ma
     write_cam_sheet(run.file('show.png'), predict, images, transform, show)
     print(f'wrote {count} pseudo masks to {mask_folder}'
           + (f'; {empty} of them have no foreground' if empty else '') + bad.summary())
+
+
+def masks_of(cams: Tensor, sizes: list[tuple[int, int]], transfer: Transfer
+             ) -> Iterable[np.ndarray]:
+    """The stored masks of a batch of CAMs, N x h x w, for images of `sizes` = (H, W): made image
+    by image on the CPU, and as a batch on other devices."""
+    if transfer.device.type == 'cpu':
+        return map(pseudo_mask, cams.numpy(), sizes)
+    return pseudo_masks(cams, sizes, transfer)
 
 
 def _is_empty(stored: np.ndarray) -> bool:

@@ -1,0 +1,210 @@
+"""What a device can do: the bare network's variants, and the readers and decoders that feed it."""
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import NamedTuple
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from tools.benchmarks.functions import RESIZE
+from tools.benchmarks.stages import CROP, PICTURES, Bench, print_header, print_row
+from utils.data.datasets import TestImages, TrainImages
+from utils.data.images import read_image
+from utils.data.lists import ImageList
+from utils.data.loader import EpochSampler, TrainLoader
+from utils.data.transforms import exact_transform
+from utils.engine.device import available_cores
+from utils.engine.inference import Inference, Predictor, labels_of
+from utils.engine.precision import Precision, has_bf16
+from utils.errors import InputError
+from utils.outputs.bad_images import BadImages
+from utils.stages.make_masks import masks_of, write_mask
+
+MOST_READERS = 32
+BATCHES_OF_A_READER = 8
+DECODING_SECONDS = 1
+
+
+class Variant(NamedTuple):
+    """A way to run a network: `amp` and `tf32` as the flags of the stages."""
+
+    name: str
+    amp: str
+    tf32: bool = False
+    compile: bool = False
+
+
+def variants_of(device: torch.device) -> list[Variant]:
+    """The precisions of the device, and the one that `--amp auto` chooses compiled."""
+    on_cuda, auto = device.type == 'cuda', Precision('auto', device).name
+    variants = [Variant('float32', 'off')]
+    if on_cuda:
+        variants.append(Variant('TF32', 'off', tf32=True))
+    if has_bf16(device):
+        variants.append(Variant('bf16', 'bf16'))
+    if on_cuda:
+        variants.append(Variant('fp16', 'fp16'))
+    return [*variants, Variant(f'{"float32" if auto == "off" else auto}, compiled', auto,
+                               compile=True)]
+
+
+def compare_variants(bench: Bench, variants: list[Variant] | None = None) -> None:
+    """The bare network of cam/test and a step of cam/train."""
+    print_header('bare network', 'variant', 'images/s', 'to float32', 'GPU MB')
+    for stage, bare in (('cam/test', bench.bare_test), ('cam/train', bench.bare_step)):
+        first = None
+        for variant in variants or variants_of(bench.device):
+            try:
+                rate, memory = _measure_variant(bench, bare, stage, variant)
+            except (InputError, RuntimeError) as error:  # no compiler here, or out of memory
+                print_row(stage, variant.name, '–', '–', _reason(error))
+                continue
+            first = first or rate
+            print_row(stage, variant.name, f'{rate:.2f}', f'{rate / first:.2f}', memory)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _measure_variant(bench: Bench, bare: Callable[..., float], stage: str, variant: Variant
+                     ) -> tuple[float, str]:
+    """Images/s, and the peak of the memory that PyTorch allocated on a GPU."""
+    on_cuda = bench.device.type == 'cuda'
+    if on_cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        with _tf32(variant.tf32):
+            rate = bare(stage, amp=variant.amp, compile=variant.compile)
+    finally:
+        torch.compiler.reset()
+    return rate, f'{torch.cuda.max_memory_allocated() / 2**20:.0f}' if on_cuda else '–'
+
+
+@contextlib.contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    kinds = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [kind.allow_tf32 for kind in kinds]
+    for kind in kinds:
+        kind.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        for kind, value in zip(kinds, before, strict=True):
+            kind.allow_tf32 = value
+
+
+def compare_readers(bench: Bench, counts: list[int] | None = None) -> None:
+    """How many threads keep the network of cam/test busy, and how many processes that of
+    cam/train."""
+    bench.prepare()
+    cores = available_cores()
+    counts = counts or [2**k for k in range(min(MOST_READERS, 2 * cores).bit_length())]
+    test, train = bench.bare_test('cam/test'), bench.bare_step('cam/train')
+    predict = bench.inference.predictor(bench.network('cam'), 'class_cams')
+    print_header('readers', 'cam/test images/s', 'of the bare network',
+                 'cam/train images read/s', 'of the bare network')
+    for count in counts:
+        masks = _masks_per_second(bench, predict, count)
+        cells = [str(count), f'{masks:.2f}', f'{masks / test:.2f}', '–', '–']
+        if count <= cores:
+            read = _read_per_second(bench, count)
+            cells[3:] = f'{read:.2f}', f'{read / train:.2f}'
+        print_row(*cells)
+
+
+def _masks_per_second(bench: Bench, predict: Predictor, threads: int) -> float:
+    """From the files to the masks, as cam/test."""
+    inference = Inference(bench.device, replace(bench.inference.options, num_workers=threads))
+    folder = bench.folder / 'swept'
+
+    def seconds(count: int) -> float:
+        images = _repeated(bench.images(), count)
+
+        def write_masks(batch: dict) -> None:
+            _, cams = predict(batch['image'], labels_of(images, batch))
+            sizes = list(map(tuple, batch['size'].tolist()))
+            for index, stored in zip(batch['index'].tolist(),
+                                     masks_of(cams, sizes, predict.transfer), strict=True):
+                write_mask(images.mask_path(folder, index), stored)
+
+        begin = time.perf_counter()
+        data = TestImages(images, image=exact_transform(RESIZE))
+        deque(inference.map(data, write_masks, f'{threads} readers', BadImages(images, folder)))
+        return time.perf_counter() - begin
+
+    parts = threads * inference.part_size
+    seconds(parts)  # memory is allocated
+    return BATCHES_OF_A_READER * parts / seconds(BATCHES_OF_A_READER * parts)
+
+
+def _read_per_second(bench: Bench, workers: int) -> float:
+    """Images/s of the training's readers alone, from a batch for each of them on."""
+    size = bench.options.batch_size
+    images = _repeated(bench.images(), (BATCHES_OF_A_READER + 1) * workers * size)
+    transform = A.Compose([A.Resize(RESIZE, RESIZE, interpolation=cv2.INTER_LINEAR),
+                           A.RandomCrop(CROP, CROP), A.HorizontalFlip(p=0.5)])
+    sampler = EpochSampler(len(images), size, seed=0)
+    batches = iter(TrainLoader(TrainImages(images, transform, seed=0), sampler, workers,
+                               pin_memory=bench.device.type == 'cuda'))
+    for _ in range(workers):
+        next(batches)
+    begin = time.perf_counter()
+    count = sum(len(batch['image']) for batch in batches)
+    return count / (time.perf_counter() - begin)
+
+
+def _repeated(images: ImageList, count: int) -> ImageList:
+    """A list of `count` images."""
+    indices = np.arange(count) % len(images)
+    return ImageList(images.names[indices], images.labels[indices], None, images.folder)
+
+
+def compare_decoders(bench: Bench) -> None:
+    """Decoding on the CPU and, with nvJPEG, on a GPU."""
+    bench.prepare()
+    paths = sorted((bench.folder / 'image').iterdir())[:PICTURES]
+    data = [torch.from_numpy(np.fromfile(path, np.uint8)) for path in paths]
+    exact = [read_image(path) for path in paths]
+    cores = available_cores()
+    print_header('decoder', 'images/s', 'mean difference, grey levels')
+    with ThreadPoolExecutor(cores) as pool:
+        for name, decode in (
+                ('OpenCV, one core', lambda: list(map(read_image, paths))),
+                (f'OpenCV, {cores} cores', lambda: list(pool.map(read_image, paths))),
+                ('torchvision, one core', lambda: _decode(data, torch.device('cpu'))),
+                *([('torchvision, GPU', lambda: _decode(data, bench.device))]
+                  if bench.device.type == 'cuda' else [])):
+            try:
+                rate, decoded = _images_per_second(decode, bench), decode()
+            except (ImportError, RuntimeError) as error:  # built without libjpeg or nvJPEG
+                print_row(name, '–', _reason(error))
+                continue
+            difference = np.mean([np.abs(np.asarray(image, float) - wanted).mean()
+                                  for image, wanted in zip(decoded, exact, strict=True)])
+            print_row(name, f'{rate:.0f}', f'{difference:.2f}')
+
+
+def _decode(data: list[Tensor], device: torch.device) -> list[Tensor]:
+    """JPEGs -> uint8 H x W x 3 on the CPU."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    images = decode_jpeg(data, ImageReadMode.RGB, device)
+    return [image.permute(1, 2, 0).cpu() for image in images]
+
+
+def _images_per_second(decode: Callable[[], list], bench: Bench) -> float:
+    decode()
+    count, begin = 0, time.perf_counter()
+    while time.perf_counter() - begin < DECODING_SECONDS:
+        count += len(decode())
+    return count / (time.perf_counter() - begin)
