@@ -2,16 +2,16 @@
 
     python tools/ablation.py                     on the demo's drawn birds, seeds 0, 1, 2
     python tools/ablation.py --photos DIR        on composites of DIR/cutouts and DIR/backgrounds
-    python tools/ablation.py --jobs 8            as many trainings at a time (default: one a core)
+    python tools/ablation.py --jobs 8            number of parallel runs (default: one per core)
 
 For each seed it makes a data set, trains MFF-Net 1 with the last 1 to 4 stages fused by addition,
 concatenation and multiplication, without MCA and without self-distillation, and evaluates the fused
-CAMs. It then trains MFF-Net 2 on the pseudo masks of the paper's network, with and without their
-Gaussian prior. Trainings are shorter than the demo's.
+CAMs. It then trains MFF-Net 2 on the pseudo masks of the paper's network, made at 256 px, with and
+without their Gaussian prior. Training runs are shorter than the demo's.
 
 Writes to --out: ablation.md and ablation.csv (mean and standard deviation over the seeds),
-ablation.png (the arrangement of Fig. 1(b)), curve.png (GT-known over the epochs), and a folder for
-each training. A run that was interrupted continues with the same command.
+ablation.png (arranged as Fig. 1(b)), curve.png (GT-known over the epochs), and a folder for each
+training run. After an interruption, the same command continues.
 """
 
 import json
@@ -25,8 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from figures import csv_rows, figures_of, markdown, mean_and_std, summaries
-
+from tools.summary import csv_rows, figures_of, markdown, mean_and_std, summaries
 from utils.arguments import (
     ROOT,
     Parser,
@@ -56,7 +55,7 @@ WITHOUT_PRIOR = 'SPOL without the Gaussian prior'
 
 @dataclass(frozen=True)
 class Settings:
-    """What all trainings of an ablation have in common."""
+    """The settings that all training runs of an ablation share."""
 
     photos: str | None
     train: int
@@ -85,10 +84,11 @@ def parse():
     parser = Parser(__doc__)
     add = parser.add_argument
     add('--photos', help='composites of its cutouts/ and backgrounds/ instead of drawn birds')
-    add('--seeds', type=seed, nargs='+', default=[0, 1, 2], help='data sets and trainings')
+    add('--seeds', type=seed, nargs='+', default=[0, 1, 2],
+        help='seeds, each with its own data set and training runs')
     add('--out', type=Path, default=ROOT / 'ablation', help='the output folder')
     add('--jobs', type=positive_int,
-        help='trainings at a time, each on one core, or a part of the GPU (default: one a core)')
+        help='number of parallel runs, each on one core or sharing the GPU (default: one per core)')
     add('--train', type=positive_int, default=40, help='training images per class')
     add('--val', type=positive_int, default=20, help='validation images per class')
     add('--backbone', default='timm/tf_efficientnet_lite0',
@@ -108,19 +108,19 @@ def parse():
 
 
 def check_settings(out: Path, settings: dict) -> None:
-    """Record the settings of a new ablation; refuse to continue one made with others."""
+    """Record the settings of a new ablation; refuse to continue one with other settings."""
     path = out / 'settings.json'
     if not path.exists():
         write_json(path, settings)
     recorded = json.loads(path.read_text())
     for name, value in settings.items():
         if name != 'seeds' and recorded.get(name) != value:
-            raise InputError(f'{out} was begun with --{name} {recorded.get(name)}, not {value}: '
-                             'use the same, or another --out')
+            raise InputError(f'{out} was started with --{name} {recorded.get(name)}, not {value}: '
+                             'use the same value, or another --out')
 
 
 def make_images(out: Path, number: int, settings: Settings) -> None:
-    """The seed's data set; one that is there already, made with the same arguments, stays."""
+    """Make the seed's data set; an existing one made with the same arguments is kept."""
     source = []
     if settings.photos:
         source = ['--cutouts', f'{settings.photos}/cutouts',
@@ -141,11 +141,11 @@ def run_folder(out: Path, number: int, name: str) -> Path:
     return out / f'seed{number}' / name.replace(' ', '-')
 
 
-# ---------------------------------------------------------------- trainings
+# ---------------------------------------------------------------- training
 
 
 def run_all(out: Path, seeds: list[int], settings: Settings, jobs: int | None) -> None:
-    """All trainings that are not done yet, `jobs` at a time, the longest first."""
+    """Run all training runs that are not complete, `jobs` at a time, the longest first."""
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
@@ -168,8 +168,8 @@ def run_all(out: Path, seeds: list[int], settings: Settings, jobs: int | None) -
 
 
 def run_variant(out: Path, number: int, name: str, settings: Settings) -> str:
-    """Train and evaluate one variant in this process, on one core; of the paper's network also the
-    segmentation. Returns a line of text. Its messages go to log.txt."""
+    """Train and evaluate one variant in this process, on one core; for the paper's network, the
+    segmentation as well. Returns a line of text. Messages go to log.txt."""
     from contextlib import redirect_stderr, redirect_stdout
 
     import torch
@@ -195,13 +195,14 @@ class Workbench:
         from utils.data.transforms import exact_transform
         from utils.engine.inference import Inference, InferenceOptions
         from utils.localization.boxes import CentreCrop
+        from utils.localization.pseudo_mask import SIDE
 
         self.out, self.seed, self.settings, self.device = out, number, settings, device
         data = data_folder(out, number)
         self.train_images = cub.read_images(data, 'train.txt', CLASSES)
         self.val_images = cub.read_images(data, 'val.txt', CLASSES)
         self.crop = CentreCrop(settings.resize, settings.crop)
-        self.whole = exact_transform(settings.resize)
+        self.whole = exact_transform(SIDE)
         self.inference = Inference(device, InferenceOptions(num_workers=1))
 
     def train_cam(self, name: str) -> None:
@@ -212,7 +213,7 @@ class Workbench:
         from utils.localization.losses import classification_loss, distillation_loss
 
         folder, settings = run_folder(self.out, self.seed, name), self.settings
-        if figures(folder):
+        if read_metrics(folder):
             return
         model = CamNet(CLASSES, settings.backbone, **VARIANTS[name])
         groups = [{'params': model.new_parameters()},
@@ -265,7 +266,7 @@ class Workbench:
         from utils.localization.losses import segmentation_loss
 
         settings = self.settings
-        if figures(folder):
+        if read_metrics(folder):
             return
         model = SegNet(settings.backbone)
         dataset = TrainMasks(self.train_images, self._transform(), self.seed, masks)
@@ -307,7 +308,7 @@ class Workbench:
 
         for epoch in range(1, epochs + 1):
             load_checkpoint(model, folder / f'model-{epoch}')
-            if not figures(folder / f'epoch-{epoch}'):
+            if not read_metrics(folder / f'epoch-{epoch}'):
                 self._evaluate(model, folder / f'epoch-{epoch}', sweep=False, metrics='paper')
 
     def _evaluate(self, model, folder: Path, sweep: bool = True, metrics: str = 'all') -> None:
@@ -321,9 +322,9 @@ class Workbench:
                  EvaluationOptions(sweep=sweep, metrics=metrics))
 
 
-def figures(folder: Path) -> dict:
-    """What the evaluation has written to a folder's results.json: that of the fused CAMs, or of the
-    segmentation; empty where there is none."""
+def read_metrics(folder: Path) -> dict:
+    """The metrics in a folder's results.json, of the fused CAMs or of the segmentation; empty if
+    there are none."""
     path = folder / 'results.json'
     record = json.loads(path.read_text()) if path.is_file() else {}
     record = record.get('evaluation', {}).get('fused', record)
@@ -337,7 +338,7 @@ def write_results(out: Path, seeds: list[int]) -> None:
     """ablation.md, ablation.csv, ablation.png and curve.png of all seeds."""
     from utils.outputs.tables import write_csv
 
-    rows = summaries({name: [figures_of(figures(run_folder(out, number, name)))
+    rows = summaries({name: [figures_of(read_metrics(run_folder(out, number, name)))
                              for number in seeds]
                       for name in [*VARIANTS, 'SPOL', WITHOUT_PRIOR]})
     tables = '\n\n'.join([
@@ -386,7 +387,7 @@ def curves(out: Path, seeds: list[int]) -> dict[str, list[tuple[float, float]]]:
     result = {}
     for label, name in (('fused CAM', PAPER), ('SPOL', 'SPOL')):
         result[label] = points = []
-        while runs := [figures(run_folder(out, number, name) / f'epoch-{len(points) + 1}')
+        while runs := [read_metrics(run_folder(out, number, name) / f'epoch-{len(points) + 1}')
                        for number in seeds]:
             if not all(runs):
                 break

@@ -1,10 +1,10 @@
-"""The README's results: demo.sh with several seeds, mean and standard deviation.
+"""The README's results: mean and standard deviation of demo.sh over several seeds.
 
-    python tools/seeds.py                                   drawn birds, seeds 0, 1, 2
-    python tools/seeds.py --photos DIR                      and composites of DIR's photographs
+    python tools/seeds.py                 drawn birds, seeds 0, 1, 2
+    python tools/seeds.py --photos DIR    also composites of DIR/cutouts and DIR/backgrounds
 
-Each run's results.json of the three stages is kept in --out, in <set>-<seed>/; runs that are there
-already are not repeated. Writes --out/seeds.md.
+The results.json of each run's three stages is copied to --out, in <set>-<seed>/. Runs whose results
+exist there are not repeated. Writes --out/seeds.md.
 """
 
 import json
@@ -14,8 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from figures import figures_of, markdown, mean_and_std, summaries
-
+from tools.summary import figures_of, markdown, mean_and_std, summaries
 from utils.arguments import ROOT, Parser, seed
 from utils.errors import InputError, run
 from utils.outputs.files import write_text
@@ -26,9 +25,9 @@ STAGES = ('cls', 'cam', 'seg')
 def main():
     parser = Parser(__doc__)
     parser.add_argument('--seeds', type=seed, nargs='+', default=[0, 1, 2],
-                        help='data sets and trainings')
-    parser.add_argument('--photos', type=Path, help='also on composites of its cutouts/ and '
-                        'backgrounds/')
+                        help='seeds, each with its own data set and training runs')
+    parser.add_argument('--photos', type=Path,
+                        help='folder with cutouts/ and backgrounds/, for composites')
     parser.add_argument('--out', type=Path, default=ROOT / 'seeds', help='the output folder')
     args = parser.parse_args()
     sets = {'drawn': [], **({'photos': ['--photos', args.photos]} if args.photos else {})}
@@ -42,12 +41,12 @@ def main():
 
 
 def run_demo(folder: Path, number: int, flags: list) -> Path:
-    """Run demo.sh once and keep its results in `folder`; nothing is done where they are there."""
+    """Run demo.sh and copy its results to `folder`, unless they exist there."""
     if not (folder / 'seg.json').exists():
         command = ['bash', str(ROOT / 'demo.sh'), '--seed', str(number), *map(str, flags)]
         if code := subprocess.run(command, check=False).returncode:
             raise InputError(f'demo.sh ended with exit code {code}: see above')
-        for stage in STAGES:  # seg.json last: it says that all are there
+        for stage in STAGES:  # seg.json comes last: it marks a complete copy
             results = ROOT / f'cub200-{stage}' / 'out' / 'mini' / 'results.json'
             write_text(folder / f'{stage}.json', results.read_text())
     return folder

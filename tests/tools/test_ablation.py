@@ -3,25 +3,13 @@
 import csv
 import json
 import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import LITE, ROOT
+from conftest import LITE
 
+from tools import ablation, seeds, summary
 from utils.errors import InputError
-
-
-@pytest.fixture
-def tools(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
-    import ablation
-    import figures
-    import seeds
-
-    yield {'ablation': ablation, 'figures': figures, 'seeds': seeds}
-    for name in ('ablation', 'figures', 'seeds'):
-        sys.modules.pop(name)
 
 
 def record(gt_known, best=0.9, field=0.5):
@@ -30,27 +18,23 @@ def record(gt_known, best=0.9, field=0.5):
             'pxap': field, 'sweep': {'best': {'strict': {'gt_known': best}}}}
 
 
-def test_mean_and_sample_standard_deviation(tools):
-    figures = tools['figures']
-    assert figures.mean_and_std([1, 2, 3]) == (2, 1)
-    assert figures.mean_and_std([5]) == (5, 0)
+def test_mean_and_sample_standard_deviation():
+    assert summary.mean_and_std([1, 2, 3]) == (2, 1)
+    assert summary.mean_and_std([5]) == (5, 0)
 
 
-def test_table_has_a_cell_for_each_figure(tools):
-    figures = tools['figures']
-    runs = [figures.figures_of(record(value)) for value in (0.2, 0.4)]
-    table = figures.markdown('map', figures.summaries({'SPOL': runs}))
+def test_table_has_a_cell_for_each_figure():
+    runs = [summary.figures_of(record(value)) for value in (0.2, 0.4)]
+    table = summary.markdown('map', summary.summaries({'SPOL': runs}))
     assert table.splitlines()[-1] == ('| SPOL | 30.0 ± 14.1 | 90.0 ± 0.0 | 50.0 ± 0.0 '
                                       '| 50.0 ± 0.0 | 50.0 ± 0.0 |')
 
 
-def test_table_leaves_out_what_has_no_ground_truth(tools):
-    figures = tools['figures']
-    assert 'PxAP' not in figures.figures_of({**record(0.5), 'pxap': None})
+def test_table_leaves_out_what_has_no_ground_truth():
+    assert 'PxAP' not in summary.figures_of({**record(0.5), 'pxap': None})
 
 
-def test_ablation_compares_what_the_paper_compares(tools):
-    ablation = tools['ablation']
+def test_ablation_compares_what_the_paper_compares():
     fused = {name for name in ablation.VARIANTS if name.split()[0] in ablation.FUSIONS}
     assert fused == {f'{fusion} {stages}' for fusion in ('add', 'concatenate', 'multiply')
                      for stages in ('45', '345', '2345')}
@@ -59,8 +43,7 @@ def test_ablation_compares_what_the_paper_compares(tools):
     assert set(ablation.figure_1b_names()) == fused | {'stage 5 alone'}
 
 
-def test_ablation_is_summed_up_over_seeds(tools, tmp_path):
-    ablation = tools['ablation']
+def test_ablation_is_summed_up_over_seeds(tmp_path):
     for seed, value in ((0, 0.5), (1, 0.7)):
         for name in [*ablation.VARIANTS, 'SPOL', ablation.WITHOUT_PRIOR]:
             content = record(value)
@@ -75,29 +58,28 @@ def test_ablation_is_summed_up_over_seeds(tools, tmp_path):
     assert '| multiply 2345 | 60.0 ± 14.1 |' in text
     assert '| segmentation: SPOL | 60.0 ± 14.1 |' in text
     rows = csv.DictReader((tmp_path / 'ablation.csv').read_text().splitlines())
-    assert {row['figure'] for row in rows} == set(tools['figures'].FIGURES)
+    assert {row['figure'] for row in rows} == set(summary.FIGURES)
     assert (tmp_path / 'ablation.png').stat().st_size > 1000
     curves = ablation.curves(tmp_path, [0, 1])
     assert [len(points) for points in curves.values()] == [2, 2]
     assert curves['SPOL'][0] == pytest.approx((60, 14.142), abs=1e-3)
 
 
-def test_ablation_is_not_continued_with_other_settings(tools, tmp_path):
-    check = tools['ablation'].check_settings
+def test_ablation_is_not_continued_with_other_settings(tmp_path):
+    check = ablation.check_settings
     check(tmp_path, {'crop': 128, 'seeds': [0]})
     check(tmp_path, {'crop': 128, 'seeds': [0, 1]})
-    with pytest.raises(InputError, match='begun with --crop 128, not 96'):
+    with pytest.raises(InputError, match='started with --crop 128, not 96'):
         check(tmp_path, {'crop': 96, 'seeds': [0]})
 
 
-def test_seeds_keep_runs_that_are_there(tools, tmp_path, monkeypatch):
-    seeds = tools['seeds']
+def test_seeds_keep_runs_that_are_there(tmp_path, monkeypatch):
     (tmp_path / 'seg.json').write_text('{}')
     monkeypatch.setattr(subprocess, 'run', None)  # would fail if called
     assert seeds.run_demo(tmp_path, 0, []) == tmp_path
 
 
-def test_seeds_are_tabulated(tools, tmp_path):
+def test_seeds_are_tabulated(tmp_path):
     for number, value in enumerate((0.5, 0.7)):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -105,15 +87,14 @@ def test_seeds_are_tabulated(tools, tmp_path):
         for stage, content in (('cls', {'top1': 0.9}), ('cam', {'evaluation': maps}),
                                ('seg', record(value + 0.2))):
             (folder / f'{stage}.json').write_text(json.dumps(content))
-    table = tools['seeds'].table([tmp_path / '0', tmp_path / '1'])
+    table = seeds.table([tmp_path / '0', tmp_path / '1'])
     assert table.startswith('2 seeds; classification top-1 90.0 ± 0.0 %')
     lines = [line.split(' ± ')[0] for line in table.splitlines()[-3:]]
     assert lines == ['| plain CAM | 40.0', '| fused CAM | 60.0', '| SPOL | 80.0']
 
 
 @pytest.mark.end_to_end
-def test_ablation_trains_and_evaluates_a_variant_and_its_segmentation(tools, tmp_path):
-    ablation = tools['ablation']
+def test_ablation_trains_and_evaluates_a_variant_and_its_segmentation(tmp_path):
     settings = ablation.Settings(
         photos=None, train=1, val=1, backbone=LITE, resize=72, crop=64, batch_size=5,
         cam_epochs=2, seg_epochs=1, seg_lr=0.1, device='cpu')
@@ -130,7 +111,7 @@ def test_ablation_trains_and_evaluates_a_variant_and_its_segmentation(tools, tmp
     assert (folder / 'model-2').stat().st_mtime_ns == time_of_model  # nothing is done twice
     names = [ablation.PAPER, 'concatenate 2345', 'SPOL', ablation.WITHOUT_PRIOR]
     for name in names:
-        found = ablation.figures(ablation.run_folder(tmp_path, 0, name))
+        found = ablation.read_metrics(ablation.run_folder(tmp_path, 0, name))
         assert found['count'] == 10
         assert found['sweep']['best']['strict']['gt_known'] <= 1
     assert len(ablation.curves(tmp_path, [0])['fused CAM']) == 2

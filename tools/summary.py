@@ -1,4 +1,4 @@
-"""Figures of several runs: what is reported of each, their mean and standard deviation."""
+"""Mean and standard deviation of the metrics of several runs."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
