@@ -1,15 +1,14 @@
-"""What a chain of stages reached: a table of its figures, and a picture of what it does.
+"""Summarize a finished chain: a table of its metrics, and a contact sheet.
 
     python tools/report.py --run mini                     after demo.sh
     python tools/report.py --chain imagenet --run mini    after demo.sh --dataset imagenet
 
 Reads the results.json of cls/test, cam/test --evaluate --sweep and seg/test --sweep from each
 stage's out/, or from the folder in it that --run names. Checkpoints, data and sizes are those
-recorded there. Where the data folder has ground-truth masks, the table says how good the pseudo
-masks are. Writes the picture to --out.
+recorded there. If the data folder has ground-truth masks, the precision and recall of the pseudo
+masks are printed too. Writes the contact sheet to --out.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -17,10 +16,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.arguments import ROOT, Parser, positive_int
 from utils.errors import InputError, run
+from utils.outputs.results import read_results
 
 TITLES = ['image', 'plain CAM', 'fused CAM', 'Gaussian prior', 'pseudo mask', 'probability',
           'mask', 'box']
-NEEDED = {'cls': 'top1', 'cam': 'evaluation', 'seg': 'sweep'}
+NEEDED = {'cls': ('top1',), 'cam': ('evaluation', 'fused', 'sweep'), 'seg': ('sweep',)}
 
 
 def main():
@@ -32,8 +32,8 @@ def main():
     parser.add_argument('--out', type=Path, default=Path('report.png'), help='the picture')
     args = parser.parse_args()
     cls, cam, seg = (
-        read_results(ROOT / f'{args.chain}-{stage}' / 'out' / args.run / 'results.json', needs)
-        for stage, needs in NEEDED.items())
+        require_results(ROOT / f'{args.chain}-{stage}' / 'out' / args.run / 'results.json', keys)
+        for stage, keys in NEEDED.items())
     evaluation = cam['evaluation']
 
     from utils.outputs.files import write_png
@@ -48,14 +48,14 @@ def main():
     print(f'\npicture: {args.out}')
 
 
-def read_results(path: Path, needs: str) -> dict:
-    try:
-        results = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f'no results at {path}: run that stage first') from error
-    if needs not in results or 'sweep' not in results.get('evaluation', {}).get('fused', 'sweep'):
-        raise InputError(f'{path} has no {needs!r}: run that stage\'s test.py (cam with --evaluate '
-                         '--sweep, seg with --sweep)')
+def require_results(path: Path, keys: tuple[str, ...]) -> dict:
+    """The content of a results.json. Raises InputError if it does not contain the nested `keys`."""
+    results = found = read_results(path)
+    for key in keys:
+        if key not in found:
+            raise InputError(f'{path} has no {".".join(keys)}: run that stage\'s test.py (cam with '
+                             '--evaluate --sweep, seg with --sweep)')
+        found = found[key]
     return results
 
 

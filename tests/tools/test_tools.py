@@ -70,12 +70,12 @@ def test_no_network_is_one_clear_error(tool, tmp_path):
 
 
 def test_report_names_the_stage_that_is_missing(tool, tmp_path):
-    read_results = tool('report')['read_results']
-    with pytest.raises(InputError, match='no results at .*results.json'):
-        read_results(tmp_path / 'results.json', 'sweep')
+    require_results = tool('report')['require_results']
+    with pytest.raises(InputError, match='results.json has no sweep'):
+        require_results(tmp_path / 'results.json', ('sweep',))
     (tmp_path / 'results.json').write_text(json.dumps({'count': 3}))
     with pytest.raises(InputError, match="has no 'sweep'"):
-        read_results(tmp_path / 'results.json', 'sweep')
+        require_results(tmp_path / 'results.json', ('sweep',))
 
 
 def test_table_shows_the_counted_figures(tool):
