@@ -74,7 +74,7 @@ def test_report_names_the_stage_that_is_missing(tool, tmp_path):
     with pytest.raises(InputError, match='results.json has no sweep'):
         require_results(tmp_path / 'results.json', ('sweep',))
     (tmp_path / 'results.json').write_text(json.dumps({'count': 3}))
-    with pytest.raises(InputError, match="has no 'sweep'"):
+    with pytest.raises(InputError, match='has no sweep'):
         require_results(tmp_path / 'results.json', ('sweep',))
 
 
