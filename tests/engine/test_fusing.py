@@ -7,7 +7,7 @@ from torch import nn
 
 from network import CamNet, SegNet, build_classifier
 from network.mffnet import Float32Conv
-from utils.engine.fusing import prepare_inference
+from utils.engine.fusing import prefer_onednn, prepare_inference
 
 BUILD = {
     'cam resnet50': lambda: CamNet(5, 'resnet50', pretrained='none'),
@@ -49,6 +49,32 @@ def test_the_fused_network_computes_the_same(name):
         assert norms(ready) == 0
     assert (ready(images) - expected).abs().max() <= 1e-3 * expected.abs().max()
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize('name', ['cam resnet50', 'cam lite0', 'cls densenet'])
+@torch.inference_mode()
+def test_onednn_computes_the_same(name):
+    torch.manual_seed(0)
+    model = stir(BUILD[name]())
+    images = torch.randn(2, 3, 96, 64)
+    expected = model(images)
+    prefer_onednn(model)
+    assert (model(images) - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason='no oneDNN in this PyTorch')
+@torch.inference_mode()
+def test_onednn_takes_the_1x1_convolutions_of_one_core():
+    """Which PyTorch computes otherwise where a batch has fewer than 16 images."""
+    conv = nn.Conv2d(64, 64, 1)
+    images = torch.randn(4, 64, 32, 32).to(memory_format=torch.channels_last)
+    prefer_onednn(conv)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        conv(images)
+    torch.set_num_threads(before)
+    assert 'aten::mkldnn_convolution' in {event.key for event in profile.key_averages()}
 
 
 def test_low_precision_spares_fine_maps_and_products():

@@ -22,9 +22,9 @@ def inference(batch_size=4, device=CPU, num_workers=2, **options):
 
 
 def test_batches_are_cut_into_parts_on_the_cpu_only():
-    assert inference(40).parts(70) == [range(0, 16), range(16, 32), range(32, 40), range(40, 56),
-                                       range(56, 70)]
-    assert inference(40, CUDA).parts(70) == [range(40), range(40, 70)]
+    assert inference(10).parts(17) == [range(0, 4), range(4, 8), range(8, 10), range(10, 14),
+                                       range(14, 17)]
+    assert inference(10, CUDA).parts(17) == [range(10), range(10, 17)]
 
 
 @pytest.mark.parametrize('count', [1, 2, 3, 7])

@@ -8,6 +8,7 @@ import utils.localization.pseudo_mask
 from utils.localization.pseudo_mask import (
     NEGLIGIBLE,
     gaussian_prior,
+    has_foreground,
     pseudo_mask,
     scaled_cam,
     seg_target,
@@ -230,6 +231,14 @@ def test_the_seg_target_changes_at_the_right_bytes():
                                       False, True, False, True, False]
     assert weight[0].tolist() == [True, True, False, False, True, True,
                                   True, True, False, True, False]
+
+
+@pytest.mark.parametrize(('cam', 'prior'), [(0, 0), (63, 63), (64, 0), (0, 64), (255, 255)])
+def test_a_mask_has_foreground_where_its_seg_target_has(cam, prior):
+    stored = np.zeros((5, 7, 3), np.uint8)
+    stored[2, 3, :2] = cam, prior
+    for channels in (stored, stored[..., :2]):
+        assert has_foreground(channels) == seg_target(channels)[0].any() == (max(cam, prior) > 63)
 
 
 def test_the_seg_target_takes_two_channels_as_well():

@@ -16,7 +16,7 @@ from utils.data.images import BadImageError
 from utils.data.lists import ImageList
 from utils.engine.device import available_cores
 from utils.engine.distributed import rank, world_size
-from utils.engine.fusing import prepare_inference
+from utils.engine.fusing import prefer_onednn, prepare_inference
 from utils.engine.normalize import Normalize
 from utils.engine.precision import Precision, explain_memory
 from utils.engine.progress import Progress
@@ -24,7 +24,8 @@ from utils.engine.transfer import Transfer
 from utils.errors import InputError
 from utils.outputs.bad_images import BadImages
 
-CPU_PART = 16  # images; larger parts were slower, and take more memory
+CPU_PART = 4    # images; maps of more than 32 MiB are new memory, and page faults, each time
+BATCH_SIZE = 16
 MOST_CUDA_READERS = 8
 
 Result = TypeVar('Result')
@@ -41,12 +42,14 @@ class Predictor:
     """
 
     def __init__(self, model: nn.Module, device: torch.device, amp: str = 'off',
-                 batch_size: int = CPU_PART, compile: bool = False, method: str = 'forward'):
+                 batch_size: int = BATCH_SIZE, compile: bool = False, method: str = 'forward'):
         self.device, self.batch_size = device, batch_size
         self.transfer = Transfer(device)
         self.precision = Precision(amp, device)
         self.normalize = Normalize(model.mean, model.std).to(device)
         ready = prepare_inference(model, self.precision.dtype)
+        if device.type == 'cpu':
+            prefer_onednn(ready)
         self._predict = getattr(ready.to(device, memory_format=torch.channels_last), method)
         self._compiled = None
         if compile:
@@ -85,7 +88,7 @@ class InferenceOptions:
     """How test stages run a network, named as their flags."""
 
     amp: str = 'off'
-    batch_size: int = CPU_PART
+    batch_size: int = BATCH_SIZE
     num_workers: int = 0
     compile: bool = False
     skip_bad: bool = False

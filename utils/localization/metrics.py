@@ -70,7 +70,7 @@ def threshold_ious(score_map: np.ndarray, boxes: np.ndarray, size: tuple[int, in
     boxes = _boxes_in_map(boxes, size)
     levels = (normalise_map(score_map) * 255).astype(np.uint8)
     cuts = (THRESHOLDS * levels.max()).astype(np.uint8)
-    pixels_below = np.searchsorted(np.sort(levels, None), cuts, side='right')
+    pixels_below = np.bincount(levels.ravel(), minlength=256).cumsum()[cuts]
     _, first, inverse = np.unique(pixels_below, return_index=True, return_inverse=True)
     rectangles, starts, largest = [], [], []
     for contours in _nested_contours(levels, cuts[first]):

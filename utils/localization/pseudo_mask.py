@@ -45,9 +45,8 @@ def pseudo_mask(cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     cam = scaled_cam(cam, SIDE)
     channels = np.dstack([255 * cam, 255 * gaussian_prior(cam)])
-    stored = np.zeros((*size, 3), np.uint8)
-    stored[..., :2] = resize(channels, size)  # the conversion truncates
-    return stored
+    stored = resize(channels, size).astype(np.uint8)  # truncates
+    return cv2.merge([*cv2.split(stored), np.zeros(size, np.uint8)])
 
 
 def scaled_cam(cam: np.ndarray, side: int) -> np.ndarray:
@@ -110,6 +109,11 @@ def _near(mean: float, variance: float, size: int) -> tuple[slice, np.ndarray]:
     reach = np.sqrt(-2 * np.log(NEGLIGIBLE) * variance)
     start, stop = max(0, int(np.ceil(mean - reach))), min(size, int(mean + reach) + 1)
     return slice(start, stop), np.arange(start, stop) - mean
+
+
+def has_foreground(stored: np.ndarray) -> bool:
+    """Whether the segmentation target of a stored mask, whose third channel is 0, has any."""
+    return bool(stored.max() > 255 * FOREGROUND)
 
 
 def seg_target(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,11 +19,13 @@ from utils.engine.interruption import Interruption
 from utils.engine.transfer import Transfer
 from utils.errors import InputError
 from utils.localization.batched_pseudo_mask import pseudo_masks
-from utils.localization.pseudo_mask import pseudo_mask, seg_target
+from utils.localization.pseudo_mask import has_foreground, pseudo_mask
 from utils.outputs.bad_images import BadImages
 from utils.outputs.files import remove_temporary_files, write_whole
 from utils.outputs.results import RunFolder
 from utils.stages.show import write_cam_sheet
+
+STRATEGY = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
 
 
 def make_pseudo_masks(model: CamNet, images: ImageList, transform: A.Compose, mask_folder: Path,
@@ -47,7 +49,7 @@ def make_pseudo_masks(model: CamNet, images: ImageList, transform: A.Compose, ma
         for index, stored in zip(batch['index'].tolist(),
                                  masks_of(cams, sizes, predict.transfer), strict=True):
             write_mask(images.mask_path(mask_folder, index), stored)
-            empty += _is_empty(stored)
+            empty += not has_foreground(stored)
         return np.array([len(cams), empty])
 
     def count_masks(indices: range) -> np.ndarray | None:
@@ -56,7 +58,7 @@ def make_pseudo_masks(model: CamNet, images: ImageList, transform: A.Compose, ma
             stored = [read_stored_mask(images.mask_path(mask_folder, index)) for index in indices]
         except InputError:
             return None
-        return np.array([len(stored), sum(map(_is_empty, stored))])
+        return np.array([len(stored), len(stored) - sum(map(has_foreground, stored))])
 
     bad = BadImages(images, run.file('bad_images.txt'))
     counts = np.zeros(2, int)
@@ -92,12 +94,9 @@ def masks_of(cams: Tensor, sizes: list[tuple[int, int]], transfer: Transfer
     return pseudo_masks(cams, sizes, transfer)
 
 
-def _is_empty(stored: np.ndarray) -> bool:
-    return not seg_target(stored)[0].any()
-
-
 def write_mask(path: Path, stored: np.ndarray) -> None:
     """Write a stored mask, uint8 H x W x 3, as PNG. Its first channel is the first in OpenCV's
     order, blue."""
-    content = cv2.imencode('.png', stored)[1]
+    # OpenCV's own choice, runs alone, makes files of 1.4 times the size in as much time.
+    content = cv2.imencode('.png', stored, STRATEGY)[1]
     write_whole(path, lambda file: file.write(content))
