@@ -40,6 +40,8 @@ def page(device: str):
     except ImportError as error:
         raise InputError('the page needs Gradio: pip install gradio') from error
 
+    from utils.data.images import MOST_PIXELS, BadImageError
+
     names = runs()
     model = lru_cache(maxsize=2)(lambda name: load(name, device))
     with gr.Blocks(title='SPOL') as blocks:
@@ -62,8 +64,11 @@ def page(device: str):
                 return None, None, ''
             try:
                 found = model(name)(path, label_of(model(name), chosen))
-            except InputError as error:
-                raise gr.Error(str(error).replace(path, Path(path).name)) from error
+            except BadImageError:
+                message = (f'{Path(path).name} cannot be read as an image: it is damaged, cut off, '
+                           f'or has more than {MOST_PIXELS // 10**6} million pixels')
+                gr.Warning(message)
+                return None, None, message
             return found, *show(found, value)
 
         def change_checkpoint(name):

@@ -34,21 +34,20 @@ NAMED = 5      # bad files in the message
 
 def main():
     args = parse()
+    import cv2
     import numpy as np
     from tqdm import tqdm
 
     from network import load_spol
-    from utils.engine.device import choose_device
-    from utils.engine.inference import Inference
     from utils.outputs.files import write_png
     from utils.outputs.predictions import Records
 
+    cv2.setNumThreads(0)  # each core has pictures of its own already
     model = load_spol(args.cam, args.seg, args.cls, backbone=args.backbone, arch=args.arch,
                       threshold=args.threshold, device=args.device)
     records, sheet, bad = Records(args.out, args.format), [], []
     todo = skip_done(pictures(args.paths), records, bad)
-    predictions = Inference(choose_device(args.device)).in_threads(
-        lambda picture: predict(model, *picture, args), todo)
+    predictions = model.inference.in_parts(lambda part: predict(model, part, args), todo)
     for record, drawn in tqdm(predictions, unit='img', disable=None):
         records.append(record)
         if 'error' in record:
@@ -132,23 +131,27 @@ def skip_done(pictures: Iterator[tuple[Path, Path]], records, bad: list[str]
     yield from pictures
 
 
-def predict(model, path: Path, name: Path, args) -> tuple:
-    """Predict one picture and write its files; its record, and with --draw its drawing."""
+def predict(model, part: list[tuple[Path, Path]], args) -> Iterator[tuple]:
+    """Predict a part of the pictures and write its files; the record of each, and with --draw its
+    drawing."""
+    for (path, name), found in zip(part, model.predict(path for path, _ in part), strict=True):
+        if isinstance(found, InputError):
+            yield {'file': str(path), 'error': 'cannot be read as an image'}, None
+        else:
+            yield write(path, f'{name}.png', found, args)
+
+
+def write(path: Path, png: str, prediction, args) -> tuple:
+    """Write the files of a prediction; its record, and with --draw its drawing."""
     import numpy as np
 
-    from utils.data.images import BadImageError
     from utils.outputs.files import write_png
     from utils.outputs.predictions import run_lengths
 
-    try:
-        prediction = model(path)
-    except BadImageError:
-        return {'file': str(path), 'error': 'cannot be read as an image'}, None
-    png, mask = f'{name}.png', prediction.mask
+    mask, drawn = prediction.mask, None
     write_png(args.out / 'masks' / png, np.where(mask, np.uint8(255), np.uint8(0)))
     if prediction.cam is not None:
         write_png(args.out / 'cams' / png, np.round(255 * prediction.cam.clip(0, 1)).astype('u1'))
-    drawn = None
     if args.draw:
         drawn = prediction.draw()
         write_png(args.out / 'pictures' / png, drawn)

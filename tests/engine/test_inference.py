@@ -56,6 +56,38 @@ def test_threads_work_on_the_gpu_of_their_process(monkeypatch):
     assert set(results) == {second}
 
 
+@pytest.mark.parametrize(('count', 'sizes'), [
+    (0, {0}), (1, {1}), (2, {1}), (5, {3, 2}), (7, {4, 3}), (32, {4}), (33, {4, 1})])
+def test_parts_of_any_items_are_shared_among_the_threads(count, sizes):
+    found = set()
+
+    def double(part):
+        found.add(len(part))
+        return (2 * number for number in part)
+
+    assert list(inference(16).in_parts(double, iter(range(count)))) == list(range(0, 2 * count, 2))
+    assert found == sizes
+
+
+def test_a_single_item_has_all_cores():
+    before = torch.get_num_threads()
+    assert list(inference(16).in_parts(lambda _: [torch.get_num_threads()], [0])) == [before]
+
+
+def test_few_of_many_items_are_held():
+    taken = []
+
+    def items():
+        for number in range(10**6):
+            taken.append(number)
+            yield number
+
+    results = inference(16).in_parts(lambda part: part, items())
+    assert [next(results) for _ in range(40)] == list(range(40))
+    assert len(taken) < 16 * 10
+    results.close()
+
+
 def test_an_error_ends_the_work_and_is_raised():
     done = []
 

@@ -12,10 +12,13 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from network import CamNet, InputError, SegNet, build_classifier, load_spol
+from utils.data.images import BadImageError
+from utils.engine.inference import Predictor
 from utils.outputs.predictions import run_lengths
 
 CLASSES = 4
 NAMES = ['ant', 'bee', 'cat', 'dog']
+CLOSE = 2e-3  # of probabilities; untrained networks give logits up to 80
 
 
 @pytest.fixture(scope='module')
@@ -86,6 +89,63 @@ def test_pictures_of_all_kinds_are_the_same_picture(model, folder):
         model(image.astype(float))
 
 
+@pytest.fixture
+def many(folder, tmp_path):
+    """Twenty different pictures of different sizes."""
+    photo = cv2.imread(str(folder / 'photo.jpg'))
+    paths = [tmp_path / f'{number:02}.png' for number in range(20)]
+    for number, path in enumerate(paths):
+        cv2.imwrite(str(path), np.roll(photo, 5 * number, axis=1)[:60 + number])
+    return paths
+
+
+@pytest.mark.parametrize('stages', [('cam', 'seg', 'cls'), ('cam',)])
+@pytest.mark.parametrize('label', [None, 2])
+def test_a_list_is_as_picture_after_picture(folder, many, stages, label):
+    model = load_spol(**{stage: checkpoint(folder, stage) for stage in stages}, device='cpu')
+    for path, found in zip(many, model(many, label), strict=True):
+        alone = model(path, label)
+        np.testing.assert_array_equal(found.image, alone.image)
+        np.testing.assert_allclose(found.score_map, alone.score_map, atol=CLOSE)
+        np.testing.assert_allclose(found.cam, alone.cam, atol=CLOSE)
+        assert found.label == alone.label
+        np.testing.assert_allclose([score for _, score in found.classes],
+                                   [score for _, score in alone.classes], atol=CLOSE)
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """The sizes of all batches that a network has seen."""
+    sizes, call = [], Predictor.__call__
+    monkeypatch.setattr(Predictor, '__call__', lambda predictor, images, *more:
+                        (sizes.append(len(images)), call(predictor, images, *more))[1])
+    return sizes
+
+
+def test_pictures_run_in_batches_except_huge_ones(folder, many, batches, monkeypatch):
+    model = load_spol(seg=checkpoint(folder, 'seg'), device='cpu')
+    together = list(model.predict(many))
+    assert batches == [20]
+    batches.clear()
+    monkeypatch.setattr('utils.stages.predict.MOST_HELD', 3 * 120 * 80)
+    apart = list(model.predict(many))
+    assert batches == [4] * 5  # the fourth picture of 120 x 60 and more exceeds the bound
+    for one, other in zip(together, apart, strict=True):
+        np.testing.assert_allclose(one.score_map, other.score_map, atol=CLOSE)
+
+
+def test_a_picture_that_cannot_be_read_keeps_its_place(model, many, folder):
+    many[3].write_bytes(many[3].read_bytes()[:100])
+    many[7].unlink()
+    found = list(model.predict(many))
+    assert [number for number, one in enumerate(found) if isinstance(one, InputError)] == [3, 7]
+    assert [one.image.shape[0] for one in found if not isinstance(one, InputError)] == [
+        60 + number for number in range(20) if number not in (3, 7)]
+    assert list(map(type, model.predict([many[3]]))) == [BadImageError]
+    with pytest.raises(BadImageError, match=r'03.png cannot be read'):
+        model(many)
+
+
 def test_an_exif_rotation_is_applied(model, folder, tmp_path):
     image = Image.open(folder / 'photo.jpg')
     exif = image.getexif()
@@ -135,16 +195,22 @@ def test_the_program_writes_predictions_masks_and_pictures(run_script, folder, t
     assert sheet.shape[0] > 2 * 160
 
 
-def test_the_program_reports_bad_files_and_goes_through_the_rest(run_script, folder, tmp_path):
+def test_the_program_reports_bad_files_and_goes_through_the_rest(run_script, folder, many,
+                                                                  tmp_path):
     whole = (folder / 'photo.jpg').read_bytes()
-    (tmp_path / 'bad.jpg').write_bytes(whole[:200])
-    (tmp_path / 'good.jpg').write_bytes(whole)
+    (tmp_path / '00.jpg').write_bytes(whole[:200])
+    (tmp_path / '10.jpg').symlink_to(tmp_path / 'nothing.jpg')
+    (tmp_path / '19.jpg').write_bytes(whole)
+    cv2.imwrite(str(tmp_path / 'huge.png'), np.zeros((9500, 9400), np.uint8))
     code, out, err = run_script('tools/predict.py', tmp_path, '--seg', checkpoint(folder, 'seg'),
                                 '--out', tmp_path / 'out', '--device', 'cpu')
     assert code == 1
-    assert '1 files cannot be read' in err
-    assert 'bad.jpg' in err
-    assert 'wrote 1 predictions' in out
+    assert '3 files cannot be read' in err
+    assert all(f'{tmp_path}/{name}' in err for name in ('00.jpg', '10.jpg', 'huge.png'))
+    assert 'wrote 21 predictions' in out
+    lines = (tmp_path / 'out' / 'predictions.jsonl').read_text().splitlines()
+    assert [Path(json.loads(line)['file']).name for line in lines] == sorted(
+        ['19.jpg', *(path.name for path in many)])
 
 
 def test_the_program_without_checkpoints_names_the_demo(run_script, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import ROOT
+from PIL import Image
 
 from utils.errors import InputError
 
@@ -34,7 +35,12 @@ def trained(untrained_run, tmp_path):
     cv2.imwrite(str(tmp_path / 'photo.png'), picture)
     cv2.imwrite(str(tmp_path / 'grey.png'), picture[..., 0])
     cv2.imwrite(str(tmp_path / 'alpha.png'), np.dstack([picture, picture[..., 0]]))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    Image.fromarray(picture).save(tmp_path / 'turned.jpg', exif=exif)
     (tmp_path / 'damaged.png').write_bytes((tmp_path / 'photo.png').read_bytes()[:300])
+    cv2.imwrite(str(tmp_path / 'pixels.png'), np.zeros((9500, 9500), np.uint8))
+    (tmp_path / 'bytes.png').write_bytes(bytes(21_000_000))
     return tmp_path
 
 
@@ -67,24 +73,36 @@ def test_the_page_in_a_browser(app, trained):
             page = browser.new_page()
             page.goto(address)
             text = page.get_by_label('box and classes')
-            for name in ('photo.png', 'grey.png', 'alpha.png'):
-                page.locator('input[type=file]').first.set_input_files(str(trained / name))
-                page.wait_for_function('e => e.value.includes("box (x0")',
-                                       arg=text.element_handle())
-                page.screenshot(path=str(trained / f'page-{name}'), full_page=True)
+            file = page.locator('input[type=file]').first
+
+            def wait_for(condition):
+                page.wait_for_function(f'e => {condition}', arg=text.element_handle())
+
+            def set_threshold(value):
                 slider = page.get_by_label('number input for threshold')
-                slider.fill('0.99')
+                slider.fill(value)
                 slider.press('Enter')
-                page.wait_for_function('e => e.value.includes("no box")',
-                                       arg=text.element_handle())
-                slider.fill('0.1')
-                slider.press('Enter')
-                page.wait_for_function('e => !e.value.includes("no box")',
-                                       arg=text.element_handle())
+
+            def clear():
                 page.get_by_label('Clear').first.click()
-                page.wait_for_function('e => e.value == ""', arg=text.element_handle())
-            page.locator('input[type=file]').first.set_input_files(str(trained / 'damaged.png'))
-            page.get_by_text('cannot be read as an image').first.wait_for()
+                wait_for('e.value == ""')
+
+            for name, size in (('photo.png', '120, 80'), ('grey.png', '120, 80'),
+                               ('alpha.png', '120, 80'), ('turned.jpg', '80, 120')):
+                file.set_input_files(str(trained / name))
+                wait_for('e.value.includes("box (x0")')
+                page.screenshot(path=str(trained / f'page-{name}'), full_page=True)
+                set_threshold('0.99')
+                wait_for('e.value.includes("no box")')
+                set_threshold('0')
+                wait_for(f'e.value.includes("y1): 0, 0, {size}\\n")')
+                clear()
+            for name in ('damaged.png', 'pixels.png'):
+                file.set_input_files(str(trained / name))
+                wait_for(f'e.value.startsWith("{name} cannot be read as an image")')
+                clear()
+            file.set_input_files(str(trained / 'bytes.png'))
+            page.get_by_text('exceed the maximum allowed size of 20.0 Mb').first.wait_for()
             browser.close()
     finally:
         blocks.close()

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from utils.data.ground_truth import read_benchmark
+from utils.errors import InputError
 from utils.localization.metrics import SIDE, PxAP, pixel_counts
 
 
@@ -83,6 +85,57 @@ def test_our_list_and_a_classifier(tmp_path, run_script):
     figures, = results.values()
     assert figures['max_box_acc'] == figures['max_box_acc_v2'] == figures['gt_known']['0.1'] == 0.5
     assert (figures['top1'], figures['top5']) == (0.0, 0.5)
+
+
+@pytest.fixture
+def instances(tmp_path):
+    """Two images as in the benchmark's OpenImages30k: 'a' has two objects and an ignored region
+    that reaches into the first, 'b' has one object. Maps are right but for the ignored region."""
+    def write(name, *boxes):
+        image = np.zeros((SIDE, SIDE), np.uint8)
+        for x0, y0, x1, y1 in boxes:
+            image[y0:y1, x0:x1] = 255
+        path = tmp_path / 'masks' / 'val' / 'c' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), image)
+
+    first, second, ignored = (0, 0, 50, 50), (100, 100, 150, 150), (25, 0, 100, 50)
+    write('a_m1.png', first)
+    write('a_m2.png', second)
+    write('a_ignore.png', ignored)
+    write('b_m1.png', second)
+    write('a.png', first, second, ignored)
+    write('b.png', second)
+    (tmp_path / 'image_ids.txt').write_text('val/c/a.jpg\nval/c/b.jpg\n')
+    (tmp_path / 'localization.txt').write_text(
+        'val/c/a.jpg,val/c/a_m1.png,val/c/a_ignore.png\nval/c/a.jpg,val/c/a_m2.png,\n'
+        'val/c/b.jpg,val/c/b_m1.png,\n')
+    return tmp_path
+
+
+def test_instances_are_united_and_the_ignored_region_is_left_out(instances, run_script):
+    _, results = evaluate(run_script, instances, instances / 'masks', '--metadata', instances,
+                          '--masks', instances / 'masks')
+    figures, = results.values()
+    assert figures['pxap'] == pytest.approx(1)
+    a, b = read_benchmark(instances, instances / 'masks')
+    foreground, ignored = a.read_masks(SIDE)
+    assert foreground.sum() == 2 * 50**2
+    assert ignored.sum() == 50 * 50  # of 75 x 50; the rest is an object's
+    assert not (foreground & ignored).any()
+    assert b.ignored is None
+    cv2.imwrite(str(instances / 'masks' / 'val' / 'c' / 'a_ignore.png'), np.zeros((8, 8), np.uint8))
+    _, results = evaluate(run_script, instances, instances / 'masks', '--metadata', instances,
+                          '--masks', instances / 'masks')
+    right, wrong = 3 * 50**2, 50**2
+    assert next(iter(results.values()))['pxap'] == pytest.approx(right / (right + wrong))
+
+
+def test_a_second_ignored_region_is_refused(instances):
+    path = instances / 'localization.txt'
+    path.write_text(path.read_text().replace('a_m2.png,', 'a_m2.png,val/c/a.png'))
+    with pytest.raises(InputError, match=r'line 2: val/c/a.jpg has a second ignored region'):
+        read_benchmark(instances)
 
 
 def test_ignored_pixels_do_not_count():

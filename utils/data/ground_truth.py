@@ -111,10 +111,11 @@ def read_benchmark(metadata: Path, masks: Path | None = None) -> list[GroundTrut
 
 
 def _with_masks(name: str, lines: list[tuple[str, list[str]]], folder: Path) -> GroundTruth:
-    masks = tuple(folder / checked_name(values[0], place) for place, values in lines)
-    place, (_, ignored) = lines[0]
-    return GroundTruth(name, masks=masks,
-                       ignored=folder / checked_name(ignored, place) if ignored else None)
+    masks = tuple(folder / checked_name(mask, place) for place, (mask, _) in lines)
+    ignored = {folder / checked_name(region, place) for place, (_, region) in lines if region}
+    if len(ignored) > 1:
+        raise InputError(f'{lines[-1][0]}: {name} has a second ignored region: correct the line')
+    return GroundTruth(name, masks=masks, ignored=next(iter(ignored), None))
 
 
 def _read_fields(path: Path, counts: tuple[int, ...]) -> dict[str, list[tuple[str, list[str]]]]:

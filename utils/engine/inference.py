@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import torch
@@ -145,6 +146,23 @@ class Inference:
         starts = range(rank * batch, count, world_size * batch)
         return [range(first, min(first + size, start + batch, count))
                 for start in starts for first in range(start, min(start + batch, count), size)]
+
+    def in_parts(self, function: Callable[[list], Iterable[Result]], items: Iterable
+                 ) -> Iterator[Result]:
+        """Yield the results of function(part) for the parts of `items`, in order.
+
+        Parts are smaller where there are too few items for a whole part in each thread. A single
+        item is computed in this thread, with all cores.
+        """
+        items = iter(items)
+        first = list(islice(items, self.threads * self.part_size))
+        if len(first) < 2:
+            yield from function(first)
+            return
+        size, rest = -(-len(first) // self.threads), chain(first, items)
+        parts = iter(lambda: list(islice(rest, size)), [])
+        for results in self.in_threads(lambda part: list(function(part)), parts):
+            yield from results
 
     def in_threads(self, function: Callable[[Any], Result], items: Iterable) -> Iterator[Result]:
         """Yield function(item) for each item in order; few results are held in memory."""

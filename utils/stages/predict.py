@@ -1,10 +1,10 @@
 """The chain as one function: a picture -> class, CAM, mask and box."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ from network.weights import load_checkpoint, read_state
 from utils.data.images import read_upright_image
 from utils.data.transforms import exact_transform
 from utils.engine.device import choose_device
-from utils.engine.inference import Predictor
+from utils.engine.inference import Inference, InferenceOptions, Predictor
 from utils.errors import InputError
 from utils.localization.boxes import CentreCrop, largest_box
 from utils.localization.losses import segmentation_probability
@@ -29,7 +29,8 @@ from utils.outputs.results import read_results
 Picture = str | Path | np.ndarray | Image.Image
 DEFAULTS = {'backbone': 'resnet50', 'arch': 'efficientnet_b7', 'resize': 256, 'threshold': 0.2}
 BEST = 5
-CELL = 240  # pixels; the side of a view that is drawn
+CELL = 240              # pixels; the side of a view that is drawn
+MOST_HELD = 48_000_000  # pixels of the pictures in a batch; beyond it, the batch is not filled up
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Prediction:
         score_map: what mask and box come from, float32 S x S in [0, 1] over the whole picture: the
             segmentation's probability, or without a segmentation network the CAM.
         threshold: a pixel is foreground where the map exceeds it.
-        cam: the CAM of the class, float32 H x W in [0, 1]; None without a CAM network.
+        cam_map: the CAM of the class, as `score_map`; None without a CAM network.
         classes: (name, score) of the best classes, the best first; empty without a network that
             knows classes. Scores are softmax probabilities.
         label: the number of the best class; None without such a network.
@@ -50,7 +51,7 @@ class Prediction:
     image: np.ndarray
     score_map: np.ndarray
     threshold: float
-    cam: np.ndarray | None = None
+    cam_map: np.ndarray | None = None
     classes: tuple[tuple[str, float], ...] = ()
     label: int | None = None
 
@@ -67,6 +68,11 @@ class Prediction:
             return None
         view = CentreCrop(self.score_map.shape[0])
         return tuple(view.from_crop(box, self.image.shape[:2]).tolist())
+
+    @cached_property
+    def cam(self) -> np.ndarray | None:
+        """The CAM of the class, float32 H x W in [0, 1]; None without a CAM network."""
+        return None if self.cam_map is None else _fit(self.cam_map, self.image)
 
     @cached_property
     def mask(self) -> np.ndarray:
@@ -97,8 +103,19 @@ class Prediction:
         sheet, does not grow with the picture."""
         scale = min(1, side / max(self.image.shape[:2]))
         size = [max(1, round(scale * length)) for length in self.image.shape[1::-1]]
-        image = cv2.resize(self.image, size, interpolation=cv2.INTER_AREA)
-        return replace(self, image=image, cam=None if self.cam is None else _fit(self.cam, image))
+        return replace(self, image=cv2.resize(self.image, size, interpolation=cv2.INTER_AREA))
+
+
+class Views(NamedTuple):
+    """A picture, and what the networks see of it: float32 in [0, 1], S x S x 3."""
+
+    picture: np.ndarray
+    view: np.ndarray
+    cls_view: np.ndarray | None
+
+    @property
+    def pixels(self) -> int:
+        return self.picture.shape[0] * self.picture.shape[1]
 
 
 class Spol:
@@ -109,6 +126,8 @@ class Spol:
     resized, without a crop, so that objects at the border count.
 
     Arguments:
+        cam: without `cls` the CAMs of all classes are its result, else `CamNet.class_cams`.
+        inference: how lists are run through the networks.
         names: the classes' names by their labels.
         resize: the side to which pictures are resized for CAM and segmentation.
         cls_resize: the same for the classifier.
@@ -116,53 +135,92 @@ class Spol:
     """
 
     def __init__(self, cam: Predictor | None, seg: Predictor | None, cls: Predictor | None,
-                 cam_logits: Predictor | None, names: Callable[[int], str], resize: int,
-                 cls_resize: int, threshold: float, classes: int = 0):
-        self._cam, self._seg, self._cls, self._cam_logits = cam, seg, cls, cam_logits
+                 inference: Inference, names: Callable[[int], str], resize: int, cls_resize: int,
+                 threshold: float, classes: int = 0):
+        self._cam, self._seg, self._cls, self.inference = cam, seg, cls, inference
         self._names, self.threshold, self.resize = names, threshold, resize
         self._classes = classes
         self._view, self._cls_view = exact_transform(resize), exact_transform(cls_resize)
 
     def __call__(self, picture: Picture | list[Picture], label: int | None = None
                  ) -> Prediction | list[Prediction]:
-        """The CAM is that of the class `label`, by default of the best class.
+        """The CAM is that of the class `label`, by default of the best class. A list is run in
+        batches, on all cores.
 
         Raises InputError for a file that is missing, and BadImageError for one that cannot be
         decoded."""
         if isinstance(picture, list):
-            return [self(one, label) for one in picture]
-        image = as_rgb(picture)
-        view = _batch(self._view(image=image)['image'])
-        scores = self._class_scores(image, view)
-        best = None if scores is None else int(scores.argmax())
-        cam = probability = None
-        if self._cam:
-            _, fused = self._cam(view, torch.tensor([best if label is None else label]))
-            cam = scaled_cam(fused[0].float().cpu().numpy(), self.resize)
-        if self._seg:
-            probability = segmentation_probability(self._seg(view), self.resize)
-            probability = probability[0].float().cpu().numpy()
-        classes = ()
-        if scores is not None:
-            first = scores.argsort(descending=True)[:BEST].tolist()
-            classes = tuple((self._names(index), float(scores[index])) for index in first)
-        return Prediction(image, cam if probability is None else probability, self.threshold,
-                          None if cam is None else _fit(cam, image), classes, best)
+            return list(self.inference.in_parts(
+                lambda part: map(_checked, self.predict(part, label)), picture))
+        prediction, = map(_checked, self.predict([picture], label))
+        return prediction
+
+    def predict(self, pictures: Iterable[Picture], label: int | None = None
+                ) -> Iterator[Prediction | InputError]:
+        """Yield the prediction of each picture, or the error where it cannot be read. The pictures
+        are one batch, unless they are so large that several take less memory."""
+        held: list[Views | InputError] = []
+        for picture in pictures:
+            held.append(self._read(picture))
+            if sum(views.pixels for views in held if isinstance(views, Views)) > MOST_HELD:
+                yield from self._predict(held, label)
+                held.clear()
+        yield from self._predict(held, label)
 
     @property
     def class_names(self) -> list[str]:
         """The classes by their labels; empty without a CAM network."""
         return [self._names(label) for label in range(self._classes)]
 
-    def _class_scores(self, image: np.ndarray, view: Tensor) -> Tensor | None:
-        """Softmax over the classes: the classifier's, or else the CAM network's."""
+    def _read(self, picture: Picture) -> Views | InputError:
+        try:
+            image = as_rgb(picture)
+        except InputError as error:
+            return error
+        return Views(image, self._view(image=image)['image'],
+                     self._cls_view(image=image)['image'] if self._cls else None)
+
+    def _predict(self, held: list[Views | InputError], label: int | None
+                 ) -> Iterator[Prediction | InputError]:
+        """The predictions of a batch; errors stay in their places."""
+        read = [views for views in held if isinstance(views, Views)]
+        predictions = self._predict_batch(read, label) if read else iter(())
+        for views in held:
+            yield next(predictions) if isinstance(views, Views) else views
+
+    def _predict_batch(self, batch: list[Views], label: int | None) -> Iterator[Prediction]:
+        view = _stack(views.view for views in batch)
+        every_cam = self._cam(view).float() if self._cam and not self._cls else None
+        scores = self._class_scores(batch, every_cam)
+        cams = probabilities = classes = [None] * len(batch)
+        if scores is not None:
+            classes = scores.argsort(descending=True)[:, :BEST]
+        if self._cam:
+            labels = classes[:, 0] if label is None else torch.full((len(batch),), label)
+            fused = (self._cam(view, labels)[1] if every_cam is None
+                     else every_cam[torch.arange(len(batch)), labels])
+            cams = [scaled_cam(cam, self.resize) for cam in fused.float().cpu().numpy()]
+        if self._seg:
+            probabilities = segmentation_probability(self._seg(view), self.resize)
+            probabilities = probabilities.float().cpu().numpy()
+        for number, views in enumerate(batch):
+            score_map = cams[number] if self._seg is None else probabilities[number]
+            found = Prediction(views.picture, score_map, self.threshold, cams[number])
+            if scores is not None:
+                first = classes[number].tolist()
+                named = tuple((self._names(best), float(scores[number, best])) for best in first)
+                found = replace(found, classes=named, label=first[0])
+            yield found
+
+    def _class_scores(self, batch: list[Views], every_cam: Tensor | None) -> Tensor | None:
+        """Softmax over the classes, N x classes: the classifier's, or else the CAM network's."""
         if self._cls:
-            logits = self._cls(_batch(self._cls_view(image=image)['image']))
-        elif self._cam_logits:
-            logits = self._cam_logits(view).mean((2, 3))
+            logits = self._cls(_stack(views.cls_view for views in batch))
+        elif every_cam is not None:
+            logits = every_cam.mean((2, 3))
         else:
             return None
-        return logits[0].float().softmax(0).cpu()
+        return logits.float().softmax(1).cpu()
 
 
 def load_spol(cam: str | Path | None = None, seg: str | Path | None = None,
@@ -197,12 +255,14 @@ def load_spol(cam: str | Path | None = None, seg: str | Path | None = None,
         cls_net = build_classifier(settings['cls']['arch'], classes, pretrained='none')
         load_checkpoint(cls_net, cls)
 
+    inference = Inference(where, InferenceOptions(amp))
+
     def predictor(model: Any, method: str = 'forward') -> Predictor | None:
-        return model and Predictor(model, where, amp, 1, method=method)
+        return model and inference.predictor(model, method)
 
     names = class_names or next(filter(None, map(_class_names, settings.values())), [])
-    return Spol(predictor(cam_net, 'class_cams'), predictor(seg_net), predictor(cls_net),
-                predictor(None if cls else cam_net),
+    return Spol(predictor(cam_net, 'class_cams' if cls else 'forward'), predictor(seg_net),
+                predictor(cls_net), inference,
                 lambda label: names[label] if label < len(names) else f'class {label}',
                 main['resize'], settings.get('cls', {}).get('resize', 685), main['threshold'],
                 0 if cam_net is None else cam_net.head.out_channels)
@@ -239,8 +299,14 @@ def _class_names(settings: dict[str, Any]) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def _batch(view: np.ndarray) -> Tensor:
-    return torch.from_numpy(view)[None]
+def _checked(found: Prediction | InputError) -> Prediction:
+    if isinstance(found, InputError):
+        raise found
+    return found
+
+
+def _stack(views: Iterable[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(list(views)))
 
 
 def _fit(score_map: np.ndarray, image: np.ndarray) -> np.ndarray:
