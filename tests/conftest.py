@@ -42,8 +42,8 @@ def released_state() -> Callable[..., dict[str, torch.Tensor]]:
 
 @pytest.fixture
 def untrained_run() -> Callable[[Path, int], None]:
-    """untrained_run(folder, classes): the checkpoints of cam and seg of a run `mini` of the CUB chain
-    below `folder`, of networks that are not trained."""
+    """untrained_run(folder, classes): the checkpoints of cam and seg of a run `mini` of the CUB
+    chain below `folder`, of networks that are not trained."""
     from network import CamNet, SegNet
 
     def make(folder: Path, classes: int) -> None:
