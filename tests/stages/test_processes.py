@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 
 import cv2
 import pytest
@@ -21,23 +22,30 @@ pytestmark = pytest.mark.end_to_end
 SIZES = ('--resize', 72, '--crop', 64)
 
 
-def start(*command, **options):
+def start(*command, env=None, **options):
+    """A process of one thread."""
     return subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True, **options)
+                            stderr=subprocess.STDOUT, text=True,
+                            env={**os.environ, 'OMP_NUM_THREADS': '1', **(env or {})}, **options)
 
 
-def finish(process, timeout=120):
-    out, _ = process.communicate(timeout=timeout)
+def finish(process, timeout=300):
+    try:
+        out, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # torchrun ends its ranks
+        pytest.fail(f'still running after {timeout} s: {process.communicate()[0]}')
     return process.returncode, out
 
 
 def torchrun(count, *command):
-    return finish(start('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', count,
-                        *command, env=one_thread_each()))
+    return finish(start_torchrun(count, *command))
 
 
-def one_thread_each():
-    return {**os.environ, 'OMP_NUM_THREADS': '1'}
+def start_torchrun(count, *command, **options):
+    """The rendezvous of --standalone has a free port of its own."""
+    return start('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', count,
+                 *command, **options)
 
 
 @pytest.fixture(scope='module')
@@ -90,14 +98,30 @@ def test_figures_are_the_same_by_1_2_and_3_processes(tested):
     assert results[0]['count'] == 30
 
 
-@pytest.mark.parametrize('count', [2, 3])
-def test_weights_are_the_same_in_all_processes(mini, count):
-    out = mini / f'trained-{count}'
+def twenty_steps(mini, out):
+    """A wrapper and the command it runs."""
     out.mkdir()
-    code, said = torchrun(count, ROOT / 'tests' / 'stages' / 'save_weights.py', out,
-                          ROOT / 'cub200-cam' / 'train.py', *arguments(mini, out), *SIZES,
-                          '--batch_size', 10, '--epoch', 3, '--max_steps', 20, '--amp', 'off')
-    assert code == 0, said
+    return (ROOT / 'tests' / 'stages' / 'save_weights.py', out, ROOT / 'cub200-cam' / 'train.py',
+            *arguments(mini, out), *SIZES, '--batch_size', 10, '--epoch', 3, '--max_steps', 20,
+            '--amp', 'off')
+
+
+@pytest.fixture(scope='module')
+def trained(mini):
+    """trained(2) -> the output folder of twenty steps by two processes."""
+    @cache
+    def train(count):
+        out = mini / f'trained-{count}'
+        code, said = torchrun(count, *twenty_steps(mini, out))
+        assert code == 0, said
+        return out
+
+    return train
+
+
+@pytest.mark.parametrize('count', [2, 3])
+def test_weights_are_the_same_in_all_processes(trained, count):
+    out = trained(count)
     saved = torch.load(out / 'model-2', weights_only=True)
     first, *others = [torch.load(out / f'weights-{index}', weights_only=True)
                       for index in range(count)]
@@ -106,6 +130,28 @@ def test_weights_are_the_same_in_all_processes(mini, count):
         assert all(torch.equal(first[name], other[name]) for name in parameters)
     assert all(torch.equal(first[name], saved[name]) for name in saved)
     assert json.loads((out / 'results.json').read_text())['training']['steps'] == 20
+
+
+def test_torchrun_restarts_a_run_after_a_kill(mini, trained):
+    """All ranks start again, and end with the weights of the run that nothing disturbed."""
+    out = mini / 'restarted'
+    code, said = finish(start_torchrun(
+        2, '--max-restarts', 1, *twenty_steps(mini, out), '--save_every', 1, '--resume', 'auto',
+        env={'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '1', 'KILL_RANK_1_IN_STEP': '8'}))
+    assert code == 0, said
+    assert 'exitcode: -9' in said
+    whole, *restarted = (torch.load(path, weights_only=True) for path in (
+        trained(2) / 'model-2', out / 'model-2', out / 'weights-0'))
+    for weights in restarted:
+        assert all(torch.equal(whole[name], weights[name]) for name in whole)
+
+
+def test_restarts_that_would_meet_dead_ranks_are_refused(mini):
+    code, said = finish(start_torchrun(
+        1, '--max-restarts', 1, ROOT / 'cub200-cam' / 'train.py', *arguments(mini, mini / 'never'),
+        env={'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '0'}))
+    assert code != 0
+    assert 'error: torchrun --max-restarts needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1' in said
 
 
 @pytest.fixture
@@ -129,9 +175,8 @@ def test_a_process_that_fails_ends_the_run_with_its_error(mini, damaged_image):
 
 def test_a_process_that_is_killed_ends_the_run(mini):
     out = mini / 'killed'
-    run = start('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', 2,
-                ROOT / 'cub200-cam' / 'train.py', *arguments(mini, out), *SIZES,
-                '--batch_size', 8, '--epoch', 50, '--save_every', 1, env=one_thread_each())
+    run = start_torchrun(2, ROOT / 'cub200-cam' / 'train.py', *arguments(mini, out), *SIZES,
+                         '--batch_size', 8, '--epoch', 50, '--save_every', 1)
     wait_for(out / 'last.ckpt', run)
     victims = subprocess.run(['pgrep', '-P', str(run.pid)], capture_output=True, text=True,
                              check=False).stdout.split()
@@ -141,12 +186,14 @@ def test_a_process_that_is_killed_ends_the_run(mini):
     torch.load(out / 'last.ckpt', weights_only=True)
 
 
-def wait_for(path, process, newer_than=0.0, timeout=90):
+def wait_for(path, process, newer_than=0.0, timeout=300):
     """Until the file is there and newer."""
     end = time.monotonic() + timeout
     while not (path.exists() and path.stat().st_mtime > newer_than):
         assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end
+        if time.monotonic() > end:
+            process.terminate()
+            pytest.fail(f'no {path} after {timeout} s: {process.communicate()[0]}')
         time.sleep(0.01)
 
 
@@ -158,8 +205,7 @@ def train(mini, out, *more, **options):
 
 def test_five_kills_at_random_change_no_bit(mini):
     """SIGKILL whenever: while a step is computed, or a file is written."""
-    code, said = finish(train(mini, mini / 'whole'))
-    assert code == 0, said
+    undisturbed = train(mini, mini / 'whole')
     out, rng = mini / 'five', random.Random(0)
     for kill in range(5):
         before = (out / 'last.ckpt').stat().st_mtime if kill else 0.0
@@ -171,8 +217,9 @@ def test_five_kills_at_random_change_no_bit(mini):
         assert finish(run)[0] == -signal.SIGKILL
     step = torch.load(out / 'last.ckpt', weights_only=True)['step']
     assert 5 <= step < 48
-    code, said = finish(train(mini, out, '--resume'))
-    assert code == 0, said
+    for run in (train(mini, out, '--resume'), undisturbed):
+        code, said = finish(run)
+        assert code == 0, said
     whole, resumed = (torch.load(folder / 'model-4', weights_only=True)
                       for folder in (mini / 'whole', out))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -194,14 +241,14 @@ def test_a_signal_to_readers_and_all_saves_as_well(mini):
     run = train(mini, out, '--num_workers', 2, start_new_session=True)
     wait_for(out / 'last.ckpt', run)
     os.killpg(run.pid, signal.SIGTERM)
-    code, said = finish(run, timeout=40)
+    code, said = finish(run)
     assert code == 0, said
     assert 'continue with the same command and --resume' in said
 
 
 def test_an_error_ends_the_run_with_its_readers(mini, damaged_image):
     run = train(mini, mini / 'readers', '--num_workers', 2)
-    code, said = finish(run, timeout=40)
+    code, said = finish(run)
     assert code == 2
     assert said.count('error:') == 1
     assert f'{damaged_image.name} cannot be read as an image' in said

@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from utils.errors import InputError
+
 SLOWEST_TEST = timedelta(hours=6)  # a rank that has tested its share waits for the slowest
 
 
@@ -16,11 +18,22 @@ def join(device: torch.device, test: bool) -> None:
 
     A test communicates only to gather its results, and waits long for them. In training a rank
     that has died must be noticed soon: there the time-outs are PyTorch's own.
+    Raises InputError where torchrun could not restart the ranks after a failure.
     """
     if not dist.is_torchelastic_launched() or dist.is_initialized():
         return
+    _check_restarts()
     backend = 'cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo'
     dist.init_process_group(backend, timeout=SLOWEST_TEST if test else None)
+
+
+def _check_restarts() -> None:
+    """Restarted ranks must not meet in the store of the ranks before them, where they would find
+    the addresses of dead processes (https://github.com/pytorch/pytorch/issues/135712)."""
+    if (int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', 0))
+            and os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'):
+        raise InputError('torchrun --max-restarts needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in '
+                         'the environment, and --standalone or --rdzv_backend=c10d')
 
 
 def leave() -> None:
