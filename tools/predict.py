@@ -46,7 +46,7 @@ def main():
     model = load_spol(args.cam, args.seg, args.cls, backbone=args.backbone, arch=args.arch,
                       threshold=args.threshold, device=args.device)
     records, sheet, bad = Records(args.out, args.format), [], []
-    todo = skip_done(pictures(args.paths), records, bad)
+    todo = skip_done(pictures(args.paths, args.out), records, bad)
     predictions = model.inference.in_parts(lambda part: predict(model, part, args), todo)
     for record, drawn in tqdm(predictions, unit='img', disable=None):
         records.append(record)
@@ -103,15 +103,17 @@ def demo_checkpoint(stage: str) -> Path:
     return checkpoint
 
 
-def pictures(paths: list[Path]) -> Iterator[tuple[Path, Path]]:
-    """(file, its name among the outputs) of all pictures, folders in alphabetical order."""
+def pictures(paths: list[Path], out: Path) -> Iterator[tuple[Path, Path]]:
+    """(file, its name among the outputs) of all pictures, folders in alphabetical order. The output
+    folder may be one of them: it is left out."""
     for path in paths:
         if path.is_file():
             yield path, Path(path.name)
             continue
         parent = Path(path.resolve().name if len(paths) > 1 else '')
         for folder, below, names in os.walk(path):
-            below.sort()
+            below[:] = sorted(name for name in below
+                              if Path(folder, name).resolve() != out.resolve())
             for name in sorted(names):
                 file = Path(folder, name)
                 if file.suffix.lower() in SUFFIXES:
@@ -168,7 +170,7 @@ def describe(path: Path, prediction) -> dict:
             'box': prediction.box and [round(value, 2) for value in prediction.box],
             'label': prediction.label,
             'class': prediction.classes[0][0] if prediction.classes else None,
-            'score': prediction.score,
+            'score': prediction.score and round(prediction.score, 6),
             'classes': [[name, round(score, 6)] for name, score in prediction.classes]}
 
 
