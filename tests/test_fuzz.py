@@ -158,6 +158,7 @@ def test_bombs_are_refused(folder, suffix):
         read_image(folder / 'bomb')
 
 
+@pytest.mark.filterwarnings('ignore::UserWarning:PIL')  # as programs do: utils.errors.run
 @fuzz(600)
 @given(data=st.deferred(lambda: damaged(pictures())))
 def test_images(folder, data):

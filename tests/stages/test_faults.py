@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import threading
 import time
 from contextlib import contextmanager
 
@@ -18,6 +19,7 @@ from utils.data.images import BadImageError, read_image
 from utils.data.loader import EpochSampler, TrainLoader, explain_dead_workers
 from utils.engine.distributed import any_rank
 from utils.engine.interruption import Interruption
+from utils.engine.trainer import quiet_event_thread
 from utils.errors import InputError
 
 # ---------------------------------------------------------------- images that cannot be decoded
@@ -224,9 +226,24 @@ def test_a_full_disk_leaves_the_last_state_whole(tmp_path):
         'last.ckpt', 'model-1', 'results.json']
 
 
-def test_a_disk_too_full_for_events(tmp_path):
+def test_a_disk_too_full_for_events(tmp_path, monkeypatch):
+    """One error; none from TensorBoard's thread."""
+    reported = []
+    monkeypatch.setattr(threading, 'excepthook', reported.append)
     with small_disk(20), pytest.raises(InputError, match='cannot write .*free space'):
         train(tmp_path)
+    assert not reported
+    assert threading.excepthook == reported.append
+
+
+def test_other_threads_report_their_errors(monkeypatch):
+    reported = []
+    monkeypatch.setattr(threading, 'excepthook', lambda failure: reported.append(failure.exc_type))
+    with quiet_event_thread():
+        thread = threading.Thread(target=open, args=('/no/such/file',))
+        thread.start()
+        thread.join()
+    assert reported == [FileNotFoundError]
 
 
 def test_a_full_disk_ends_the_making_of_masks(call, data, tmp_path):  # noqa: F811

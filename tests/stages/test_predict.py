@@ -237,6 +237,7 @@ def predict_all(run_script, folder, pictures, out, *flags):
                       *flags)
 
 
+@pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
 def test_coco_is_read_by_pycocotools(run_script, folder, three_pictures, tmp_path):
     out = tmp_path / 'out'
     code, _, err = predict_all(run_script, folder, three_pictures, out, '--format', 'coco',

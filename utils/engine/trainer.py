@@ -5,6 +5,7 @@ restart would lose, so a resumed run ends where an undisturbed one does.
 """
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -82,6 +83,40 @@ def every_epoch(epoch: int, epochs: int) -> bool:
     return True
 
 
+@contextmanager
+def explain_events(folder: Path) -> Iterator[None]:
+    """Turn a failure to write events, as on a full disk, into an InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f'cannot write TensorBoard events to {folder} ({error.strerror}): check '
+                         'its rights and the free space') from error
+
+
+@contextmanager
+def quiet_event_thread() -> Iterator[None]:
+    """Keep TensorBoard's writer thread from reporting a failure to write, which it also raises in
+    the thread that trains (`explain_events`)."""
+    report = threading.excepthook
+
+    def report_others(failure: threading.ExceptHookArgs) -> None:
+        if not (of_tensorboard(failure.thread) and issubclass(failure.exc_type, OSError)):
+            report(failure)
+
+    threading.excepthook = report_others
+    try:
+        yield
+    finally:
+        for thread in filter(of_tensorboard, threading.enumerate()):
+            if thread.exception:
+                thread.join()  # it is about to call the hook
+        threading.excepthook = report
+
+
+def of_tensorboard(thread: threading.Thread | None) -> bool:
+    return type(thread).__module__.startswith('tensorboard.')
+
+
 class Trainer:
     """Trains a model; writes `model-N`, `last.ckpt`, results.json and TensorBoard events.
 
@@ -139,6 +174,7 @@ class Trainer:
                                    self.precision, self._identity(dataset))
         self.stopped = False
 
+    @quiet_event_thread()
     def run(self) -> None:
         """Train to the end, from the beginning or from where the run to resume stopped."""
         begin, first = time.monotonic(), self._first_step()
@@ -232,7 +268,8 @@ class Trainer:
         picture = self.draw(self.model)
         self.model.train()
         write_png(self.run_folder.file('training.png'), picture)
-        self.events.add_image('training', picture, step, dataformats='HWC')
+        with explain_events(self.run_folder.path):
+            self.events.add_image('training', picture, step, dataformats='HWC')
 
     def _save(self, step: int) -> None:
         """After a step (from 1): write the model, and the state for resuming, where it is time."""
@@ -296,16 +333,6 @@ class Meter:
                 raise InputError(f'the {name} loss is {value} at step {step}: stopped; '
                                  'try a lower --lr or --amp off')
         return self._means
-
-
-@contextmanager
-def explain_events(folder: Path) -> Iterator[None]:
-    """Turn a failure to write events, as on a full disk, into an InputError."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f'cannot write TensorBoard events to {folder} ({error.strerror}): check '
-                         'its rights and the free space') from error
 
 
 def default_workers(device: torch.device) -> int:
