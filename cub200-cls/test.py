@@ -25,7 +25,7 @@ def main():
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
     from network import build_classifier, load_checkpoint
     from utils.data import cub
-    from utils.data.transforms import exact_transform
+    from utils.data.transforms import eval_transform
     from utils.engine.device import set_up
     from utils.engine.inference import Inference, InferenceOptions
     from utils.outputs.results import RunFolder
@@ -35,7 +35,7 @@ def main():
     images = cub.read_images(args.datapath, args.list, args.clsnum)
     model = build_classifier(args.arch, args.clsnum, pretrained='none')
     load_checkpoint(model, args.snapshot)
-    classify(model, images, exact_transform(args.resize, args.crop),
+    classify(model, images, eval_transform(args.resize, args.crop),
              Inference(device, select(args, InferenceOptions)),
              RunFolder(args.savepath, vars(args)))
 

@@ -71,9 +71,9 @@ TRAIN_SHARE = 0.7  # of the background photographs
 BIRD_SCALE, SCENE_SCALE = 1.6, 2  # size of the canvas of a drawing, in frames
 PAIR_SHARE = {'cub': 0, 'imagenet': 1 / 3}  # of the images have two objects
 OBJECT_SCALE = {1: (0.45, 0.95), 2: (0.3, 0.5)}  # of the frame, by the number of objects
-LARGEST_OVERLAP = 0.1  # of two objects' boxes, as a share of the smaller one
+MAX_OVERLAP = 0.1  # of two objects' boxes, as a share of the smaller one
 PLACEMENTS = 20  # tried before an object is left out
-LEAST_SIZE = 32
+MIN_SIZE = 32
 IMAGENET_CLASSES = 1000
 
 # ---------------------------------------------------------------- sources
@@ -267,7 +267,7 @@ def free_placement(cutout: np.ndarray, frame: tuple[int, int], taken: list[Box],
         placement = random_placement(outline, frame, scales, rng)
         points = outline @ placement[:, :2].T + placement[:, 2]
         box = (*points.min(0), *points.max(0))
-        if all(overlap(box, other) <= LARGEST_OVERLAP for other in taken):
+        if all(overlap(box, other) <= MAX_OVERLAP for other in taken):
             return placement
     return None
 
@@ -479,8 +479,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def check_args(args: argparse.Namespace) -> None:
-    if args.size < LEAST_SIZE:
-        raise InputError(f'--size {args.size}: must be at least {LEAST_SIZE}')
+    if args.size < MIN_SIZE:
+        raise InputError(f'--size {args.size}: must be at least {MIN_SIZE}')
     if args.layout == 'imagenet' and args.classes > IMAGENET_CLASSES:
         raise InputError(f'--classes {args.classes}: ImageNet has {IMAGENET_CLASSES}')
     if (args.cutouts is None) != (args.backgrounds is None):

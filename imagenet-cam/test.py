@@ -37,7 +37,7 @@ def main():
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
     from network import CamNet, load_checkpoint
     from utils.data import imagenet
-    from utils.data.transforms import exact_transform
+    from utils.data.transforms import eval_transform
     from utils.engine.device import set_up
     from utils.engine.inference import Inference, InferenceOptions
     from utils.localization.boxes import CentreCrop
@@ -56,7 +56,7 @@ def main():
                       select(args, EvaluationOptions))
     else:
         images = imagenet.read_train_images(args.datapath, args.list, args.clsnum)
-        make_pseudo_masks(model, images, exact_transform(args.resize), args.maskpath, inference,
+        make_pseudo_masks(model, images, eval_transform(args.resize), args.maskpath, inference,
                           output, args.resume, args.show)
 
 

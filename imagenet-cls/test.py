@@ -29,7 +29,7 @@ def main():
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
     from network import build_classifier, load_checkpoint
     from utils.data import imagenet
-    from utils.data.transforms import exact_transform
+    from utils.data.transforms import eval_transform
     from utils.engine.device import set_up
     from utils.engine.inference import Inference, InferenceOptions
     from utils.outputs.results import RunFolder
@@ -42,7 +42,7 @@ def main():
         load_checkpoint(model, args.snapshot)
     else:
         model = build_classifier(args.arch, args.clsnum, args.pretrained, keep_head=True)
-    classify(model, images, exact_transform(args.resize, args.crop),
+    classify(model, images, eval_transform(args.resize, args.crop),
              Inference(device, select(args, InferenceOptions)),
              RunFolder(args.savepath, vars(args)))
 

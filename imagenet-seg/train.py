@@ -61,7 +61,7 @@ def main():
 
     Trainer(model, dataset, [{'params': model.parameters()}], loss,
             select(args, TrainingOptions), device, RunFolder(args.savepath, vars(args)),
-            save_steps=2000,
+            save_model_every=2000,
             draw=seg_drawer(images, CentreCrop(args.resize, args.crop), args.maskpath,
                             args.show, threshold=0.8)).run()
 

@@ -192,17 +192,17 @@ class Workbench:
 
     def __init__(self, out: Path, number: int, settings: Settings, device):
         from utils.data import cub
-        from utils.data.transforms import exact_transform
+        from utils.data.transforms import eval_transform
         from utils.engine.inference import Inference, InferenceOptions
         from utils.localization.boxes import CentreCrop
-        from utils.localization.pseudo_mask import SIDE
+        from utils.localization.pseudo_mask import MASK_SIDE
 
         self.out, self.seed, self.settings, self.device = out, number, settings, device
         data = data_folder(out, number)
         self.train_images = cub.read_images(data, 'train.txt', CLASSES)
         self.val_images = cub.read_images(data, 'val.txt', CLASSES)
         self.crop = CentreCrop(settings.resize, settings.crop)
-        self.whole = exact_transform(SIDE)
+        self.whole = eval_transform(MASK_SIDE)
         self.inference = Inference(device, InferenceOptions(num_workers=1))
 
     def train_cam(self, name: str) -> None:

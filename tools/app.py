@@ -40,7 +40,7 @@ def page(device: str):
     except ImportError as error:
         raise InputError('the page needs Gradio: pip install gradio') from error
 
-    from utils.data.images import MOST_PIXELS, BadImageError
+    from utils.data.images import MAX_PIXELS, BadImageError
 
     names = runs()
     model = lru_cache(maxsize=2)(lambda name: load(name, device))
@@ -66,7 +66,7 @@ def page(device: str):
                 found = model(name)(path, label_of(model(name), chosen))
             except BadImageError:
                 message = (f'{Path(path).name} cannot be read as an image: it is damaged, cut off, '
-                           f'or has more than {MOST_PIXELS // 10**6} million pixels')
+                           f'or has more than {MAX_PIXELS // 10**6} million pixels')
                 gr.Warning(message)
                 return None, None, message
             return found, *show(found, value)

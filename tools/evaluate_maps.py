@@ -102,10 +102,10 @@ def read_truths(args) -> list:
 def measure(folder: Path, truth) -> tuple:
     """(IoUs as `threshold_ious` returns them or None, `pixel_counts` or None) of an image."""
     from utils.data.score_maps import find_score_map, read_score_map
-    from utils.localization.metrics import SIDE, pixel_counts, threshold_ious
+    from utils.localization.metrics import BENCHMARK_SIDE, pixel_counts, threshold_ious
 
-    score_map = read_score_map(find_score_map(folder, truth.name), SIDE)
-    masks = truth.read_masks(SIDE)
+    score_map = read_score_map(find_score_map(folder, truth.name), BENCHMARK_SIDE)
+    masks = truth.read_masks(BENCHMARK_SIDE)
     return (None if truth.boxes is None else threshold_ious(score_map, truth.boxes, truth.size),
             None if masks is None else pixel_counts(score_map, *masks))
 
@@ -114,10 +114,10 @@ class Judge:
     """Accumulates the measurements of one method's maps."""
 
     def __init__(self):
-        from utils.localization.measurement import FieldFigures
+        from utils.localization.measurement import BenchmarkMetrics
         from utils.localization.metrics import MaxBoxAcc
 
-        self.field = FieldFigures()
+        self.field = BenchmarkMetrics()
         self.named = {'top1': MaxBoxAcc(), 'top5': MaxBoxAcc()}
 
     def accumulate(self, ious, pixels, hits: tuple[bool, bool]) -> None:

@@ -11,8 +11,8 @@ from network import CamNet
 from utils.data.images import read_image, resize
 from utils.data.lists import ImageList
 from utils.localization.boxes import Box, contours_of
-from utils.localization.metrics import SIDE, THRESHOLDS, normalise_map
-from utils.localization.pseudo_mask import SMALLEST_AREA
+from utils.localization.metrics import BENCHMARK_SIDE, THRESHOLDS, normalise_map
+from utils.localization.pseudo_mask import MIN_CONTOUR_AREA
 
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 
@@ -28,7 +28,7 @@ def gaussian_prior(cam: np.ndarray) -> np.ndarray:
     y, x = np.mgrid[:cam.shape[0], :cam.shape[1]].astype(np.float64)
     prior = np.zeros_like(weak)
     for contour in contours_of(weak > 0):
-        if cv2.contourArea(contour) < SMALLEST_AREA:
+        if cv2.contourArea(contour) < MIN_CONTOUR_AREA:
             continue
         filled = cv2.drawContours(np.zeros(cam.shape, np.uint8), [contour], -1, 1, cv2.FILLED)
         p = filled * weak
@@ -69,7 +69,7 @@ def _best_iou(foreground: np.ndarray, true_box: np.ndarray) -> float:
     """With inclusive pixels, of the best contour's box."""
     best = 0.0
     for x, y, width, height in [cv2.boundingRect(c) for c in contours_of(foreground)] or [(0,) * 4]:
-        right, bottom = min(x + width, SIDE - 1), min(y + height, SIDE - 1)
+        right, bottom = min(x + width, BENCHMARK_SIDE - 1), min(y + height, BENCHMARK_SIDE - 1)
         left, top, *end = true_box
         both = (max(0, min(right, end[0]) - max(x, left) + 1)
                 * max(0, min(bottom, end[1]) - max(y, top) + 1))

@@ -128,7 +128,7 @@ def picture(chain: str, cam: dict, seg: dict, count: int):
     import torch
 
     from network import CamNet, SegNet, load_checkpoint
-    from utils.data.transforms import exact_transform
+    from utils.data.transforms import eval_transform
     from utils.engine.inference import Predictor
     from utils.localization.boxes import CentreCrop
     from utils.outputs.drawing import Row, contact_sheet
@@ -144,7 +144,7 @@ def picture(chain: str, cam: dict, seg: dict, count: int):
 
     def views(arguments: dict) -> list:
         crop = CentreCrop(arguments['resize'], arguments['crop'])
-        return list(views_of(images, chosen, exact_transform(crop.resize, crop.crop), crop))
+        return list(views_of(images, chosen, eval_transform(crop.resize, crop.crop), crop))
 
     device = torch.device('cpu')
     cams = cam_rows(Predictor(cam_net, device, method='class_cams'), images, views(cam),

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from utils.data.datasets import TestImages, TrainImages, TrainMasks
+from utils.data.datasets import EvalImages, TrainImages, TrainMasks
 from utils.data.images import read_image, resize
 from utils.data.lists import ImageList
-from utils.data.transforms import exact_transform
+from utils.data.transforms import eval_transform
 from utils.errors import InputError
 
 NAMES = ['a/1.jpg', 'a/2.JPEG', 'b/3.jpg']
@@ -194,12 +194,12 @@ def test_a_missing_image_is_named(tmp_path):
     with pytest.raises(InputError, match=r'a/1\.jpg'):
         TrainImages(images, crop_and_flip(RESIZE, CROP), 0)[0, 0]
     with pytest.raises(InputError, match=r'a/2\.JPEG'):
-        TestImages(images, image=exact_transform(RESIZE))[1]
+        EvalImages(images, image=eval_transform(RESIZE))[1]
 
 
 def test_a_test_item_is_the_centre_crop_with_the_size_of_the_original(images, folder):
     """32 to 24: from 4 to 28."""
-    dataset = TestImages(images, image=exact_transform(RESIZE, CROP))
+    dataset = EvalImages(images, image=eval_transform(RESIZE, CROP))
     assert len(dataset) == 3
     for index, size in enumerate(SIZES):
         item = dataset[index]
@@ -212,13 +212,13 @@ def test_a_test_item_is_the_centre_crop_with_the_size_of_the_original(images, fo
 
 
 def test_test_items_are_not_rounded_to_grey_levels(images, folder):
-    item = TestImages(images, image=exact_transform(20))[0]
+    item = EvalImages(images, image=eval_transform(20))[0]
     levels = 255 * item['image']
     assert np.abs(levels - np.round(levels)).max() > 0.4
 
 
 def test_views_of_an_image(images):
-    dataset = TestImages(images, image=exact_transform(RESIZE, CROP), whole=exact_transform(20))
+    dataset = EvalImages(images, image=eval_transform(RESIZE, CROP), whole=eval_transform(20))
     item = dataset[1]
     assert item['image'].shape == (CROP, CROP, 3)
     assert item['whole'].shape == (20, 20, 3)
@@ -230,7 +230,7 @@ def test_inputs_of_whole_pictures_are_the_authors(golden):
     mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
     for k in range(4):
         for name, crop in (('cam_input', 0), ('seg_input', 224)):
-            image = exact_transform(256, crop)(image=pictures[f'image{k}'])['image']
+            image = eval_transform(256, crop)(image=pictures[f'image{k}'])['image']
             found = ((image - mean) / std)[::4, ::4].transpose(2, 0, 1)
             np.testing.assert_allclose(found, pictures[f'{name}{k}'], atol=1e-5)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.data.lists import LONGEST_LINE, read_cub_list, read_imagenet_list
+from utils.data.lists import MAX_LINE_LENGTH, read_cub_list, read_imagenet_list
 from utils.errors import InputError
 
 GOOD = 'a/1.jpg,0,10 20 30 40\n'
@@ -120,7 +120,7 @@ BAD_LINES = {
     'name absolute': '/etc/passwd,0,1 2 3 4',
     'name with backslash': 'a\\b.jpg,0,1 2 3 4',
     'name with NUL': 'a\0b.jpg,0,1 2 3 4',
-    'line too long': 'a' * LONGEST_LINE + '.jpg,0,1 2 3 4',
+    'line too long': 'a' * MAX_LINE_LENGTH + '.jpg,0,1 2 3 4',
 }
 
 
@@ -138,7 +138,7 @@ def test_boxes_are_for_all_lines_or_for_none(read, lines):
 
 
 def test_a_line_just_short_enough_is_read(read):
-    name = 'a' * (LONGEST_LINE - len(',0\n'))
+    name = 'a' * (MAX_LINE_LENGTH - len(',0\n'))
     assert list(read(f'{name},0\n').names) == [name]
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from utils.engine import precision as precision_module
-from utils.engine.precision import Precision, explain_memory, is_out_of_memory
+from utils.engine.precision import Precision, explain_out_of_memory, is_out_of_memory
 from utils.errors import InputError
 
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
@@ -65,9 +65,9 @@ def test_out_of_memory_is_recognised_in_all_its_words(message):
 
 def test_out_of_memory_says_which_batch_size_to_try():
     with pytest.raises(InputError, match='--batch_size 64: try --batch_size 32'), \
-            explain_memory(64):
+            explain_out_of_memory(64):
         torch.empty(2**60, dtype=torch.uint8)
-    with pytest.raises(InputError, match='smaller --resize'), explain_memory(1):
+    with pytest.raises(InputError, match='smaller --resize'), explain_out_of_memory(1):
         raise MemoryError
-    with pytest.raises(RuntimeError, match='shapes'), explain_memory(64):
+    with pytest.raises(RuntimeError, match='shapes'), explain_out_of_memory(64):
         raise RuntimeError('shapes differ')

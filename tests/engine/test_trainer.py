@@ -43,7 +43,7 @@ class Colours(Dataset):
         image = torch.full((8, 8, 3), 20 * index + epoch, dtype=torch.uint8)
         return {'image': image, 'label': index % 2}
 
-    def identity(self):
+    def fingerprint(self):
         return {'content of the list': self.images.checksum()}
 
 
@@ -69,7 +69,8 @@ def options(**changes):
                               **changes})
 
 
-def build(folder, loss=loss, dataset=None, device=CPU, schedule=None, keep=None, save_steps=None,
+def build(folder, loss=loss, dataset=None, device=CPU, schedule=None, keep=None,
+          save_model_every=None,
           draw=None, **changes):
     """A Trainer of a TinyNet that writes to `folder`; `changes` are of the options."""
     chosen = options(**changes)
@@ -77,7 +78,7 @@ def build(folder, loss=loss, dataset=None, device=CPU, schedule=None, keep=None,
     model = TinyNet()
     more = {name: value for name, value in (('schedule', schedule), ('keep', keep)) if value}
     return Trainer(model, dataset or Colours(), [{'params': model.parameters()}], loss, chosen,
-                   device, RunFolder(folder), save_steps=save_steps, draw=draw, **more)
+                   device, RunFolder(folder), save_model_every=save_model_every, draw=draw, **more)
 
 
 def train(folder, loss=loss, **changes):
@@ -187,12 +188,12 @@ def test_checkpoints_are_plain_state_dicts_and_the_last_always_is_kept(tmp_path)
 
 
 def test_models_named_by_step(tmp_path):
-    train(tmp_path, save_steps=4, epoch=3)
+    train(tmp_path, save_model_every=4, epoch=3)
     assert {p.name for p in tmp_path.glob('model-*')} == {'model-4', 'model-8', 'model-9'}
 
 
 def test_max_steps_ends_within_an_epoch(tmp_path):
-    train(tmp_path, save_steps=4, max_steps=7)
+    train(tmp_path, save_model_every=4, max_steps=7)
     assert {p.name for p in tmp_path.glob('model-*')} == {'model-4', 'model-7'}
 
 
@@ -264,8 +265,8 @@ def test_resume_names_another_number_of_ranks_and_another_mask_folder(tmp_path):
     torch.save(state, tmp_path / 'last.ckpt')
 
     class Masks(Colours):
-        def identity(self):
-            return {**super().identity(), '--maskpath': 'here'}
+        def fingerprint(self):
+            return {**super().fingerprint(), '--maskpath': 'here'}
 
     with pytest.raises(InputError, match='ranks 2 instead of 1, --maskpath there instead of here'):
         train(tmp_path, dataset=Masks(), resume='yes')

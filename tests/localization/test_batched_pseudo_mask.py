@@ -90,7 +90,7 @@ def test_cams_where_nothing_fires_among_others():
 
 def test_lines_have_no_gaussian(monkeypatch):
     """Only lines have a degenerate covariance, and are specks: so specks are let in here."""
-    monkeypatch.setattr(utils.localization.pseudo_mask, 'SMALLEST_AREA', 0)
+    monkeypatch.setattr(utils.localization.pseudo_mask, 'MIN_CONTOUR_AREA', 0)
     cams = [cam_with([(100, x) for x in range(50, 150)]),
             cam_with([(50 + k, 60 + k) for k in range(100)]), cam_with([(7, 7)])]
     for cam in cams:
@@ -112,6 +112,6 @@ def test_masks_are_the_same_however_few_fit_into_memory(monkeypatch):
     sizes = [(30, 40), (200, 100), (30, 40), (30, 40), (20, 20)]
     expected = batched(cams, sizes)
     for most in (1, 3 * 30 * 40, 2 * 3 * 30 * 40, 10**6):
-        monkeypatch.setattr(utils.localization.batched_pseudo_mask, 'MOST_BYTES', most)
+        monkeypatch.setattr(utils.localization.batched_pseudo_mask, 'MAX_BYTES', most)
         for mask, wanted in zip(batched(cams, sizes), expected, strict=True):
             np.testing.assert_array_equal(mask, wanted)

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 
 from utils.localization.boxes import CentreCrop
-from utils.localization.measurement import Figures, ScoreMaps, advise, measure, thresholds_of
-from utils.localization.protocol import LocalizationCount
+from utils.localization.measurement import (
+    EvaluationMetrics,
+    ScoreMaps,
+    advise,
+    measure,
+    thresholds_of,
+)
+from utils.localization.protocol import LocalizationMetrics
 
 BOX = np.array([[16.0, 16.0, 128.0, 128.0]])   # of an image of 256 x 256
 
@@ -26,7 +32,7 @@ def measured(boxes=BOX, mask=None, whole=True, thresholds=(0.2,)):
 def test_a_map_of_the_box_itself_is_right_by_both_protocols():
     mask = np.zeros((256, 256), bool)
     mask[16:128, 16:128] = True
-    figures = Figures(np.array([0.2]), classified=True)
+    figures = EvaluationMetrics(np.array([0.2]), classified=True)
     figures.accumulate(measured(mask=mask), hits=(True, True))
     result = figures.compute(0.2)
     assert result['strict'] == result['paper'] == {'top1': 1, 'top5': 1, 'gt_known': 1}
@@ -39,7 +45,7 @@ def test_without_the_map_of_the_whole_image_the_fields_figures_are_none():
     image = measured(whole=False)
     assert image.ious is None
     assert image.pixels is None
-    figures = Figures(np.array([0.2]))
+    figures = EvaluationMetrics(np.array([0.2]))
     figures.accumulate(image)
     result = figures.compute(0.2)
     assert result['strict']['gt_known'] == 1
@@ -48,7 +54,7 @@ def test_without_the_map_of_the_whole_image_the_fields_figures_are_none():
 
 
 def test_a_box_outside_the_crop_counts_in_the_strict_count_only():
-    figures = Figures(np.array([0.2]))
+    figures = EvaluationMetrics(np.array([0.2]))
     figures.accumulate(measured(boxes=np.array([[0.0, 0.0, 10.0, 10.0]])))
     result = figures.compute(0.2)
     assert (result['count'], result['no_box']) == (1, 1)
@@ -57,7 +63,7 @@ def test_a_box_outside_the_crop_counts_in_the_strict_count_only():
 
 def test_figures_of_two_ranks_are_those_of_one():
     images = [measured(), measured(boxes=np.array([[100.0, 100.0, 250.0, 250.0]]))]
-    alone, first, second = (Figures(np.array([0.2])) for _ in range(3))
+    alone, first, second = (EvaluationMetrics(np.array([0.2])) for _ in range(3))
     for image in images:
         alone.accumulate(image)
     first.accumulate(images[0])
@@ -76,7 +82,7 @@ def test_the_threshold_in_use_is_one_of_the_sweeps():
 
 def sweep_with(best, gain):
     """A sweep whose GT-known is 0.5, and 0.5 + gain at the threshold `best`."""
-    counts = LocalizationCount(thresholds_of(0.2, sweep=True), classified=False)
+    counts = LocalizationMetrics(thresholds_of(0.2, sweep=True), classified=False)
     counts.count = 1000
     counts.counted[:] = 1000
     counts.correct['gt_known'][:] = 500

@@ -6,8 +6,8 @@ import pytest
 
 from utils.localization.metrics import MaxBoxAcc, PxAP, normalise_map
 
-SIDE = 224
-SQUARE = (SIDE, SIDE)  # boxes of such an image are those of the map
+BENCHMARK_SIDE = 224
+SQUARE = (BENCHMARK_SIDE, BENCHMARK_SIDE)  # boxes of such an image are those of the map
 
 
 def map_of(*blobs):
@@ -147,8 +147,9 @@ def test_scaled_ground_truth_that_is_whole_stays_whole():
 def reference_box_hits(score_map, boxes, size, deltas, multi_contour):
     """As the metric is defined: one binary map a threshold."""
     height, width = size
-    boxes = [[int(x0 * SIDE / width), int(y0 * SIDE / height), int(x1 * SIDE / width),
-              int(y1 * SIDE / height)] for x0, y0, x1, y1 in boxes]
+    boxes = [[int(x0 * BENCHMARK_SIDE / width), int(y0 * BENCHMARK_SIDE / height),
+              int(x1 * BENCHMARK_SIDE / width),
+              int(y1 * BENCHMARK_SIDE / height)] for x0, y0, x1, y1 in boxes]
     low, high = score_map.min(), score_map.max()
     map8 = np.floor((score_map - low) / (high - low) * 255).astype(np.uint8)
     found = np.zeros((len(deltas), 1000), int)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.localization.protocol import SWEEP, LocalizationCount, localize
+from utils.localization.protocol import SWEEP, LocalizationMetrics, localize
 
 BLOB = (2, 2, 12, 12)          # 10 x 10 = 100
 RIGHT = (2, 2, 12, 8)          # 60 / 100
@@ -57,7 +57,7 @@ def test_the_threshold_decides_what_is_localized():
 
 @pytest.fixture
 def count():
-    return LocalizationCount([0.2])
+    return LocalizationMetrics([0.2])
 
 
 def test_both_counts_agree_where_every_image_has_contour_and_box(count):
@@ -126,7 +126,7 @@ def nested_map():
 def test_a_sweep_finds_where_the_strict_count_is_best():
     """Three images: the inner blob is right for two of them, from 0.5 on; the whole map for one,
     below. At 0.5 the third, which has 0.5 alone, loses its contour."""
-    count = LocalizationCount(SWEEP)
+    count = LocalizationMetrics(SWEEP)
     whole = (0, 0, 20, 20)
     count.accumulate(nested_map(), ground_truth(BLOB))
     count.accumulate(nested_map(), ground_truth(BLOB))
@@ -143,8 +143,8 @@ def test_a_sweep_finds_where_the_strict_count_is_best():
 
 def test_a_sweep_has_the_figures_of_each_threshold_alone():
     rng = np.random.default_rng(0)
-    swept = LocalizationCount(SWEEP)
-    alone = {threshold: LocalizationCount([threshold]) for threshold in (0.0, 0.2, 0.57, 0.99)}
+    swept = LocalizationMetrics(SWEEP)
+    alone = {threshold: LocalizationMetrics([threshold]) for threshold in (0.0, 0.2, 0.57, 0.99)}
     for _ in range(6):
         score_map = rng.random((20, 20))
         for count in (swept, *alone.values()):

@@ -184,7 +184,7 @@ def test_a_line_has_no_area_and_so_no_gaussian(points):
 @pytest.mark.filterwarnings('error')
 def test_a_degenerate_covariance_gives_no_gaussian(points, monkeypatch):
     """Only lines have one, which are specks: so specks are let in here."""
-    monkeypatch.setattr(utils.localization.pseudo_mask, 'SMALLEST_AREA', 0)
+    monkeypatch.setattr(utils.localization.pseudo_mask, 'MIN_CONTOUR_AREA', 0)
     assert not gaussian_prior(cam_with(points)).any()
 
 

@@ -9,8 +9,8 @@ import torch
 
 from network import SegNet, load_checkpoint
 from utils.data import cub
-from utils.data.datasets import TestImages
-from utils.data.transforms import exact_transform
+from utils.data.datasets import EvalImages
+from utils.data.transforms import eval_transform
 from utils.engine.inference import Predictor
 from utils.localization.losses import segmentation_probability
 
@@ -70,8 +70,8 @@ def test_boxes_of_seg_test(run_script, pictures, folder):
 def test_probabilities_of_the_segmentation_network(pictures, folder):
     model = SegNet(pretrained='none')
     load_checkpoint(model, folder / 'seg')
-    dataset = TestImages(cub.read_images(folder, 'val.txt', CLASSES),
-                         image=exact_transform(256, 224))
+    dataset = EvalImages(cub.read_images(folder, 'val.txt', CLASSES),
+                         image=eval_transform(256, 224))
     predict = Predictor(model, torch.device('cpu'))
     for k in range(PICTURES):
         image = torch.from_numpy(dataset[k]['image'])[None]

@@ -8,7 +8,7 @@ import pytest
 
 from utils.data.ground_truth import read_benchmark
 from utils.errors import InputError
-from utils.localization.metrics import SIDE, PxAP, pixel_counts
+from utils.localization.metrics import BENCHMARK_SIDE, PxAP, pixel_counts
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def instances(tmp_path):
     """Two images as in the benchmark's OpenImages30k: 'a' has two objects and an ignored region
     that reaches into the first, 'b' has one object. Maps are right but for the ignored region."""
     def write(name, *boxes):
-        image = np.zeros((SIDE, SIDE), np.uint8)
+        image = np.zeros((BENCHMARK_SIDE, BENCHMARK_SIDE), np.uint8)
         for x0, y0, x1, y1 in boxes:
             image[y0:y1, x0:x1] = 255
         path = tmp_path / 'masks' / 'val' / 'c' / name
@@ -119,7 +119,7 @@ def test_instances_are_united_and_the_ignored_region_is_left_out(instances, run_
     figures, = results.values()
     assert figures['pxap'] == pytest.approx(1)
     a, b = read_benchmark(instances, instances / 'masks')
-    foreground, ignored = a.read_masks(SIDE)
+    foreground, ignored = a.read_masks(BENCHMARK_SIDE)
     assert foreground.sum() == 2 * 50**2
     assert ignored.sum() == 50 * 50  # of 75 x 50; the rest is an object's
     assert not (foreground & ignored).any()
@@ -139,7 +139,7 @@ def test_a_second_ignored_region_is_refused(instances):
 
 
 def test_ignored_pixels_do_not_count():
-    score_map = np.tile(np.linspace(0, 1, SIDE), (SIDE, 1))
+    score_map = np.tile(np.linspace(0, 1, BENCHMARK_SIDE), (BENCHMARK_SIDE, 1))
     mask = score_map > 0.5
     high_background = np.zeros_like(mask)
     high_background[:10] = True
@@ -149,7 +149,7 @@ def test_ignored_pixels_do_not_count():
     ignoring.accumulate_counts(pixel_counts(score_map, wrong, high_background))
     assert plain.compute() < 0.999
     assert ignoring.compute() == pytest.approx(1)
-    assert ignoring.counts.sum() == SIDE * (SIDE - 10)
+    assert ignoring.counts.sum() == BENCHMARK_SIDE * (BENCHMARK_SIDE - 10)
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [

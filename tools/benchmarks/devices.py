@@ -16,11 +16,11 @@ from torch import Tensor
 
 from tools.benchmarks.functions import RESIZE
 from tools.benchmarks.stages import CROP, PICTURES, Bench, print_header, print_row
-from utils.data.datasets import TestImages, TrainImages
+from utils.data.datasets import EvalImages, TrainImages
 from utils.data.images import read_image
 from utils.data.lists import ImageList
 from utils.data.loader import EpochSampler, TrainLoader
-from utils.data.transforms import exact_transform
+from utils.data.transforms import eval_transform
 from utils.engine.device import available_cores
 from utils.engine.inference import Inference, Predictor, labels_of
 from utils.engine.precision import Precision, has_bf16
@@ -138,7 +138,7 @@ def _masks_per_second(bench: Bench, predict: Predictor, threads: int) -> float:
                 write_mask(images.mask_path(folder, index), stored)
 
         begin = time.perf_counter()
-        data = TestImages(images, image=exact_transform(RESIZE))
+        data = EvalImages(images, image=eval_transform(RESIZE))
         deque(inference.map(data, write_masks, f'{threads} readers', BadImages(images, folder)))
         return time.perf_counter() - begin
 

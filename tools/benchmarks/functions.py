@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from tools import plain
-from utils.data.transforms import exact_transform
+from utils.data.transforms import eval_transform
 from utils.engine.normalize import Normalize
 from utils.localization.boxes import largest_box
-from utils.localization.metrics import SIDE, normalise_map, pixel_counts, threshold_ious
+from utils.localization.metrics import BENCHMARK_SIDE, normalise_map, pixel_counts, threshold_ious
 from utils.localization.pseudo_mask import gaussian_prior, pseudo_mask
 from utils.stages.make_masks import write_mask
 
@@ -43,7 +43,7 @@ def smooth_map(seed: int, side: int) -> np.ndarray:
     return normalise_map(values).astype(np.float32)
 
 
-EXACT = exact_transform(RESIZE)
+EXACT = eval_transform(RESIZE)
 NORMALIZE = Normalize(plain.MEAN.tolist(), plain.STD.tolist())
 
 
@@ -53,7 +53,7 @@ def transform(photo: np.ndarray) -> np.ndarray:
 
 
 def max_box_acc(score_map: np.ndarray) -> np.ndarray:
-    _, every = threshold_ious(score_map, np.array([TRUE_BOX]), (SIDE, SIDE))
+    _, every = threshold_ious(score_map, np.array([TRUE_BOX]), (BENCHMARK_SIDE, BENCHMARK_SIDE))
     return every >= DELTAS[:, None]
 
 
@@ -72,7 +72,7 @@ def compare_functions() -> bool:
     photos = [(255 * np.dstack([smooth_map(3 * seed + channel, WIDTH)[:HEIGHT]
                                 for channel in range(3)])).astype(np.uint8)
               for seed in range(INPUTS)]
-    maps = [smooth_map(seed, SIDE) for seed in range(INPUTS)]
+    maps = [smooth_map(seed, BENCHMARK_SIDE) for seed in range(INPUTS)]
     masks = [pseudo_mask(smooth_map(seed, 28), (HEIGHT, WIDTH)) for seed in range(INPUTS)]
     print()
     with tempfile.TemporaryDirectory() as folder:

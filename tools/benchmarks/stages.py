@@ -35,7 +35,7 @@ from utils.engine.inference import Inference, InferenceOptions
 from utils.engine.precision import Precision
 from utils.errors import InputError
 from utils.localization.losses import classification_loss, distillation_loss, segmentation_loss
-from utils.localization.metrics import SIDE
+from utils.localization.metrics import BENCHMARK_SIDE
 from utils.localization.pseudo_mask import fit_gaussians, pseudo_mask
 from utils.stages.make_masks import write_mask
 
@@ -225,7 +225,7 @@ class Bench:
         paths = sorted((self.folder / 'image').iterdir())[:INPUTS]
         photos = [read_image(path) for path in paths]
         maps = [smooth_map(seed, 28) for seed in range(INPUTS)]
-        wide = [smooth_map(seed, SIDE) for seed in range(INPUTS)]
+        wide = [smooth_map(seed, BENCHMARK_SIDE) for seed in range(INPUTS)]
         costs = {'decode': milliseconds(read_image, paths),
                  'transform': milliseconds(transform, photos)}
         if stage == 'cam/test':

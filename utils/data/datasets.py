@@ -37,7 +37,7 @@ class TrainImages(Dataset):
         return {'image': self.transform(image=image)['image'],
                 'label': self.images.labels[index]}
 
-    def identity(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """What two runs must have in common to see the same items."""
         return {'content of the list': self.images.checksum(), 'transform': repr(self.transform)}
 
@@ -63,15 +63,13 @@ class TrainMasks(TrainImages):
         return {'image': item['image'], 'foreground': foreground, 'weight': weight,
                 'label': self.images.labels[index]}
 
-    def identity(self) -> dict[str, Any]:
-        return {**super().identity(), '--maskpath': str(self.mask_folder)}
+    def fingerprint(self) -> dict[str, Any]:
+        return {**super().fingerprint(), '--maskpath': str(self.mask_folder)}
 
 
-class TestImages(Dataset):
+class EvalImages(Dataset):
     """index -> {'index', 'size': (height, width) of the image, and each view by its name: float32
     in [0, 1], H x W x 3 as its transform says}."""
-
-    __test__ = False  # not a test case, in spite of its name
 
     def __init__(self, images: ImageList, **views: A.Compose):
         self.images, self.views = images, views

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from utils.data.images import MOST_PIXELS, read_binary_mask, resize_nearest
+from utils.data.images import MAX_PIXELS, read_binary_mask, resize_nearest
 from utils.data.lists import ImageList, checked_name, read_lines
 from utils.errors import InputError
 
@@ -75,8 +75,8 @@ def _size_of(path: Path) -> tuple[int, int]:
             width, height = header.size
     except Exception as error:  # Pillow's plug-ins raise anything on damaged headers
         raise InputError(f'{path} cannot be read as an image: replace it') from error
-    if width * height > MOST_PIXELS:
-        raise InputError(f'{path} claims more than {MOST_PIXELS} pixels: replace it')
+    if width * height > MAX_PIXELS:
+        raise InputError(f'{path} claims more than {MAX_PIXELS} pixels: replace it')
     return height, width
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from utils.errors import InputError
 
-MOST_PIXELS = 89_000_000  # more than any camera's; a header that claims more is an attack
+MAX_PIXELS = 89_000_000  # more than any camera's; a header that claims more is an attack
 
 
 class BadImageError(InputError):
@@ -78,16 +78,16 @@ def _decode(path: Path, flags: int) -> np.ndarray:
         image = None
     if image is None:
         raise BadImageError(f'{path} cannot be read as an image (corrupted, truncated, or of more '
-                            f'than {MOST_PIXELS} pixels): replace it, or skip such images with '
+                            f'than {MAX_PIXELS} pixels): replace it, or skip such images with '
                             '--skip_bad')
     return image
 
 
 def _has_allowed_size(data: bytes) -> bool:
-    """Whether the header claims no more than MOST_PIXELS; OpenCV's own limit can be bypassed."""
+    """Whether the header claims no more than MAX_PIXELS; OpenCV's own limit can be bypassed."""
     try:
         with Image.open(io.BytesIO(data)) as header:  # decodes nothing yet
-            return header.width * header.height <= MOST_PIXELS
+            return header.width * header.height <= MAX_PIXELS
     except Exception:  # Pillow's plug-ins raise anything on damaged headers, even struct.error
         return False
 

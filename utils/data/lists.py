@@ -14,7 +14,7 @@ from defusedxml.ElementTree import parse as parse_xml
 
 from utils.errors import InputError
 
-LONGEST_LINE = 4096
+MAX_LINE_LENGTH = 4096
 NO_BOXES = np.empty((0, 4))
 
 
@@ -227,10 +227,10 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     except OSError as error:
         raise InputError(f'{path} cannot be read ({error.strerror}): check its rights') from error
     with file:
-        lines = iter(lambda: file.readline(LONGEST_LINE + 1), '')
+        lines = iter(lambda: file.readline(MAX_LINE_LENGTH + 1), '')
         for number, line in enumerate(lines, 1):
-            if len(line) > LONGEST_LINE:
-                raise InputError(f'{path}, line {number}: longer than {LONGEST_LINE} characters: '
-                                 'this is not an image list')
+            if len(line) > MAX_LINE_LENGTH:
+                raise InputError(f'{path}, line {number}: longer than {MAX_LINE_LENGTH} '
+                                 'characters: this is not an image list')
             if line := line.strip():
                 yield number, line

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from utils.data.images import BadImageError
 from utils.errors import InputError
 
-MOST_BAD_IN_A_ROW = 100
+MAX_CONSECUTIVE_BAD = 100
 
 
 class EpochSampler(Sampler):
@@ -86,7 +86,7 @@ class _Substituting(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[dict, list[int]] | InputError:
         epoch, first = key
         bad = []
-        for offset in range(MOST_BAD_IN_A_ROW):
+        for offset in range(MAX_CONSECUTIVE_BAD):
             index = (first + offset) % len(self.dataset)
             try:
                 return self.dataset[epoch, index], bad
@@ -96,8 +96,8 @@ class _Substituting(Dataset):
                 bad.append(index)
             except InputError as error:
                 return error
-        return InputError(f'{MOST_BAD_IN_A_ROW} images in a row cannot be decoded: check the list '
-                          'and the folder')
+        return InputError(f'{MAX_CONSECUTIVE_BAD} images in a row cannot be decoded: check the '
+                          'list and the folder')
 
 
 def _collate(items: list) -> tuple[dict, list[int]] | InputError:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 
-def exact_transform(resize: int, crop: int = 0) -> A.Compose:
+def eval_transform(resize: int, crop: int = 0) -> A.Compose:
     """An image, uint8 H x W x 3 -> float32 in [0, 1], resize x resize, or its centre crop.
 
     The image becomes float32 before it is resized. Resizing bytes would round to whole grey

@@ -10,7 +10,7 @@ from torch import nn
 
 from utils.errors import InputError
 
-SLOWEST_TEST = timedelta(hours=6)  # a rank that has tested its share waits for the slowest
+TEST_TIMEOUT = timedelta(hours=6)  # a rank that has tested its share waits for the slowest
 
 
 def join(device: torch.device, test: bool) -> None:
@@ -24,7 +24,7 @@ def join(device: torch.device, test: bool) -> None:
         return
     _check_restarts()
     backend = 'cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo'
-    dist.init_process_group(backend, timeout=SLOWEST_TEST if test else None)
+    dist.init_process_group(backend, timeout=TEST_TIMEOUT if test else None)
 
 
 def _check_restarts() -> None:
@@ -49,7 +49,7 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def is_main() -> bool:
+def is_main_process() -> bool:
     """Whether this is rank 0, which writes the results."""
     return rank() == 0
 
@@ -69,11 +69,11 @@ def barrier() -> None:
     any_rank(False)
 
 
-def gather(item: Any) -> list[Any]:
+def gather_to_main(item: Any) -> list[Any]:
     """Rank 0 gets the items of all ranks, in their order; the other ranks an empty list."""
     if world_size() == 1:
         return [item]
-    items = [None] * world_size() if is_main() else None
+    items = [None] * world_size() if is_main_process() else None
     dist.gather_object(item, items)
     return items or []
 

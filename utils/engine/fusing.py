@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from network.mffnet import Float32Conv
 
-SIDE = 224           # of the sample image, where the network does not say
+SAMPLE_SIDE = 224           # of the sample image, where the network does not say
 TOLERANCE = 1e-3     # of the largest value
 
 
@@ -24,7 +24,7 @@ def prepare_inference(model: nn.Module, dtype: torch.dtype | None = None) -> nn.
     give maps finer than stride 4 stay in float32, since pseudo masks suffer from rounding there.
     """
     model = deepcopy(model).eval()
-    side = getattr(model, 'input_side', SIDE)
+    side = getattr(model, 'input_side', SAMPLE_SIDE)
     sample = torch.rand((1, 3, side, side), generator=torch.Generator().manual_seed(0)) - 0.5
     sample = sample.to(next(model.parameters()).device)
     model = fuse_batch_norm(model, sample)

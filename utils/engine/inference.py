@@ -19,7 +19,7 @@ from utils.engine.device import available_cores
 from utils.engine.distributed import rank, world_size
 from utils.engine.fusing import prefer_onednn, prepare_inference
 from utils.engine.normalize import Normalize
-from utils.engine.precision import Precision, explain_memory
+from utils.engine.precision import Precision, explain_out_of_memory
 from utils.engine.progress import Progress
 from utils.engine.transfer import Transfer
 from utils.errors import InputError
@@ -27,7 +27,7 @@ from utils.outputs.bad_images import BadImages
 
 CPU_PART = 4    # images; maps of more than 32 MiB are new memory, and page faults, each time
 BATCH_SIZE = 16
-MOST_CUDA_READERS = 8
+MAX_CUDA_READERS = 8
 
 Result = TypeVar('Result')
 
@@ -65,7 +65,7 @@ class Predictor:
         """Images N x H x W x 3, uint8 or float32 in [0, 1], and further tensors -> what the
         network's method returns for them, on the device."""
         tensors = [self.transfer.pin(tensor) for tensor in (images, *more)]
-        with self._lock, explain_memory(self.batch_size), self.precision.autocast():
+        with self._lock, explain_out_of_memory(self.batch_size), self.precision.autocast():
             images, *more = map(self.transfer.upload, tensors)
             inputs = self.normalize(images), *more
             if self._compiled and len(images) == self.batch_size:
@@ -109,7 +109,7 @@ class Inference:
         size, cores, on_cpu = self.options.batch_size, available_cores(), device.type == 'cpu'
         self.part_size = min(size, CPU_PART) if on_cpu else size
         self.threads = self.options.num_workers or (
-            cores if on_cpu else min(cores, MOST_CUDA_READERS))
+            cores if on_cpu else min(cores, MAX_CUDA_READERS))
 
     def predictor(self, model: nn.Module, method: str = 'forward') -> Predictor:
         return Predictor(model, self.device, self.options.amp, self.part_size,

@@ -71,7 +71,7 @@ class Precision:
 
 
 @contextmanager
-def explain_memory(batch_size: int) -> Iterator[None]:
+def explain_out_of_memory(batch_size: int) -> Iterator[None]:
     """Turn running out of memory into an InputError that says which batch size to try."""
     try:
         yield

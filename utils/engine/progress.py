@@ -8,7 +8,7 @@ import time
 
 from tqdm import tqdm
 
-from utils.engine.distributed import is_main
+from utils.engine.distributed import is_main_process
 
 SECONDS_BETWEEN_LINES = 15
 
@@ -21,7 +21,7 @@ class Progress:
         self._first, self._start = done, time.monotonic()
         self._last_line = self._start
         self._bar = tqdm(total=total, initial=done, desc=label, unit='img', dynamic_ncols=True,
-                         disable=None if is_main() else True)
+                         disable=None if is_main_process() else True)
 
     def update(self, images: int, **figures: float) -> None:
         self.done += images
@@ -40,7 +40,7 @@ class Progress:
         return (self.done - self._first) / max(time.monotonic() - self._start, 1e-9)
 
     def _print_line(self, figures: dict[str, float]) -> None:
-        if not (self._bar.disable and is_main()):
+        if not (self._bar.disable and is_main_process()):
             return
         self._last_line = time.monotonic()
         left = (self.total - self.done) / max(self.rate, 1e-9)

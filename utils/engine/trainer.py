@@ -26,15 +26,15 @@ from utils.engine.device import available_cores
 from utils.engine.distributed import (
     any_rank,
     data_parallel,
-    gather,
-    is_main,
+    gather_to_main,
+    is_main_process,
     mean_over_ranks,
     rank,
     world_size,
 )
 from utils.engine.interruption import Interruption
 from utils.engine.normalize import Normalize
-from utils.engine.precision import Precision, explain_memory
+from utils.engine.precision import Precision, explain_out_of_memory
 from utils.engine.progress import Progress
 from utils.errors import InputError
 from utils.outputs.bad_images import BadImages
@@ -127,8 +127,8 @@ class Trainer:
             schedule(epoch, epochs), epoch from 0, within each epoch.
         keep: models are kept after those epochs (from 1) for which keep(epoch, epochs) is true, N
             being the epoch.
-        save_steps: instead, models are kept every so many steps, N being the step. The last model
-            is always kept.
+        save_model_every: instead, models are kept every so many steps, N being the step. The last
+            model is always kept.
         draw: draw(model) -> a picture, uint8 H x W x 3, written to `training.png` and to
             TensorBoard after each epoch.
 
@@ -140,14 +140,15 @@ class Trainer:
                  loss: Callable[[nn.Module, Batch], dict[str, Tensor]], options: TrainingOptions,
                  device: torch.device, run: RunFolder,
                  schedule: Callable[[int, int], float] = constant,
-                 keep: Callable[[int, int], bool] = second_half, save_steps: int | None = None,
+                 keep: Callable[[int, int], bool] = second_half,
+                 save_model_every: int | None = None,
                  draw: Callable[[nn.Module], np.ndarray] | None = None):
         if options.batch_size < 2 * world_size():
             raise InputError(f'--batch_size {options.batch_size}: batch norm needs at least 2 '
                              f'images on each of {world_size()} ranks')
         self.options, self.device, self.run_folder = options, device, run
         self.loss, self.schedule, self.draw = loss, schedule, draw
-        self.keep, self.save_steps = keep, save_steps
+        self.keep, self.save_model_every = keep, save_model_every
         self.precision = Precision(options.amp, device)
         if options.snapshot:
             load_checkpoint(model, options.snapshot)
@@ -171,7 +172,7 @@ class Trainer:
             dataset, self.sampler, default_workers(device) if workers is None else workers,
             pin_memory=device.type == 'cuda', report_bad=self.bad.add if options.skip_bad else None)
         self.state = TrainingState(run.file('last.ckpt'), self.model, self.optimizer,
-                                   self.precision, self._identity(dataset))
+                                   self.precision, self._fingerprint(dataset))
         self.stopped = False
 
     @quiet_event_thread()
@@ -183,12 +184,12 @@ class Trainer:
             return
         step, losses = first, {}
         with explain_events(self.run_folder.path):
-            self.events = SummaryWriter(self.run_folder.path) if is_main() else None
+            self.events = SummaryWriter(self.run_folder.path) if is_main_process() else None
         with Interruption() as self.interruption, explain_dead_workers():
             while step < self.last_step and not self.stopped:
                 step, losses = self._run_epoch(*divmod(step, len(self.sampler)))
         self._write_bad_images()
-        if not is_main():
+        if not is_main_process():
             return
         with explain_events(self.run_folder.path):
             self.events.close()
@@ -239,7 +240,7 @@ class Trainer:
 
     def _step(self, batch: Batch, size: int) -> dict[str, Tensor]:
         """One SGD step on this rank's share of a batch of `size` images."""
-        with explain_memory(self.options.batch_size):
+        with explain_out_of_memory(self.options.batch_size):
             batch = {key: value.to(self.device, non_blocking=True)
                      for key, value in batch.items()}
             batch['image'] = self.normalize(batch['image'])
@@ -252,7 +253,7 @@ class Trainer:
 
     def _write_point(self, step: int, losses: dict[str, float], factor: float,
                      rate: float) -> None:
-        if not is_main():
+        if not is_main_process():
             return
         with explain_events(self.run_folder.path):
             for name, value in losses.items():
@@ -262,7 +263,7 @@ class Trainer:
             self.events.flush()
 
     def _draw(self, step: int) -> None:
-        if not (self.draw and is_main()):
+        if not (self.draw and is_main_process()):
             return
         self.model.eval()
         picture = self.draw(self.model)
@@ -275,33 +276,33 @@ class Trainer:
         """After a step (from 1): write the model, and the state for resuming, where it is time."""
         epoch, rest = divmod(step, len(self.sampler))
         keep = step == self.last_step or (
-            step % self.save_steps == 0 if self.save_steps
+            step % self.save_model_every == 0 if self.save_model_every
             else not rest and self.keep(epoch, self.options.epoch))
         every = self.options.save_every
         if not (keep or not rest or self.stopped or (every and step % every == 0)):
             return
         check_finite(self.model, step)
         self._write_bad_images()
-        if is_main():
+        if is_main_process():
             if keep:
                 save_checkpoint(self.model.state_dict(), self._model_path(step))
             self.state.save(step)
 
     def _write_bad_images(self) -> None:
-        names = gather(self.bad.names)
-        if self.options.skip_bad and is_main():
+        names = gather_to_main(self.bad.names)
+        if self.options.skip_bad and is_main_process():
             self.bad.write(names)
 
     def _model_path(self, step: int) -> Path:
         """model-STEP, or model-EPOCH, counting an epoch that --max_steps cut short."""
-        number = step if self.save_steps else math.ceil(step / len(self.sampler))
+        number = step if self.save_model_every else math.ceil(step / len(self.sampler))
         return self.run_folder.file(f'model-{number}')
 
-    def _identity(self, dataset: TrainImages) -> dict[str, Any]:
+    def _fingerprint(self, dataset: TrainImages) -> dict[str, Any]:
         names = ('epoch', 'batch_size', 'lr', 'momentum', 'nesterov', 'weight_decay', 'seed')
         return {**{f'--{name}': getattr(self.options, name) for name in names},
                 'precision': self.precision.name, 'number of ranks': world_size(),
-                'network': sum(p.numel() for p in self.model.parameters()), **dataset.identity()}
+                'network': sum(p.numel() for p in self.model.parameters()), **dataset.fingerprint()}
 
 
 class Meter:

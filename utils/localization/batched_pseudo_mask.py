@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from utils.engine.transfer import Transfer
-from utils.localization.pseudo_mask import SIDE, Gaussian, fit_gaussians
+from utils.localization.pseudo_mask import MASK_SIDE, Gaussian, fit_gaussians
 
-MOST_BYTES = 2**26  # of masks in memory at once, unless a single one is larger
+MAX_BYTES = 2**26  # of masks in memory at once, unless a single one is larger
 
 Size = tuple[int, int]
 
@@ -35,15 +35,16 @@ def pseudo_masks(cams: Tensor, sizes: list[Size], transfer: Transfer) -> Iterato
 
 
 def scaled_cams(cams: Tensor) -> Tensor:
-    """CAMs N x h x w, >= 0 -> N x SIDE x SIDE, the maximum of each scaled to 1 (all 0 stays 0)."""
+    """CAMs N x h x w, >= 0 -> N x MASK_SIDE x MASK_SIDE, the maximum of each scaled to 1 (all 0
+    stays 0)."""
     cams = cams / (cams.amax((1, 2), keepdim=True) + 1e-6)
-    return _resize(cams[:, None], (SIDE, SIDE))[:, 0]
+    return _resize(cams[:, None], (MASK_SIDE, MASK_SIDE))[:, 0]
 
 
 def gaussian_priors(gaussians: list[list[Gaussian]], transfer: Transfer) -> Tensor:
-    """The Gaussians of each of N CAMs -> their pixelwise maximum, N x SIDE x SIDE float32 in
-    [0, 1]; 0 where there is none."""
-    priors = torch.zeros((len(gaussians), SIDE, SIDE), device=transfer.device)
+    """The Gaussians of each of N CAMs -> their pixelwise maximum, N x MASK_SIDE x MASK_SIDE float32
+    in [0, 1]; 0 where there is none."""
+    priors = torch.zeros((len(gaussians), MASK_SIDE, MASK_SIDE), device=transfer.device)
     # The first Gaussian of all CAMs, then the second of those that have one, ...: one at a time
     # for each CAM, so that memory does not grow with their number.
     rounds = [[(owner, *gaussian) for owner, gaussian in enumerate(column) if gaussian]
@@ -57,13 +58,13 @@ def gaussian_priors(gaussians: list[list[Gaussian]], transfer: Transfer) -> Tens
 
 
 def _gaussian_maps(gaussians: Tensor) -> Tensor:
-    """K x 5 float64, the fields of a `Gaussian` -> K x SIDE x SIDE float32.
+    """K x 5 float64, the fields of a `Gaussian` -> K x MASK_SIDE x MASK_SIDE float32.
 
     The exponent's quadratic form is that of `pseudo_mask` as a sum of two squares, in which large
     terms do not cancel: dx² / sx + (dy - dx sxy / sx)² / (sy - sxy² / sx).
     """
     mean_x, mean_y, sx, sy, sxy = gaussians[:, :, None].unbind(1)
-    pixels = torch.arange(SIDE, dtype=torch.float64, device=gaussians.device)
+    pixels = torch.arange(MASK_SIDE, dtype=torch.float64, device=gaussians.device)
     dx, dy = pixels - mean_x, pixels - mean_y
     scale = (sy - sxy**2 / sx).rsqrt()
     across, shear, down = (x.float() for x in (dx * sx.rsqrt(), dx * scale * sxy / sx, dy * scale))
@@ -72,7 +73,8 @@ def _gaussian_maps(gaussians: Tensor) -> Tensor:
 
 
 def _stored(channels: Tensor, sizes: list[Size], transfer: Transfer) -> Iterator[np.ndarray]:
-    """Channels N x 2 x SIDE x SIDE, from 0 to 255 -> masks of these sizes, by one transfer."""
+    """Channels N x 2 x MASK_SIDE x MASK_SIDE, from 0 to 255 -> masks of these sizes, by one
+    transfer."""
     counts = [3 * height * width for height, width in sizes]
     masks = torch.zeros(sum(counts), dtype=torch.uint8, device=channels.device)
     for image, size, mask in zip(channels, sizes, masks.split(counts), strict=True):
@@ -83,11 +85,11 @@ def _stored(channels: Tensor, sizes: list[Size], transfer: Transfer) -> Iterator
 
 
 def _parts(sizes: list[Size]) -> Iterator[slice]:
-    """Successive images whose masks fit into MOST_BYTES, or a single one."""
+    """Successive images whose masks fit into MAX_BYTES, or a single one."""
     first, total = 0, 0
     for index, (height, width) in enumerate(sizes):
         total += 3 * height * width
-        if total > MOST_BYTES and index > first:
+        if total > MAX_BYTES and index > first:
             yield slice(first, index)
             first, total = index, 3 * height * width
     yield slice(first, len(sizes))

@@ -9,7 +9,7 @@ import numpy as np
 
 from utils.localization.boxes import CentreCrop, clip_to_image
 from utils.localization.metrics import MaxBoxAcc, PxAP, pixel_counts, threshold_ious
-from utils.localization.protocol import SWEEP, Localization, LocalizationCount, localize
+from utils.localization.protocol import SWEEP, Localization, LocalizationMetrics, localize
 
 V2_DELTAS = (0.3, 0.5, 0.7)
 
@@ -59,7 +59,7 @@ def measure(index: int, maps: ScoreMaps, size: tuple[int, int], boxes: np.ndarra
         pixels=pixel_counts(maps.whole, mask) if field and mask is not None else None)
 
 
-class FieldFigures:
+class BenchmarkMetrics:
     """Accumulates what images give on the whole picture into MaxBoxAcc, MaxBoxAccV2 and PxAP."""
 
     def __init__(self):
@@ -78,7 +78,7 @@ class FieldFigures:
         if pixels is not None:
             self.pixels.accumulate_counts(pixels)
 
-    def merge(self, other: 'FieldFigures') -> None:
+    def merge(self, other: 'BenchmarkMetrics') -> None:
         """Add the images that `other` has counted."""
         self.largest.merge(other.largest)
         self.every.merge(other.every)
@@ -96,12 +96,12 @@ class FieldFigures:
         return figures
 
 
-class Figures:
+class EvaluationMetrics:
     """Accumulates the measurements of images into the figures of both protocols."""
 
     def __init__(self, thresholds: np.ndarray, classified: bool = False):
-        self.counts = LocalizationCount(thresholds, classified)
-        self.field = FieldFigures()
+        self.counts = LocalizationMetrics(thresholds, classified)
+        self.field = BenchmarkMetrics()
         self.hits = np.zeros(2, np.int64)
 
     def accumulate(self, measurement: Measurement, hits: tuple[bool, bool] = (False, False)
@@ -111,7 +111,7 @@ class Figures:
         self.field.accumulate(measurement.ious, measurement.pixels)
         self.hits += hits
 
-    def merge(self, other: 'Figures') -> None:
+    def merge(self, other: 'EvaluationMetrics') -> None:
         """Add the images that `other` has counted."""
         self.counts.merge(other.counts)
         self.field.merge(other.field)
@@ -135,7 +135,7 @@ WORTHWHILE = 0.02  # gain in GT-known
 
 def advise(sweep: dict, threshold: float) -> str | None:
     """What a best threshold far from the one in use means, in one sentence; None if it is near, or
-    brings little. `sweep`: as `LocalizationCount.sweep` returns it."""
+    brings little. `sweep`: as `LocalizationMetrics.sweep` returns it."""
     best = sweep['best_threshold']
     used = sweep['strict'][sweep['thresholds'].index(threshold)]
     gain = sweep['best']['strict']['gt_known'] - used

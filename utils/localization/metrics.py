@@ -11,7 +11,7 @@ import numpy as np
 
 from utils.localization.boxes import contours_of
 
-SIDE = 224
+BENCHMARK_SIDE = 224
 STEPS = 1000
 THRESHOLDS = np.arange(STEPS) / STEPS
 NO_BOX = (0, 0, 0, 0)
@@ -79,7 +79,7 @@ def threshold_ious(score_map: np.ndarray, boxes: np.ndarray, size: tuple[int, in
         largest.append(len(rectangles) + (areas.index(max(areas)) if areas else 0))
         rectangles += [cv2.boundingRect(contour) for contour in contours] or [NO_BOX]
     found = np.array(rectangles)
-    found[:, 2:] = (found[:, :2] + found[:, 2:]).clip(max=SIDE - 1)
+    found[:, 2:] = (found[:, :2] + found[:, 2:]).clip(max=BENCHMARK_SIDE - 1)
     ious = _inclusive_iou(found[:, None], boxes).max(1, initial=0)
     return ious[largest][inverse], np.maximum.reduceat(ious, starts)[inverse]
 
@@ -132,7 +132,8 @@ def pixel_counts(score_map: np.ndarray, mask: np.ndarray, ignored: np.ndarray | 
     thresholds 0, ..., 0.999, 1; arguments as in `PxAP.accumulate`. Pixels of `ignored`, bool
     224 x 224, are not counted."""
     score_map = normalise_map(score_map)
-    mask = cv2.resize(mask.astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+    mask = cv2.resize(mask.astype(np.uint8), (BENCHMARK_SIDE, BENCHMARK_SIDE),
+                      interpolation=cv2.INTER_NEAREST)
     thresholds = np.append(np.arange(STEPS + 1) / STEPS, np.inf)
     reached = (score_map * STEPS).astype(np.int64)  # right, or beside it by rounding
     reached += thresholds[reached + 1] <= score_map
@@ -153,7 +154,7 @@ def normalise_map(score_map: np.ndarray) -> np.ndarray:
 
 def _boxes_in_map(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     height, width = size
-    return (np.asarray(boxes) * SIDE / np.array([width, height] * 2)).astype(np.int64)
+    return (np.asarray(boxes) * BENCHMARK_SIDE / np.array([width, height] * 2)).astype(np.int64)
 
 
 def _inclusive_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ def localize(score_map: np.ndarray, boxes: np.ndarray, threshold: float) -> Loca
     return Localization(box, float(ious.max(initial=0)))
 
 
-class LocalizationCount:
+class LocalizationMetrics:
     """Counts images, and the correct ones among them, at one or several thresholds.
 
     `thresholds`: (T,) float. If not `classified`, Top-1 and Top-5 are None. The paper's
@@ -71,7 +71,7 @@ class LocalizationCount:
         for name, hit in (('top1', top1), ('top5', top5), ('gt_known', True)):
             self.correct[name] += correct & hit
 
-    def merge(self, other: 'LocalizationCount') -> None:
+    def merge(self, other: 'LocalizationMetrics') -> None:
         """Count the images that `other` has counted as well."""
         self.count += other.count
         self.no_box += other.no_box

@@ -13,9 +13,9 @@ import numpy as np
 from utils.data.images import resize
 from utils.localization.boxes import contours_of
 
-SIDE = 256                         # pseudo masks are made at SIDE x SIDE
+MASK_SIDE = 256                         # pseudo masks are made at MASK_SIDE x MASK_SIDE
 WEAK = (0.1, 0.5)                  # the Gaussian is fitted where the CAM lies between these
-SMALLEST_AREA = 20                 # pixels; contours below it are specks
+MIN_CONTOUR_AREA = 20                 # pixels; contours below it are specks
 SHRINK = 10                        # the fitted covariance is divided by this
 NEGLIGIBLE = 1e-5                  # of a Gaussian: 1/400 of a grey level
 FOREGROUND, BACKGROUND = 0.25, 0.01
@@ -43,7 +43,7 @@ def pseudo_mask(cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     `size` = (H, W) of the image. The channels are 255 x CAM (its maximum scaled to 1),
     255 x Gaussian prior, and 0.
     """
-    cam = scaled_cam(cam, SIDE)
+    cam = scaled_cam(cam, MASK_SIDE)
     channels = np.dstack([255 * cam, 255 * gaussian_prior(cam)])
     stored = resize(channels, size).astype(np.uint8)  # truncates
     return cv2.merge([*cv2.split(stored), np.zeros(size, np.uint8)])
@@ -73,7 +73,7 @@ def fit_gaussians(cam: np.ndarray) -> Iterator[Gaussian]:
     is_weak = (cam >= WEAK[0]) & (cam <= WEAK[1])
     weak = cam * is_weak
     for contour in contours_of(is_weak):
-        if cv2.contourArea(contour) >= SMALLEST_AREA:
+        if cv2.contourArea(contour) >= MIN_CONTOUR_AREA:
             gaussian = _fit(contour, weak)
             if not gaussian.is_degenerate:
                 yield gaussian

@@ -116,7 +116,7 @@ def write(picture: np.ndarray, text: str, left: int, top: int, width: int) -> No
 
 def sweep_curves(sweeps: dict[str, dict]) -> bytes:
     """GT-known over the threshold by both counts, a pair of curves for each of the named sweeps
-    (`LocalizationCount.sweep`), as the content of a PNG file."""
+    (`LocalizationMetrics.sweep`), as the content of a PNG file."""
     from matplotlib.figure import Figure  # slow to import
 
     figure = Figure(figsize=(6, 4), layout='constrained')

@@ -14,7 +14,7 @@ import numpy as np
 
 from utils.errors import InputError
 
-LONGEST_WRITE = 3600  # seconds; an older temporary file is that of a run that was killed
+STALE_AFTER_SECONDS = 3600  # seconds; an older temporary file is that of a run that was killed
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -65,7 +65,7 @@ def remove_temporary_files(folder: Path) -> None:
             if name.startswith('.') and name.endswith('.tmp'):
                 path = Path(root, name)
                 with contextlib.suppress(OSError):
-                    if time.time() - path.stat().st_mtime > LONGEST_WRITE:
+                    if time.time() - path.stat().st_mtime > STALE_AFTER_SECONDS:
                         path.unlink()
 
 

@@ -66,7 +66,7 @@ def write_csv(path: Path, header: tuple, rows: Iterable[tuple]) -> None:
 
 
 def summarize(name: str, figures: dict, threshold: float) -> str:
-    """The figures of `Figures.compute` as lines of text."""
+    """The figures of `EvaluationMetrics.compute` as lines of text."""
     lines = [f'{name} at threshold {threshold}, {figures["count"]} images '
              f'({figures["no_contour"]} without a contour, {figures["no_box"]} without a box):',
              f'  strict count: {_values(figures["strict"])}',

@@ -7,9 +7,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from network.classifier import head_parameters
-from utils.data.datasets import TestImages
+from utils.data.datasets import EvalImages
 from utils.data.lists import ImageList
-from utils.engine.distributed import gather, is_main
+from utils.engine.distributed import gather_to_main, is_main_process
 from utils.engine.inference import Inference, labels_of
 from utils.outputs.bad_images import BadImages
 from utils.outputs.results import RunFolder
@@ -35,10 +35,10 @@ def classify(model: nn.Module, images: ImageList, transform: A.Compose, inferenc
         return dict(zip(batch['index'].tolist(), hits.T.tolist(), strict=True))
 
     bad = BadImages(images, run.file('bad_images.txt'))
-    parts = inference.map(TestImages(images, image=transform), find_hits, 'classifying', bad)
+    parts = inference.map(EvalImages(images, image=transform), find_hits, 'classifying', bad)
     hits = {index: hit for part in parts for index, hit in part.items()}
-    hits_of_ranks, bad_of_ranks = gather(hits), gather(bad.names)
-    if not is_main():
+    hits_of_ranks, bad_of_ranks = gather_to_main(hits), gather_to_main(bad.names)
+    if not is_main_process():
         return
     if inference.options.skip_bad:
         bad.write(bad_of_ranks)

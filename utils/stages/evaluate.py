@@ -11,23 +11,23 @@ import cv2
 import numpy as np
 
 from network.mffnet import CamNet, SegNet
-from utils.data.datasets import TestImages
+from utils.data.datasets import EvalImages
 from utils.data.images import read_binary_mask
 from utils.data.lists import ImageList
-from utils.data.transforms import exact_transform
-from utils.engine.distributed import gather, is_main
+from utils.data.transforms import eval_transform
+from utils.engine.distributed import gather_to_main, is_main_process
 from utils.engine.inference import Inference, Predictor, labels_of
 from utils.errors import InputError
 from utils.localization.boxes import CentreCrop
 from utils.localization.losses import segmentation_probability
 from utils.localization.measurement import (
-    Figures,
+    EvaluationMetrics,
     Measurement,
     ScoreMaps,
     measure,
     thresholds_of,
 )
-from utils.localization.metrics import SIDE
+from utils.localization.metrics import BENCHMARK_SIDE
 from utils.localization.pseudo_mask import scaled_cam
 from utils.outputs.bad_images import BadImages
 from utils.outputs.drawing import sweep_curves
@@ -84,7 +84,7 @@ def evaluate_cams(model: CamNet, images: ImageList, crop: CentreCrop, inference:
         return
     path = run.write_results(figures, evaluation.seconds, figures['fused']['count'], 'evaluation')
     write_cam_sheet(run.file('show.png'), predict, images,
-                    exact_transform(crop.resize, crop.crop), options.show, crop,
+                    eval_transform(crop.resize, crop.crop), options.show, crop,
                     options.threshold)
     evaluation.print_summary(figures)
     print(f'wrote {path}{evaluation.bad.summary()}')
@@ -109,7 +109,8 @@ def cam_maps(predict: Predictor, batch: dict, images: ImageList, kinds: tuple[st
     crops = [[scaled_cam(cam, side) for cam in cams] for cams in maps_of('image')]
     wholes = [[None] * len(labels)] * 2
     if 'whole' in batch:
-        wholes = [[cv2.resize(cam, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC) for cam in cams]
+        wholes = [[cv2.resize(cam, (BENCHMARK_SIDE, BENCHMARK_SIDE), interpolation=cv2.INTER_CUBIC)
+                   for cam in cams]
                   for cams in maps_of('whole')]
     maps = {kind: list(map(ScoreMaps, *views))
             for kind, *views in zip(('deep', 'fused'), crops, wholes, strict=True)}
@@ -134,15 +135,16 @@ class Evaluation:
         self.thresholds = thresholds_of(options.threshold, options.sweep)
         self.chosen = int(np.searchsorted(self.thresholds, options.threshold))
         self.bad = BadImages(images, run.file('bad_images.txt'))
-        self.figures = {name: Figures(self.thresholds, hits is not None) for name in names}
+        self.figures = {name: EvaluationMetrics(self.thresholds, hits is not None)
+                        for name in names}
         self.records: dict[str, dict] = {name: {} for name in names}
 
     def run(self, maps_of_batch: MapsOfBatch) -> dict[str, dict] | None:
         """The figures of each kind of maps, on rank 0; None on other ranks."""
         begin = time.monotonic()
-        views = {'image': exact_transform(self.crop.resize, self.crop.crop)}
+        views = {'image': eval_transform(self.crop.resize, self.crop.crop)}
         if self.options.metrics == 'all':
-            views['whole'] = exact_transform(SIDE)
+            views['whole'] = eval_transform(BENCHMARK_SIDE)
 
         def measure_batch(batch: dict) -> dict[str, list[Measurement]]:
             maps = maps_of_batch(batch)
@@ -150,13 +152,13 @@ class Evaluation:
                 self._save_maps(batch, maps[self.saved])
             return {name: self._measure(batch, maps[name]) for name in self.names}
 
-        for measured in self.inference.map(TestImages(self.images, **views), measure_batch,
+        for measured in self.inference.map(EvalImages(self.images, **views), measure_batch,
                                            'localizing', self.bad):
             for name in self.names:
                 for measurement in measured[name]:
                     self._accumulate(name, measurement)
-        parts = gather((self.figures, self.records, self.bad.names))
-        if not is_main():
+        parts = gather_to_main((self.figures, self.records, self.bad.names))
+        if not is_main_process():
             return None
         for figures, records, _ in parts[1:]:
             for name in self.names:

@@ -10,10 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from network.mffnet import CamNet
-from utils.data.datasets import TestImages
+from utils.data.datasets import EvalImages
 from utils.data.images import read_stored_mask
 from utils.data.lists import ImageList
-from utils.engine.distributed import any_rank, barrier, gather, is_main
+from utils.engine.distributed import any_rank, barrier, gather_to_main, is_main_process
 from utils.engine.inference import Inference, labels_of
 from utils.engine.interruption import Interruption
 from utils.engine.transfer import Transfer
@@ -37,7 +37,7 @@ def make_pseudo_masks(model: CamNet, images: ImageList, transform: A.Compose, ma
     `show` images are drawn to show.png.
     """
     begin = time.monotonic()
-    if is_main():
+    if is_main_process():
         remove_temporary_files(mask_folder)
     barrier()
     predict = inference.predictor(model, method='class_cams')
@@ -63,14 +63,14 @@ def make_pseudo_masks(model: CamNet, images: ImageList, transform: A.Compose, ma
     bad = BadImages(images, run.file('bad_images.txt'))
     counts = np.zeros(2, int)
     with Interruption() as interruption:
-        for written in inference.map(TestImages(images, image=transform), write_masks,
+        for written in inference.map(EvalImages(images, image=transform), write_masks,
                                      'making pseudo masks', bad, count_masks if resume else None):
             counts += written
             if interruption.received:
                 break
     stopped = any_rank(interruption.received)
-    counts_of_ranks, bad_of_ranks = gather(counts), gather(bad.names)
-    if not is_main():
+    counts_of_ranks, bad_of_ranks = gather_to_main(counts), gather_to_main(bad.names)
+    if not is_main_process():
         return
     if inference.options.skip_bad:
         bad.write(bad_of_ranks)

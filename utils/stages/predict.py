@@ -16,13 +16,13 @@ from network.classifier import build_classifier
 from network.mffnet import CamNet, SegNet
 from network.weights import load_checkpoint, read_state
 from utils.data.images import read_upright_image
-from utils.data.transforms import exact_transform
+from utils.data.transforms import eval_transform
 from utils.engine.device import choose_device
 from utils.engine.inference import Inference, InferenceOptions, Predictor
 from utils.errors import InputError
 from utils.localization.boxes import CentreCrop, largest_box
 from utils.localization.losses import segmentation_probability
-from utils.localization.pseudo_mask import SIDE, gaussian_prior, scaled_cam
+from utils.localization.pseudo_mask import MASK_SIDE, gaussian_prior, scaled_cam
 from utils.outputs.drawing import Row, contact_sheet, draw_boxes, heatmap, outline
 from utils.outputs.results import read_results
 
@@ -90,7 +90,7 @@ class Prediction:
         image, views = small.image, {'image': small.image}
         if small.cam is not None:
             views['CAM'] = heatmap(image, small.cam)
-            prior = gaussian_prior(cv2.resize(small.cam, (SIDE, SIDE)))
+            prior = gaussian_prior(cv2.resize(small.cam, (MASK_SIDE, MASK_SIDE)))
             views['Gaussian prior'] = heatmap(image, _fit(prior, image))
         views['score map'] = heatmap(image, _fit(small.score_map, image))
         views['mask'] = outline(image, small.mask)
@@ -140,7 +140,7 @@ class Spol:
         self._cam, self._seg, self._cls, self.inference = cam, seg, cls, inference
         self._names, self.threshold, self.resize = names, threshold, resize
         self._classes = classes
-        self._view, self._cls_view = exact_transform(resize), exact_transform(cls_resize)
+        self._view, self._cls_view = eval_transform(resize), eval_transform(cls_resize)
 
     def __call__(self, picture: Picture | list[Picture], label: int | None = None
                  ) -> Prediction | list[Prediction]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from network.mffnet import CamNet, SegNet
 from utils.data.images import BadImageError, read_image, read_stored_mask
 from utils.data.lists import ImageList
-from utils.data.transforms import exact_transform
+from utils.data.transforms import eval_transform
 from utils.engine.normalize import Normalize
 from utils.localization.boxes import CentreCrop, clip_to_image
 from utils.localization.losses import segmentation_probability
@@ -130,7 +130,7 @@ def write_cam_sheet(path: Path, predict: Callable, images: ImageList, transform:
 def write_seg_sheet(path: Path, predict: Callable, images: ImageList, crop: CentreCrop,
                     threshold: float, count: int) -> None:
     """Write the contact sheet of the first `count` images' segmentations."""
-    if views := first_views(images, exact_transform(crop.resize, crop.crop), count, crop):
+    if views := first_views(images, eval_transform(crop.resize, crop.crop), count, crop):
         titles = [title for title in SEG_TITLES if title != 'pseudo mask']
         write_png(path, contact_sheet(seg_rows(predict, views, threshold), titles))
 
@@ -143,7 +143,7 @@ def cam_drawer(images: ImageList, crop: CentreCrop, count: int, threshold: float
 
     def draw(model: CamNet) -> np.ndarray:
         normalize, device = _normalize_for(model), next(model.parameters()).device
-        views = first_views(images, exact_transform(crop.resize, crop.crop), count, crop)
+        views = first_views(images, eval_transform(crop.resize, crop.crop), count, crop)
         with torch.no_grad():
             rows = cam_rows(
                 lambda batch, labels: model.class_cams(normalize(batch), labels.to(device)),
@@ -162,7 +162,7 @@ def seg_drawer(images: ImageList, crop: CentreCrop, mask_folder: Path, count: in
 
     def draw(model: SegNet) -> np.ndarray:
         normalize = _normalize_for(model)
-        views = first_views(images, exact_transform(crop.resize, crop.crop), count, crop)
+        views = first_views(images, eval_transform(crop.resize, crop.crop), count, crop)
         targets = [_stored_target(images.mask_path(mask_folder, view.index), crop)
                    for view in views]
         with torch.no_grad():
