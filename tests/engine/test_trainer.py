@@ -343,7 +343,7 @@ def test_too_few_images(tmp_path):
 
     with pytest.raises(InputError, match='at least two images'):
         build(tmp_path, dataset=One())
-    with pytest.raises(InputError, match='--batch_size 1: batch norm needs at least 2'):
+    with pytest.raises(InputError, match='--batch_size 1 is too small'):
         build(tmp_path, batch_size=1)
 
 

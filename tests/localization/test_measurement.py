@@ -91,7 +91,7 @@ def sweep_with(best, gain):
 
 
 @pytest.mark.parametrize(('best', 'gain', 'words'), [
-    (0.8, 0.3, 'too short a training'), (0.01, 0.3, 'low within the objects'),
+    (0.8, 0.3, 'too little training'), (0.01, 0.3, 'low inside the object'),
     (0.3, 0.3, None), (0.8, 0.01, None)])
 def test_advice_where_the_best_threshold_is_far_and_worth_it(best, gain, words):
     advice = advise(sweep_with(best, gain), 0.2)

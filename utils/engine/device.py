@@ -38,8 +38,8 @@ def choose_device(name: str) -> torch.device:
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'cpu'
     if name == 'cuda' and local_world_size() > max(1, torch.cuda.device_count()):
-        raise InputError(f'{local_world_size()} processes on this machine, but '
-                         f'{torch.cuda.device_count()} GPUs: start as many, or add --device cpu')
+        raise InputError(f'{local_world_size()} processes, but {torch.cuda.device_count()} GPUs on '
+                         'this machine: start one process per GPU, or add --device cpu')
     if name.startswith('cuda:') and local_world_size() > 1:
         raise InputError(f'--device {name}: each process takes a GPU of its own: use --device cuda')
     try:

@@ -105,8 +105,8 @@ def mean_over_ranks(values: dict[str, float]) -> dict[str, float]:
 
 
 def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with gradients averaged over the ranks. On CUDA, batch norm uses the batch of all
-    ranks together; on the CPU, which has no synchronized batch norm, each rank's share."""
+    """Wrap the model in DistributedDataParallel. On CUDA its batch norm becomes SyncBatchNorm,
+    which the CPU does not support: there each rank uses its own statistics."""
     if world_size() == 1:
         return model
     if device.type == 'cpu':

@@ -1,5 +1,5 @@
-"""A network made ready for inference: batch norm fused into convolutions, low-precision weights,
-and oneDNN's kernels on the CPU."""
+"""Preparation of a network for inference: batch norm fused into convolutions, weights in lower
+precision, oneDNN kernels on the CPU."""
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
@@ -20,8 +20,9 @@ TOLERANCE = 1e-3     # of the largest value
 def prepare_inference(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """A copy of `model` (images N x 3 x H x W -> a tensor) in evaluation mode, for inference.
 
-    With `dtype`, to be used under autocast, convolutions have weights of that type. Those that
-    give maps finer than stride 4 stay in float32, since pseudo masks suffer from rounding there.
+    If `dtype` is given (for use under autocast), the weights of convolutions are cast to it.
+    Convolutions whose output is finer than stride 4 stay in float32, because rounding there
+    degrades pseudo masks.
     """
     model = deepcopy(model).eval()
     side = getattr(model, 'input_side', SAMPLE_SIDE)
@@ -34,11 +35,11 @@ def prepare_inference(model: nn.Module, dtype: torch.dtype | None = None) -> nn.
 
 
 def prefer_onednn(model: nn.Module) -> None:
-    """Let oneDNN compute the network's 1x1 convolutions in float32, in place, for the CPU.
+    """Make oneDNN compute the network's float32 1x1 convolutions on the CPU; changes them in place.
 
-    On one core PyTorch hands them to the BLAS library where there are fewer than 16 images, unless
-    they are strided or dilated; MKL takes twice oneDNN's time on AMD. A 1x1 kernel is the same at
-    any dilation.
+    On one core, PyTorch computes them by BLAS if a batch has fewer than 16 images, unless they are
+    strided or dilated. On AMD CPUs, MKL takes twice as long as oneDNN. Dilation does not change
+    what a 1x1 kernel computes.
     """
     for module in model.modules():
         if (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
@@ -49,8 +50,8 @@ def prefer_onednn(model: nn.Module) -> None:
 def fuse_batch_norm(model: nn.Module, sample: Tensor) -> nn.Module:
     """The network with each batch norm fused into the convolution that is registered before it.
 
-    Modules need not run in the order in which they are registered. So where any of their outputs
-    differs on the sample, `model` is returned as it is.
+    The order of registration may differ from that of execution, so outputs are compared on the
+    sample. If any differs, `model` is returned unchanged.
     """
     fused, changed = deepcopy(model), set()
     for parent, module in list(fused.named_modules()):

@@ -1,4 +1,4 @@
-"""Inference over a list: a network that several threads share, and the images' way through it."""
+"""Multi-threaded inference over an image list."""
 
 import threading
 from collections import deque
@@ -98,10 +98,9 @@ class InferenceOptions:
 class Inference:
     """Runs networks over lists of images, on a device.
 
-    A batch is cut into parts. A thread takes a part from the files to the result, so that neither
-    reading nor post-processing holds up a network. On the CPU there is a thread for each core,
-    each using one core. A part is the same whatever the number of threads and ranks, and so are
-    its results.
+    Batches are split into parts. Each thread processes a part from end to end: reading, forward
+    pass, post-processing. On the CPU there is one thread per core. Parts, and therefore results, do
+    not depend on the number of threads or ranks.
     """
 
     def __init__(self, device: torch.device, options: InferenceOptions | None = None):
@@ -120,8 +119,8 @@ class Inference:
             ) -> Iterator[Result]:
         """Yield function(batch) for the parts of this rank's share, in order, with a progress bar.
 
-        `bad` collects the images that cannot be decoded, where options.skip_bad leaves them out.
-        `done(indices)` may give the result of a part that need not be computed.
+        `bad` collects the images that cannot be decoded and are skipped with options.skip_bad.
+        `done(indices)` returns the result of a part that was computed earlier, or None.
         """
         parts = self.parts(len(dataset), rank(), world_size())
         progress = Progress(label, sum(map(len, parts)))
@@ -151,8 +150,8 @@ class Inference:
                  ) -> Iterator[Result]:
         """Yield the results of function(part) for the parts of `items`, in order.
 
-        Parts are smaller where there are too few items for a whole part in each thread. A single
-        item is computed in this thread, with all cores.
+        Parts are smaller if there are too few items for a whole part in each thread. A single item
+        is computed in this thread, with all cores.
         """
         items = iter(items)
         first = list(islice(items, self.threads * self.part_size))

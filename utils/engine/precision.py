@@ -27,8 +27,9 @@ def has_bf16(device: torch.device) -> bool:
 class Precision:
     """The precision that `amp` names: `auto` | `fp16` | `bf16` | `off` | `apex`.
 
-    `auto` is bf16 where the device has it, which needs no loss scaling; else fp16 on CUDA and
-    float32 on CPUs. `name` is the precision in use, `dtype` autocast's type (None for float32).
+    `auto` is bf16 if the device supports it natively, since bf16 needs no loss scaling; else fp16
+    on CUDA and float32 on CPUs. `name` is the precision in use, `dtype` autocast's type (None for
+    float32).
     """
 
     def __init__(self, amp: str, device: torch.device):
@@ -45,8 +46,8 @@ class Precision:
 
     @property
     def allows_fused_sgd(self) -> bool:
-        """Fused SGD must not meet a scaler: when the first step overflows, the kernel skips it
-        and leaves the momentum, which PyTorch allocates uninitialised, as it is."""
+        """Whether fused SGD is safe. With a GradScaler it is not: if the first step overflows, the
+        kernel skips it and leaves the momentum buffer uninitialised."""
         return self.name not in ('fp16', 'apex')
 
     def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:

@@ -132,8 +132,11 @@ class Trainer:
         draw: draw(model) -> a picture, uint8 H x W x 3, written to `training.png` and to
             TensorBoard after each epoch.
 
-    In a distributed run, options.batch_size is that of all ranks together; each takes its share of
-    every batch, and rank 0 writes.
+    In a distributed run, options.batch_size is the global batch size: each rank processes its share
+    of every batch, and rank 0 writes.
+
+    Resuming: TrainingState restores model, optimizer and step, EpochSampler skips the batches that
+    are done, and dropout and augmentation are seeded anew for each step and image.
     """
 
     def __init__(self, model: nn.Module, dataset: TrainImages, groups: list[dict],
@@ -144,8 +147,8 @@ class Trainer:
                  save_model_every: int | None = None,
                  draw: Callable[[nn.Module], np.ndarray] | None = None):
         if options.batch_size < 2 * world_size():
-            raise InputError(f'--batch_size {options.batch_size}: batch norm needs at least 2 '
-                             f'images on each of {world_size()} ranks')
+            raise InputError(f'--batch_size {options.batch_size} is too small for {world_size()} '
+                             'ranks: batch norm needs at least 2 images per rank')
         self.options, self.device, self.run_folder = options, device, run
         self.loss, self.schedule, self.draw = loss, schedule, draw
         self.keep, self.save_model_every = keep, save_model_every

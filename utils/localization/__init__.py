@@ -1,1 +1,1 @@
-"""The arithmetic of the paper and of the field: losses, pseudo masks, boxes, metrics."""
+"""The paper's arithmetic: losses, pseudo masks, boxes; and the metrics."""

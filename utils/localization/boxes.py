@@ -16,7 +16,7 @@ def contours_of(foreground: np.ndarray, offset: tuple[int, int] = (0, 0)
 
 
 def largest_box(probability: np.ndarray, threshold: float) -> Box | None:
-    """The box of the contour of largest area, the first of equals, or None where there is none.
+    """The bounding box of the contour of largest area, the first of equals; None without a contour.
 
     `probability`: 2-d float map; foreground is what exceeds the threshold, compared in the map's
     own precision.

@@ -1,6 +1,7 @@
-"""From the score maps of an image to its measurements, and from these to the figures.
+"""From the score maps of an image to its measurements, and from these to the metrics.
 
-Two protocols: the paper's, on the centre crop, and the field's, on the whole image at 224 x 224.
+Two protocols: the paper's, on the centre crop, and the benchmark's, on the whole image at
+224 x 224.
 """
 
 from dataclasses import dataclass
@@ -134,14 +135,14 @@ WORTHWHILE = 0.02  # gain in GT-known
 
 
 def advise(sweep: dict, threshold: float) -> str | None:
-    """What a best threshold far from the one in use means, in one sentence; None if it is near, or
-    brings little. `sweep`: as `LocalizationMetrics.sweep` returns it."""
+    """A hint, one sentence, if the best threshold is far from the one in use and gains much; else
+    None. `sweep`: as `LocalizationMetrics.sweep` returns it."""
     best = sweep['best_threshold']
     used = sweep['strict'][sweep['thresholds'].index(threshold)]
     gain = sweep['best']['strict']['gt_known'] - used
     if abs(best - threshold) < FAR or gain < WORTHWHILE:
         return None
-    cause = ('maps are high around the objects too, as after too short a training'
-             if best > threshold else 'maps are low within the objects')
+    cause = ('the maps are also high around the object, a sign of too little training'
+             if best > threshold else 'the maps are low inside the object')
     return (f'GT-known would be {gain:.4f} higher at threshold {best:.2f} than at {threshold}: '
             f'{cause}')

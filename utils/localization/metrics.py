@@ -1,7 +1,7 @@
-"""The field's localization metrics, MaxBoxAcc, MaxBoxAccV2 and PxAP.
+"""The localization metrics of the WSOL benchmark: MaxBoxAcc, MaxBoxAccV2 and PxAP.
 
 Choe et al., "Evaluating Weakly Supervised Object Localization Methods Right", CVPR 2020. Score
-maps are 224 x 224; thresholds are 0, 0.001, ..., 0.999. Figures are fractions.
+maps are 224 x 224; thresholds are 0, 0.001, ..., 0.999. Metrics are fractions.
 """
 
 from collections.abc import Iterator, Sequence
@@ -65,7 +65,8 @@ def threshold_ious(score_map: np.ndarray, boxes: np.ndarray, size: tuple[int, in
     """The best IoU with a ground-truth box at every threshold, of the largest contour's box and
     of the best of all contours' boxes, each (1000,); arguments as in `MaxBoxAcc.accumulate`.
 
-    Bytes have at most 256 values: thresholds between two of the map's give the same contours.
+    The map is quantized to 256 levels, so contours are found once for each level that occurs, not
+    once for each threshold.
     """
     boxes = _boxes_in_map(boxes, size)
     levels = (normalise_map(score_map) * 255).astype(np.uint8)
@@ -128,14 +129,14 @@ class PxAP:
 
 def pixel_counts(score_map: np.ndarray, mask: np.ndarray, ignored: np.ndarray | None = None
                  ) -> np.ndarray:
-    """How many background and foreground pixels, (2, 1002) int64, reach just 0, 1, ... of the
-    thresholds 0, ..., 0.999, 1; arguments as in `PxAP.accumulate`. Pixels of `ignored`, bool
-    224 x 224, are not counted."""
+    """Histogram, (2, 1002) int64, of background and foreground pixels by the number of thresholds
+    0, 0.001, ..., 1 that a pixel reaches. Arguments as in `PxAP.accumulate`; pixels in `ignored`,
+    bool 224 x 224, are not counted."""
     score_map = normalise_map(score_map)
     mask = cv2.resize(mask.astype(np.uint8), (BENCHMARK_SIDE, BENCHMARK_SIDE),
                       interpolation=cv2.INTER_NEAREST)
     thresholds = np.append(np.arange(STEPS + 1) / STEPS, np.inf)
-    reached = (score_map * STEPS).astype(np.int64)  # right, or beside it by rounding
+    reached = (score_map * STEPS).astype(np.int64)  # the next two lines correct its rounding
     reached += thresholds[reached + 1] <= score_map
     reached += thresholds[reached] <= score_map
     bins = (mask > 0) * (STEPS + 2) + reached

@@ -38,9 +38,9 @@ def localize(score_map: np.ndarray, boxes: np.ndarray, threshold: float) -> Loca
 class LocalizationMetrics:
     """Counts images, and the correct ones among them, at one or several thresholds.
 
-    `thresholds`: (T,) float. If not `classified`, Top-1 and Top-5 are None. The paper's
-    count leaves images without a contour, and those without a ground-truth box after the crop,
-    out of the denominator; the strict one counts all.
+    `thresholds`: (T,) float. If not `classified`, Top-1 and Top-5 are None. The paper's count
+    excludes images without a contour, and those without a ground-truth box after the crop; the
+    strict count includes all.
     """
 
     def __init__(self, thresholds: np.ndarray, classified: bool = True):

@@ -91,11 +91,12 @@ def _fit(contour: np.ndarray, weak: np.ndarray) -> Gaussian:
 
 
 def _add_gaussian(prior: np.ndarray, gaussian: Gaussian) -> None:
-    """Raise `prior` to the Gaussian, within the rectangle outside of which it is NEGLIGIBLE."""
+    """Update `prior` in place to the pixelwise maximum with the Gaussian, within the rectangle
+    outside of which the Gaussian is NEGLIGIBLE."""
     mean_x, mean_y, sx, sy, sxy = gaussian
     columns, dx = _near(mean_x, sx, prior.shape[1])
     rows, dy = _near(mean_y, sy, prior.shape[0])
-    # exp(a + b + c) with a of the column, b of the row: only c, their product, is of the pixel
+    # The exponent is a(column) + b(row) + c(pixel): only c, a product of dx and dy, needs 2-d work.
     scale = -0.5 / (1 - sxy**2 / (sx * sy))
     exponent = np.multiply.outer(dy * (-2 * scale * sxy / (sx * sy)), dx)
     exponent += scale * dx**2 / sx

@@ -1,1 +1,1 @@
-"""What each stage of the chain does, beyond training."""
+"""The parts of the stages: classification, pseudo masks, evaluation, prediction, pictures."""
