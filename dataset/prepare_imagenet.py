@@ -182,20 +182,20 @@ def object_wnids(path: Path) -> list[str]:
     return list(dict.fromkeys(wnids))
 
 
-def judge(folder_wnid: str | None, wnids: list[str] | None) -> tuple[str | None, list[str]]:
+def resolve_wnid(folder_wnid: str | None, wnids: list[str] | None) -> tuple[str | None, list[str]]:
     """An image's class, None if nothing tells it, and what is odd.
 
     wnids: of its XML's objects; None if it has no XML.
     """
-    oddities = []
+    conflicts = []
     if not wnids:
-        oddities.append(NO_XML if wnids is None else NO_OBJECT)
+        conflicts.append(NO_XML if wnids is None else NO_OBJECT)
     elif len(wnids) > 1:
-        oddities.append(SEVERAL_CLASSES)
+        conflicts.append(SEVERAL_CLASSES)
     if folder_wnid and wnids and folder_wnid not in wnids:
-        oddities.append(FOLDER_DIFFERS)
+        conflicts.append(FOLDER_DIFFERS)
     wnid = folder_wnid or (wnids[0] if wnids else None)
-    return wnid, oddities if wnid else [*oddities, NO_LABEL]
+    return wnid, conflicts if wnid else [*conflicts, NO_LABEL]
 
 
 def prepare_val(folder: Path, out: Path, boxes: Path, ranks: dict[str, int]) -> Counter:
@@ -207,7 +207,7 @@ def prepare_val(folder: Path, out: Path, boxes: Path, ranks: dict[str, int]) -> 
     counts, lines, disagreements = Counter(boxes=len(box_files)), [], []
     for name, image in tqdm(images.items(), desc='box', unit='image', disable=None):
         file = box_files.get(name)
-        wnid, oddities = judge(image.wnid, object_wnids(file) if file else None)
+        wnid, conflicts = resolve_wnid(image.wnid, object_wnids(file) if file else None)
         if wnid not in ranks and wnid is not None:
             raise InputError(f'{file}: its object {wnid[:80]!r} is not one of the 1,000 wnids in '
                              'dataset/imagenet_wnids.txt: get the file again')
@@ -215,8 +215,8 @@ def prepare_val(folder: Path, out: Path, boxes: Path, ranks: dict[str, int]) -> 
             link_file(file, out / 'box' / f'{name}.xml')
         if wnid:
             lines.append(f'{image.path.name} {ranks[wnid]}\n')
-        disagreements.extend(f'{image.path.name}: {oddity}\n' for oddity in oddities)
-        counts.update(oddities)
+        disagreements.extend(f'{image.path.name}: {oddity}\n' for oddity in conflicts)
+        counts.update(conflicts)
     if not lines:
         raise InputError(f'nothing tells the classes of the images in {folder}, which is flat and '
                          f'without XML files in {boxes}: check --boxes')

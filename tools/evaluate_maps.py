@@ -1,4 +1,4 @@
-"""Judge the score maps of any method as the WSOL benchmark does.
+"""Evaluate the score maps of any method as the WSOL benchmark does.
 
     python tools/evaluate_maps.py maps/ --list dataset/CUB_200_2011/val.txt
     python tools/evaluate_maps.py cam=maps/a spol=maps/b --list val.txt      one table of several
@@ -45,14 +45,14 @@ def main():
         hits = read_top1top5(args.top1top5, (truth.name for truth in truths))
     results = {}
     for name, folder in args.maps.items():
-        judge = Judge()
+        evaluator = Evaluator()
         with ThreadPoolExecutor(args.jobs) as pool:
             measured = pool.map(lambda truth, folder=folder: measure(folder, truth), truths)
             for truth, measurement in zip(
                     truths, tqdm(measured, name, len(truths), unit='img', disable=None),
                     strict=True):
-                judge.accumulate(*measurement, hits.get(truth.name, (False, False)))
-        results[name] = {'count': len(truths), **judge.compute(args.thresholds, bool(hits))}
+                evaluator.accumulate(*measurement, hits.get(truth.name, (False, False)))
+        results[name] = {'count': len(truths), **evaluator.compute(args.thresholds, bool(hits))}
     write_json(args.out / 'evaluation.json', results)
     if truths[0].boxes is not None:
         content = curves(results)
@@ -110,19 +110,19 @@ def measure(folder: Path, truth) -> tuple:
             None if masks is None else pixel_counts(score_map, *masks))
 
 
-class Judge:
+class Evaluator:
     """Accumulates the measurements of one method's maps."""
 
     def __init__(self):
         from utils.localization.measurement import BenchmarkMetrics
         from utils.localization.metrics import MaxBoxAcc
 
-        self.field = BenchmarkMetrics()
+        self.benchmark = BenchmarkMetrics()
         self.named = {'top1': MaxBoxAcc(), 'top5': MaxBoxAcc()}
 
     def accumulate(self, ious, pixels, hits: tuple[bool, bool]) -> None:
         """Count one image; `hits`: whether its class is the classifier's first, among its five."""
-        self.field.accumulate(ious, pixels)
+        self.benchmark.accumulate(ious, pixels)
         for metric, hit in zip(self.named.values(), hits, strict=True):
             if hit and ious is not None:
                 metric.accumulate_ious(ious[0])
@@ -132,16 +132,16 @@ class Judge:
         from utils.localization.measurement import V2_DELTAS
         from utils.localization.metrics import STEPS
 
-        figures = {name: value for name, value in self.field.compute().items()
+        figures = {name: value for name, value in self.benchmark.compute().items()
                    if value is not None}
-        count = self.field.largest.count
+        count = self.benchmark.largest.count
         if not count:
             return figures
-        curve = self.field.largest.hits[0] / count
+        curve = self.benchmark.largest.hits[0] / count
         best = round(figures['best_threshold'] * STEPS)
         return {**figures,
                 'v2_at_delta': dict(zip(map(str, V2_DELTAS),
-                                        self.field.every.compute()[0].tolist(), strict=True)),
+                                        self.benchmark.every.compute()[0].tolist(), strict=True)),
                 'gt_known': {str(t): float(curve[min(round(t * STEPS), STEPS - 1)])
                              for t in thresholds},
                 **{name: float(metric.hits[0, best] / count)

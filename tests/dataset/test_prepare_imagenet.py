@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'dataset'))
 
 import prepare_imagenet
-from prepare_imagenet import judge, object_wnids
+from prepare_imagenet import object_wnids, resolve_wnid
 
 from utils.data.lists import read_imagenet_list, read_wnids
 from utils.errors import InputError
@@ -218,7 +218,7 @@ def test_another_train_folder_is_not_replaced(make_source, prepare, tmp_path):
 # ---------------------------------------------------------------- labels of val images
 
 
-@pytest.mark.parametrize(('folder', 'wnids', 'expected', 'oddities'), [
+@pytest.mark.parametrize(('folder', 'wnids', 'expected', 'conflicts'), [
     (TENCH, [TENCH], TENCH, 0),
     (None, [TENCH], TENCH, 0),
     (TENCH, [GOLDFISH], TENCH, 1),
@@ -230,10 +230,10 @@ def test_another_train_folder_is_not_replaced(make_source, prepare, tmp_path):
     (None, None, None, 2),
     (None, [], None, 2),
 ])
-def test_class_of_a_val_image(folder, wnids, expected, oddities):
-    wnid, found = judge(folder, wnids)
+def test_class_of_a_val_image(folder, wnids, expected, conflicts):
+    wnid, found = resolve_wnid(folder, wnids)
     assert wnid == expected
-    assert len(found) == oddities
+    assert len(found) == conflicts
 
 
 def test_disagreements_are_counted_and_named(make_source, prepare, tmp_path, capsys):

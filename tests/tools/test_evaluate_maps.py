@@ -1,4 +1,4 @@
-"""The judge of score maps."""
+"""Evaluation of score maps."""
 
 import json
 
@@ -43,7 +43,7 @@ def evaluate(run_script, folder, *arguments):
     return out, json.loads((folder / 'out' / 'evaluation.json').read_text())
 
 
-def test_boxes_are_judged_as_by_the_benchmark(golden, golden_maps, run_script):
+def test_boxes_are_evaluated_as_by_the_benchmark(golden, golden_maps, run_script):
     out, results = evaluate(run_script, golden_maps, f'a={golden_maps / "maps"}',
                             f'b={golden_maps / "maps"}', '--metadata', golden_maps / 'boxes')
     figures, arrays = results['a'], golden('metrics')
@@ -59,7 +59,7 @@ def test_boxes_are_judged_as_by_the_benchmark(golden, golden_maps, run_script):
     assert len([line for line in out.splitlines() if line.startswith(('| a |', '| b |'))]) == 2
 
 
-def test_masks_are_judged_as_by_the_benchmark(golden, golden_maps, run_script):
+def test_masks_are_evaluated_as_by_the_benchmark(golden, golden_maps, run_script):
     _, results = evaluate(run_script, golden_maps, golden_maps / 'maps', '--metadata',
                           golden_maps / 'masks', '--masks', golden_maps)
     figures = results[str(golden_maps / 'maps')]

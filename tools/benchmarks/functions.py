@@ -11,6 +11,9 @@ import numpy as np
 import torch
 
 from tools import plain
+from tools.evaluate_maps import Evaluator
+from tools.evaluate_maps import measure as evaluate_map
+from utils.data.ground_truth import GroundTruth
 from utils.data.transforms import eval_transform
 from utils.engine.normalize import Normalize
 from utils.localization.boxes import largest_box
@@ -77,6 +80,10 @@ def compare_functions() -> bool:
     print()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'mask.png'
+        truths = [GroundTruth(str(number), np.array([TRUE_BOX], float), (BENCHMARK_SIDE,) * 2)
+                  for number in range(INPUTS)]
+        for truth, score_map in zip(truths, maps, strict=True):
+            np.save(path.with_name(f'{truth.name}.npy'), score_map)
         return all([
             compare('Gaussian prior', gaussian_prior, plain.gaussian_prior, cams, 1 / 255),
             compare('pseudo mask', partial(pseudo_mask, size=(HEIGHT, WIDTH)),
@@ -89,7 +96,18 @@ def compare_functions() -> bool:
                     partial(written, path, plain.write_png), masks, 0),
             compare('MaxBoxAccV2', max_box_acc,
                     partial(plain.max_box_acc, true_box=TRUE_BOX, deltas=DELTAS), maps, 0),
+            compare('map of a file', partial(evaluated, path.parent),
+                    lambda truth: plain.max_box_acc(np.load(path.with_name(f'{truth.name}.npy')),
+                                                    TRUE_BOX, DELTAS), truths, 0),
         ])
+
+
+def evaluated(folder: Path, truth: GroundTruth) -> np.ndarray:
+    """What tools/evaluate_maps.py does with a map."""
+    evaluator = Evaluator()
+    ious, pixels = evaluate_map(folder, truth)
+    evaluator.accumulate(ious, pixels, (False, False))
+    return evaluator.benchmark.every.hits > 0
 
 
 def written(path: Path, write: Callable, image: np.ndarray) -> np.ndarray:

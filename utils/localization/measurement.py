@@ -52,12 +52,12 @@ def measure(index: int, maps: ScoreMaps, size: tuple[int, int], boxes: np.ndarra
     in_crop = np.empty((0, 4))
     if boxes is not None:
         in_crop = crop.to_crop(clip_to_image(boxes, size), size)
-    field = boxes is not None and maps.whole is not None
+    measure_whole = boxes is not None and maps.whole is not None
     return Measurement(
         index, size, [localize(maps.crop, in_crop, threshold) for threshold in thresholds],
         has_box=not np.isnan(in_crop).all(),
-        ious=threshold_ious(maps.whole, boxes, size) if field else None,
-        pixels=pixel_counts(maps.whole, mask) if field and mask is not None else None)
+        ious=threshold_ious(maps.whole, boxes, size) if measure_whole else None,
+        pixels=pixel_counts(maps.whole, mask) if measure_whole and mask is not None else None)
 
 
 class BenchmarkMetrics:
@@ -102,25 +102,25 @@ class EvaluationMetrics:
 
     def __init__(self, thresholds: np.ndarray, classified: bool = False):
         self.counts = LocalizationMetrics(thresholds, classified)
-        self.field = BenchmarkMetrics()
+        self.benchmark = BenchmarkMetrics()
         self.hits = np.zeros(2, np.int64)
 
     def accumulate(self, measurement: Measurement, hits: tuple[bool, bool] = (False, False)
                    ) -> None:
         """Count one image; `hits`: whether its class is the classifier's first, among its five."""
         self.counts.accumulate_results(measurement.localizations, measurement.has_box, *hits)
-        self.field.accumulate(measurement.ious, measurement.pixels)
+        self.benchmark.accumulate(measurement.ious, measurement.pixels)
         self.hits += hits
 
     def merge(self, other: 'EvaluationMetrics') -> None:
         """Add the images that `other` has counted."""
         self.counts.merge(other.counts)
-        self.field.merge(other.field)
+        self.benchmark.merge(other.benchmark)
         self.hits += other.hits
 
     def compute(self, threshold: float, sweep: bool = False) -> dict:
         """All figures as results.json has them; None for those without ground truth."""
-        figures = {**self.counts.at(threshold), **self.field.compute()}
+        figures = {**self.counts.at(threshold), **self.benchmark.compute()}
         if self.counts.classified:
             top1, top5 = (self.hits / max(self.counts.count, 1)).tolist()
             figures['classification'] = {'top1': top1, 'top5': top5}

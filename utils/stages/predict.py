@@ -12,7 +12,6 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from network.classifier import build_classifier
 from network.mffnet import CamNet, SegNet
 from network.weights import load_checkpoint, read_state
 from utils.data.images import read_upright_image
@@ -251,6 +250,8 @@ def load_spol(cam: str | Path | None = None, seg: str | Path | None = None,
         seg_net = SegNet(main['backbone'], pretrained='none')
         load_checkpoint(seg_net, seg)
     if cls:
+        from network.classifier import build_classifier  # torchvision takes seconds to import
+
         classes = list(read_state(cls).values())[-1].shape[0]
         cls_net = build_classifier(settings['cls']['arch'], classes, pretrained='none')
         load_checkpoint(cls_net, cls)
