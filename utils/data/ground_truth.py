@@ -1,4 +1,4 @@
-"""The ground truth that score maps are evaluated against: of our lists, or of the benchmark's files.
+"""The ground truth that score maps are evaluated against: our lists', or the benchmark's.
 
 The benchmark's files (Choe et al., CVPR 2020) are `image_ids.txt` (an id a line),
 `class_labels.txt` (`id,label`), `image_sizes.txt` (`id,width,height`) and `localization.txt`
