@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from utils.errors import InputError
+from network.errors import InputError
 
 TEST_TIMEOUT = timedelta(hours=6)  # a rank that has tested its share waits for the slowest
 
