@@ -1,10 +1,15 @@
 """Shared by all tests: the project on the path, and the golden arrays."""
 
 import json
+import os
 import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+# Before PyTorch is imported, and for the processes that tests start: on cores that are shared with
+# other programs, two threads wait for each other most of the time.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import numpy as np
 import pytest

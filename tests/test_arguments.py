@@ -322,13 +322,14 @@ HEAVY = {'torch', 'torchvision', 'timm', 'albumentations', 'matplotlib'}
         *DEFAULTS, 'dataset/make_mini.py', 'dataset/prepare_cub.py', 'dataset/prepare_imagenet.py',
         'tools/report.py', 'tools/benchmark.py')),
     ('cub200-cam/train.py', '--no_such_flag'), ('dataset/make_mini.py', '--no_such_flag')])
-def test_help_and_errors_in_arguments_do_not_wait_for_pytorch(script, flag):
+def test_help_and_errors_in_arguments_do_not_wait_for_pytorch(script, flag, tmp_path):
+    """And the project is found from any folder."""
     code = (f'import runpy, sys; sys.argv = [{script!r}, {flag!r}]\n'
             f'sys.path.insert(0, {str((ROOT / script).parent)!r})\n'
             f'try: runpy.run_path({str(ROOT / script)!r}, run_name="__main__")\n'
             f'finally: print(*({HEAVY!r} & set(sys.modules)), file=sys.stderr)')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
-                          check=False)
+                          check=False, cwd=tmp_path)
     assert done.returncode == (0 if flag == '--help' else 2)
     assert done.stderr.splitlines()[-1] == ''
 
