@@ -1,4 +1,5 @@
-"""Run a stage's script as it is, then save the weights of every process.
+"""Run a stage's script as it is, then save the weights of every process, and the names of the
+threads that are left at its end.
 
     torchrun ... tests/stages/save_weights.py FOLDER SCRIPT ARGUMENTS
 
@@ -41,3 +42,5 @@ Trainer.run = run_and_save
 if steps_left and os.environ['RANK'] == '1' and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':
     Trainer._step = step_or_die
 runpy.run_path(script, run_name='__main__')
+threads = [path.read_text() for path in Path('/proc/self/task').glob('*/comm')]
+(folder / f'threads-{os.environ["RANK"]}').write_text(''.join(threads))

@@ -23,6 +23,10 @@ def join(device: torch.device, test: bool) -> None:
     if not dist.is_torchelastic_launched() or dist.is_initialized():
         return
     _check_restarts()
+    # Imported later, by timm, it would keep the process group as a default argument. Its threads
+    # would then outlive leave(), and could abort the interpreter at its end.
+    import torch.distributed.nn  # noqa: F401
+
     backend = 'cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo'
     dist.init_process_group(backend, timeout=TEST_TIMEOUT if test else None)
 
