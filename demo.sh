@@ -6,7 +6,7 @@
 #   bash demo.sh --photos DIR           composites of DIR/cutouts (RGBA) over DIR/backgrounds
 #   bash demo.sh --backbone NAME        resnet50 | timm/NAME (default: timm/tf_efficientnet_lite0,
 #                                       whose ImageNet weights come with the installation)
-#   bash demo.sh --dataset imagenet     the ImageNet-1K chain, with several objects in some images
+#   bash demo.sh --dataset imagenet     the ImageNet-1K pipeline, with several objects in some images
 #   bash demo.sh --seed N               another data set and another training (default: 0)
 #
 # Apart from .venv/ and downloaded weights, writes only to dataset/mini/ and cub200-*/out/mini/
@@ -72,10 +72,10 @@ stage 'stage 3, segmentation: testing' seg test --crop 192 --sweep \
   --top1top5 "$dataset-cls/out/mini/top1top5.npy"
 
 printf '\n'
-"$PYTHON" tools/report.py --chain "$dataset" --run mini --out "$dataset-seg/out/mini/report.png"
+"$PYTHON" tools/report.py --dataset "$dataset" --run mini --out "$dataset-seg/out/mini/report.png"
 cat <<END
 boxes:   $dataset-seg/out/mini/boxes.csv
-figures: $dataset-{cls,cam,seg}/out/mini/results.json
+metrics: $dataset-{cls,cam,seg}/out/mini/results.json
 masks:   $mini/mask/
 Took $((SECONDS - begin)) s after the installation.
 END

@@ -38,14 +38,14 @@ def main():
     from network import CamNet, load_checkpoint
     from utils.data import cub
     from utils.data.transforms import eval_transform
-    from utils.engine.device import set_up
+    from utils.engine.device import init_distributed_device
     from utils.engine.inference import Inference, InferenceOptions
     from utils.localization.boxes import CentreCrop
     from utils.outputs.results import RunFolder
     from utils.stages.evaluate import EvaluationOptions, evaluate_cams
     from utils.stages.make_masks import make_pseudo_masks
 
-    device = set_up(args.device, args.seed, test=True)
+    device = init_distributed_device(args.device, args.seed, test=True)
     inference = Inference(device, select(args, InferenceOptions))
     output = RunFolder(args.savepath, vars(args))
     model = CamNet(args.clsnum, args.backbone, pretrained='none')

@@ -38,14 +38,14 @@ def main():
     from network import SegNet
     from utils.data import cub
     from utils.data.datasets import TrainMasks
-    from utils.engine.device import set_up
+    from utils.engine.device import init_distributed_device
     from utils.engine.trainer import Trainer, TrainingOptions, every_epoch
     from utils.localization.boxes import CentreCrop
     from utils.localization.losses import segmentation_loss
     from utils.outputs.results import RunFolder
     from utils.stages.show import seg_drawer
 
-    device = set_up(args.device, args.seed, args.tf32)
+    device = init_distributed_device(args.device, args.seed, args.tf32)
     images = cub.read_images(args.datapath, args.list, args.clsnum)
     transform = A.Compose([
         A.Resize(args.resize, args.resize, interpolation=cv2.INTER_LINEAR),
@@ -60,7 +60,7 @@ def main():
 
     Trainer(model, dataset, [{'params': model.parameters()}], loss,
             select(args, TrainingOptions), device, RunFolder(args.savepath, vars(args)),
-            keep=every_epoch,
+            should_save=every_epoch,
             draw=seg_drawer(images, CentreCrop(args.resize, args.crop), args.maskpath,
                             args.show)).run()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from utils.errors import InputError
-from utils.outputs.files import write_whole
+from utils.outputs.files import atomic_write
 
 # The errors of os.link and os.symlink on file systems that do not support or allow links.
 REFUSED = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -27,7 +27,7 @@ def link_file(source: Path, target: Path) -> None:
         real = source.resolve(strict=True)  # os.link would link the link
         if not (_allowed(os.link, real, target) or _allowed(os.symlink, real, target)):
             with open(real, 'rb') as content:
-                write_whole(target, lambda file: shutil.copyfileobj(content, file))
+                atomic_write(target, lambda file: shutil.copyfileobj(content, file))
     except OSError as error:
         raise InputError(f'cannot link {source} to {target} ({error.strerror or error}): '
                          'check the folders, their rights and the free space') from error

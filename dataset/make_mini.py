@@ -57,7 +57,7 @@ from tqdm import tqdm
 from utils.arguments import Parser, nonnegative_int, positive_int
 from utils.data.lists import read_wnids
 from utils.errors import InputError, run
-from utils.outputs.files import write_json, write_text, write_whole
+from utils.outputs.files import atomic_write, write_json, write_text
 
 FORMAT_VERSION = 2
 WNIDS = Path(__file__).with_name('imagenet_wnids.txt')
@@ -116,7 +116,7 @@ class DrawnSource:
 
 
 class PhotoSource:
-    """Cut-outs (RGBA PNG, one a class) and background photographs from two folders."""
+    """Cut-outs (RGBA PNG, one per class) and background photographs from two folders."""
 
     def __init__(self, cutouts: Path, backgrounds: Path, classes: int, seed: int) -> None:
         files = list_images(cutouts, '--cutouts', {'.png'}, classes)
@@ -345,7 +345,7 @@ class Sample(NamedTuple):
 
 def make_samples(source: Source, counts: tuple[int, int], size: int, seed: int,
                  pair_share: float) -> Iterator[Sample]:
-    """All images, each from its own random stream; counts = images a class in each split."""
+    """All images, each from its own random stream; counts = images per class in each split."""
     for split, count in enumerate(counts):
         for label in range(len(source.names)):
             for index in range(count):
@@ -378,7 +378,7 @@ def write_imagenet(folder: Path, samples: Iterator[Sample], wnids: list[str],
                    val_numbers: np.ndarray) -> None:
     """Write images, masks and boxes as they come, the lists last.
 
-    val_numbers: (classes, images a class), the numbers of the val images from 1.
+    val_numbers: (classes, images per class), the numbers of the val images from 1.
     """
     lists: list[list[str]] = [[] for _ in SPLITS]
     for sample in samples:
@@ -426,7 +426,7 @@ def add_texts(parent: ElementTree.Element, **texts: object) -> None:
 
 def write_image(path: Path, image: np.ndarray) -> None:
     quality = [] if path.suffix == '.png' else [cv2.IMWRITE_JPEG_QUALITY, 90]
-    write_whole(path, lambda file: file.write(cv2.imencode(path.suffix, image, quality)[1]))
+    atomic_write(path, lambda file: file.write(cv2.imencode(path.suffix, image, quality)[1]))
 
 
 # ---------------------------------------------------------------- replacing a set

@@ -74,7 +74,7 @@ def read_metadata(root: Path) -> Metadata:
         training=read_by_id(root / 'train_test_split.txt', split_flag),
         boxes=read_by_id(root / 'bounding_boxes.txt', corner_box))
     check_same_ids(root, metadata)
-    check_no_double(root / 'images.txt', metadata.names)
+    check_no_duplicates(root / 'images.txt', metadata.names)
     return metadata
 
 
@@ -88,7 +88,7 @@ def read_by_id(path: Path, parse: Callable[[str, str], Value]) -> dict[int, Valu
                 identity, _, text = line.strip().partition(' ')
                 key = integer(identity, 1, LARGEST_ID, where)
                 if key in values:
-                    raise InputError(f'{where}: the id {key} is there twice: get the file again')
+                    raise InputError(f'{where}: the id {key} is duplicated: get the file again')
                 values[key] = parse(text, where)
     except OSError as error:
         raise InputError(f'cannot read {path} ({error.strerror}): it is part of CUB_200_2011.tgz, '
@@ -147,7 +147,7 @@ def check_same_ids(root: Path, metadata: Metadata) -> None:
                              f'the first is {min(missing)}: get the file again')
 
 
-def check_no_double(path: Path, names: dict[int, str]) -> None:
+def check_no_duplicates(path: Path, names: dict[int, str]) -> None:
     seen = {}
     for key, name in names.items():
         if name in seen:
@@ -167,7 +167,8 @@ def list_lines(metadata: Metadata, training: int) -> Iterator[str]:
 
 def place_files(source: Path, target: Path, names: list[str],
                 place: Callable[[Path, Path], None]) -> None:
-    """Place the files of `source` in `target`; raises InputError, before any is, if one lacks."""
+    """Place the files of `source` in `target`. Raises InputError if one is missing; then none is
+    placed."""
     missing = [name for name in names if not (source / name).is_file()]
     if missing:
         raise InputError(f'{source} lacks {len(missing)} of {len(names)} files, the first is '
@@ -189,8 +190,10 @@ def move_file(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def opened(source: Path, scratch: Path) -> Iterator[tuple[Path, Callable[[Path, Path], None]]]:
-    """The folder of `source`, itself a folder or an archive, and what places files from there."""
+def open_source_folder(source: Path, scratch: Path
+                       ) -> Iterator[tuple[Path, Callable[[Path, Path], None]]]:
+    """Yield the data folder and the function that links or moves files from it. `source`: a folder
+    or an archive."""
     if source.is_dir():
         yield source, link_file
     elif source.is_file():
@@ -198,7 +201,7 @@ def opened(source: Path, scratch: Path) -> Iterator[tuple[Path, Callable[[Path, 
         try:
             unpack(source, scratch)
             yield scratch, move_file
-        except InputError as error:  # its place is in the archive, not in what is gone tomorrow
+        except InputError as error:  # name the archive, not the temporary folder
             raise InputError(str(error).replace(str(scratch), str(source))) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -223,7 +226,7 @@ def unpack(archive: Path, folder: Path) -> None:
             for member in members:
                 check_member(member, archive)
                 members.extract(member, folder)
-            # Checksums and the marks of a whole file come after the last member.
+            # Checksums and end-of-file markers come after the last member.
             while members.fileobj.read(CHUNK):
                 pass
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
@@ -279,13 +282,13 @@ def find_segmentations(source: Path) -> Path | None:
 def prepare(source: Path, segmentations: Path | None, out: Path) -> dict[str, int]:
     """Fill `out`; returns the number of images in train and val, and of masks."""
     scratch = out.with_name(f'.{out.name}.unpacked')
-    with opened(source, scratch) as (folder, place):
+    with open_source_folder(source, scratch) as (folder, place):
         root = find_root(folder, 'images.txt', ROOT_NAME)
         metadata = read_metadata(root)
         place_files(root / 'images', out / 'image', list(metadata.names.values()), place)
     masks = [name.removesuffix('.jpg') + '.png' for name in metadata.names.values()]
     if segmentations:
-        with opened(segmentations, scratch) as (folder, place):
+        with open_source_folder(segmentations, scratch) as (folder, place):
             root = find_root(folder, PurePosixPath(masks[0]).parts[0], SEGMENTATIONS)
             place_files(root, out / 'segmentation', masks, place)
     train, val = list(list_lines(metadata, 1)), list(list_lines(metadata, 0))

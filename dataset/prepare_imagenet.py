@@ -11,11 +11,11 @@ Data/CLS-LOC/), and the XML files of the val boxes, at any depth below its Annot
     <out>/train/, <out>/val/                links to the source's images; val is flat
     <out>/box/<name>.xml                    the boxes of a val image
     <out>/train.txt, <out>/val.txt          <wnid>/<name>.JPEG <label>, <name>.JPEG <label>
-    <out>/disagreements.txt                 what is odd about a val image, where anything is
+    <out>/disagreements.txt                 inconsistent annotations of val images, if any
 
-A label is the rank of the wnid. That of a val image comes from its folder, else from the first
-object of its XML; an image that has neither is left out. --out may be the source itself. What is
-there already is kept, so that the same command continues an interrupted run.
+The label is the index of the wnid in imagenet_wnids.txt. The wnid of a val image comes from its
+folder, else from the first object of its XML; an image that has neither is skipped. --out may be
+the source itself. Existing files are kept, so that the same command continues an interrupted run.
 """
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tqdm import tqdm
 from utils.arguments import Parser
 from utils.data.lists import read_wnids, read_xml_objects
 from utils.errors import InputError, run
-from utils.outputs.files import write_text, write_whole
+from utils.outputs.files import atomic_write, write_text
 
 WNIDS = Path(__file__).with_name('imagenet_wnids.txt')
 IMAGE_SUFFIX = '.JPEG'
@@ -45,7 +45,7 @@ FOLDER_DIFFERS = 'its folder and its XML name different classes'
 SEVERAL_CLASSES = 'its XML names several classes'
 NO_XML = 'it has no XML'
 NO_OBJECT = 'its XML has no object'
-NO_LABEL = 'left out, for want of a label'
+NO_LABEL = 'skipped: no label'
 
 
 class Entries(NamedTuple):
@@ -90,8 +90,8 @@ def checked_image_name(name: str, folder: Path) -> str:
     return name
 
 
-def check_wnids(names: list[str], ranks: dict[str, int], folder: Path) -> None:
-    if unknown := [name for name in names if name not in ranks]:
+def check_wnids(names: list[str], labels: dict[str, int], folder: Path) -> None:
+    if unknown := [name for name in names if name not in labels]:
         raise InputError(f'{folder / unknown[0]}: not one of the 1,000 wnids in '
                          f'dataset/imagenet_wnids.txt (and {len(unknown) - 1} more): move it away')
 
@@ -105,17 +105,17 @@ def image_root(source: Path) -> Path:
 # ---------------------------------------------------------------- train
 
 
-def prepare_train(folder: Path, out: Path, ranks: dict[str, int]) -> Counter:
+def prepare_train(folder: Path, out: Path, labels: dict[str, int]) -> Counter:
     """Link train/ and write train.txt; returns the numbers of images, classes and other files."""
     top = scan(folder)
-    check_wnids(top.folders, ranks, folder)
+    check_wnids(top.folders, labels, folder)
     counts = Counter(others=top.others + len(top.images))
 
     def write_lines(file: BinaryIO) -> None:
-        for wnid in tqdm(sorted(top.folders, key=ranks.__getitem__), desc='train', unit='class',
+        for wnid in tqdm(sorted(top.folders, key=labels.__getitem__), desc='train', unit='class',
                          disable=None):
             entries = scan(folder / wnid)
-            file.write(''.join(f'{wnid}/{name} {ranks[wnid]}\n'
+            file.write(''.join(f'{wnid}/{name} {labels[wnid]}\n'
                                for name in entries.images).encode())
             counts.update(images=len(entries.images), classes=bool(entries.images),
                           others=entries.others + len(entries.folders))
@@ -123,20 +123,20 @@ def prepare_train(folder: Path, out: Path, ranks: dict[str, int]) -> Counter:
             raise InputError(f'no <wnid>/*{IMAGE_SUFFIX} in {folder}: check --source')
 
     link_folder(folder, out / 'train')
-    write_whole(out / 'train.txt', write_lines)
+    atomic_write(out / 'train.txt', write_lines)
     return counts
 
 
 # ---------------------------------------------------------------- val
 
 
-def find_val_images(folder: Path, ranks: dict[str, int]) -> dict[str, ValImage]:
+def find_val_images(folder: Path, labels: dict[str, int]) -> dict[str, ValImage]:
     """{name without suffix: image} of val/, flat or in wnid folders, sorted by name.
 
     An image that lies flat and in a folder is one image: a second run finds the first one's links.
     """
     top = scan(folder)
-    check_wnids(top.folders, ranks, folder)
+    check_wnids(top.folders, labels, folder)
     images = {Path(name).stem: ValImage(folder / name, None) for name in top.images}
     for wnid in top.folders:
         for name in scan(folder / wnid).images:
@@ -183,7 +183,7 @@ def object_wnids(path: Path) -> list[str]:
 
 
 def resolve_wnid(folder_wnid: str | None, wnids: list[str] | None) -> tuple[str | None, list[str]]:
-    """An image's class, None if nothing tells it, and what is odd.
+    """An image's class, None if nothing tells it, and its conflicts.
 
     wnids: of its XML's objects; None if it has no XML.
     """
@@ -198,24 +198,24 @@ def resolve_wnid(folder_wnid: str | None, wnids: list[str] | None) -> tuple[str 
     return wnid, conflicts if wnid else [*conflicts, NO_LABEL]
 
 
-def prepare_val(folder: Path, out: Path, boxes: Path, ranks: dict[str, int]) -> Counter:
+def prepare_val(folder: Path, out: Path, boxes: Path, labels: dict[str, int]) -> Counter:
     """Link val/ and the boxes, write val.txt and disagreements.txt; returns the numbers of images,
-    of those with an XML, and of each oddity."""
-    images = find_val_images(folder, ranks)
+    of those with an XML, and of each conflict."""
+    images = find_val_images(folder, labels)
     link_val(folder, out, images)
     box_files = find_boxes([boxes, out / 'box'], images)
     counts, lines, disagreements = Counter(boxes=len(box_files)), [], []
     for name, image in tqdm(images.items(), desc='box', unit='image', disable=None):
         file = box_files.get(name)
         wnid, conflicts = resolve_wnid(image.wnid, object_wnids(file) if file else None)
-        if wnid not in ranks and wnid is not None:
+        if wnid not in labels and wnid is not None:
             raise InputError(f'{file}: its object {wnid[:80]!r} is not one of the 1,000 wnids in '
                              'dataset/imagenet_wnids.txt: get the file again')
         if file:
             link_file(file, out / 'box' / f'{name}.xml')
         if wnid:
-            lines.append(f'{image.path.name} {ranks[wnid]}\n')
-        disagreements.extend(f'{image.path.name}: {oddity}\n' for oddity in conflicts)
+            lines.append(f'{image.path.name} {labels[wnid]}\n')
+        disagreements.extend(f'{image.path.name}: {conflict}\n' for conflict in conflicts)
         counts.update(conflicts)
     if not lines:
         raise InputError(f'nothing tells the classes of the images in {folder}, which is flat and '
@@ -253,17 +253,17 @@ def report(out: Path, train: Counter, val: Counter) -> Iterator[str]:
            f"val: {val['images']} images, {val['boxes']} with boxes")
     if train['others']:
         yield f"train: {train['others']} other files, which are in no list"
-    for oddity in (FOLDER_DIFFERS, SEVERAL_CLASSES, NO_XML, NO_OBJECT, NO_LABEL):
-        if val[oddity]:
-            yield f'val: {val[oddity]} images: {oddity} (named in {out / DISAGREEMENTS})'
+    for conflict in (FOLDER_DIFFERS, SEVERAL_CLASSES, NO_XML, NO_OBJECT, NO_LABEL):
+        if val[conflict]:
+            yield f'val: {val[conflict]} images: {conflict} (named in {out / DISAGREEMENTS})'
 
 
 def main() -> None:
     args = parse_args()
     root = image_root(args.source.resolve())
-    ranks = {wnid: rank for rank, wnid in enumerate(read_wnids(WNIDS))}
-    train = prepare_train(root / 'train', args.out, ranks)
-    val = prepare_val(root / 'val', args.out, args.boxes or args.source / 'Annotations', ranks)
+    labels = {wnid: index for index, wnid in enumerate(read_wnids(WNIDS))}
+    train = prepare_train(root / 'train', args.out, labels)
+    val = prepare_val(root / 'val', args.out, args.boxes or args.source / 'Annotations', labels)
     print(*report(args.out, train, val), sep='\n')
 
 

@@ -31,14 +31,14 @@ def main():
     from network import CamNet
     from utils.data import imagenet
     from utils.data.datasets import TrainImages
-    from utils.engine.device import set_up
+    from utils.engine.device import init_distributed_device
     from utils.engine.trainer import Trainer, TrainingOptions
     from utils.localization.boxes import CentreCrop
     from utils.localization.losses import classification_loss
     from utils.outputs.results import RunFolder
     from utils.stages.show import cam_drawer
 
-    device = set_up(args.device, args.seed, args.tf32)
+    device = init_distributed_device(args.device, args.seed, args.tf32)
     images = imagenet.read_train_images(args.datapath, args.list, args.clsnum)
     transform = A.Compose([
         A.Resize(args.resize, args.resize, interpolation=cv2.INTER_LINEAR),

@@ -1,4 +1,4 @@
-"""Stage 1 on ImageNet-1K: name the classes of the val images.
+"""Stage 1 on ImageNet-1K: classify the val images.
 
     python imagenet-cls/test.py                                         the pretrained network
     python imagenet-cls/test.py --snapshot imagenet-cls/out/model-20    one of imagenet-cls/train.py
@@ -30,19 +30,19 @@ def main():
     from network import build_classifier, load_checkpoint
     from utils.data import imagenet
     from utils.data.transforms import eval_transform
-    from utils.engine.device import set_up
+    from utils.engine.device import init_distributed_device
     from utils.engine.inference import Inference, InferenceOptions
     from utils.outputs.results import RunFolder
-    from utils.stages.classify import classify
+    from utils.stages.classify import evaluate_classifier
 
-    device = set_up(args.device, args.seed, test=True)
+    device = init_distributed_device(args.device, args.seed, test=True)
     images = imagenet.read_val_images(args.datapath, args.list, args.clsnum)
     if args.snapshot:
         model = build_classifier(args.arch, args.clsnum, pretrained='none')
         load_checkpoint(model, args.snapshot)
     else:
         model = build_classifier(args.arch, args.clsnum, args.pretrained, keep_head=True)
-    classify(model, images, eval_transform(args.resize, args.crop),
+    evaluate_classifier(model, images, eval_transform(args.resize, args.crop),
              Inference(device, select(args, InferenceOptions)),
              RunFolder(args.savepath, vars(args)))
 

@@ -29,13 +29,13 @@ def main():
     from network import build_classifier
     from utils.data import imagenet
     from utils.data.datasets import TrainImages
-    from utils.engine.device import set_up
+    from utils.engine.device import init_distributed_device
     from utils.engine.trainer import Trainer, TrainingOptions, linear_decay
     from utils.localization.losses import classification_loss
     from utils.outputs.results import RunFolder
     from utils.stages.classify import parameter_groups
 
-    device = set_up(args.device, args.seed, args.tf32)
+    device = init_distributed_device(args.device, args.seed, args.tf32)
     images = imagenet.read_train_images(args.datapath, args.list, args.clsnum)
     transform = A.Compose([
         A.Resize(args.resize, args.resize, interpolation=cv2.INTER_LINEAR),

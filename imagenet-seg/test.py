@@ -1,4 +1,4 @@
-"""Stage 3 on ImageNet-1K: box the objects of the val images, the result of SPOL.
+"""Stage 3 on ImageNet-1K: predict bounding boxes for the val images.
 
     python imagenet-seg/test.py                     Top-1, Top-5 and GT-known localization
     python imagenet-seg/test.py --sweep             at all thresholds
@@ -38,14 +38,14 @@ def main():
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
     from network import SegNet, load_checkpoint
     from utils.data import imagenet
-    from utils.engine.device import set_up
+    from utils.engine.device import init_distributed_device
     from utils.engine.inference import Inference, InferenceOptions
     from utils.localization.boxes import CentreCrop
     from utils.outputs.results import RunFolder
     from utils.outputs.top1top5 import read_top1top5
     from utils.stages.evaluate import EvaluationOptions, evaluate_segmentation
 
-    device = set_up(args.device, args.seed, test=True)
+    device = init_distributed_device(args.device, args.seed, test=True)
     images = imagenet.read_val_images(args.datapath, args.list, args.clsnum, boxes=True)
     hits = read_top1top5(args.top1top5, images.names) if args.top1top5 else None
     model = SegNet(args.backbone, pretrained='none')

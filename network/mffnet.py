@@ -7,7 +7,7 @@
       -> head: 1x1 convolution to the classes (CamNet) or to one channel (SegNet)
 
 Here "stage" means a stage of the backbone: stage2 to stage5 are torchvision's layer1 to layer4.
-They are unrelated to the three stages of the chain, cls, cam and seg.
+They are unrelated to the three stages of the pipeline, cls, cam and seg.
 """
 
 from functools import reduce
@@ -26,7 +26,7 @@ def multiply(tensors: list[Tensor]) -> Tensor:
     return reduce(torch.mul, (tensor.float() for tensor in tensors))
 
 
-class Float32Conv(nn.Conv2d):
+class Float32Conv1x1(nn.Conv2d):
     """A 1x1 convolution that runs in float32 even under autocast: its input is a product, which
     float16 may not be able to represent."""
 
@@ -53,7 +53,7 @@ class MCA(nn.Module):
     def __init__(self, channels: dict[str, int]):
         super().__init__()
         self.squeeze = nn.ModuleDict({stage: conv_bn_relu(c) for stage, c in channels.items()})
-        self.excite = nn.ModuleDict({s: Float32Conv(WIDTH, c) for s, c in channels.items()})
+        self.excite = nn.ModuleDict({s: Float32Conv1x1(WIDTH, c) for s, c in channels.items()})
 
     def forward(self, maps: dict[str, Tensor]) -> dict[str, Tensor]:
         pooled = {stage: x.mean((2, 3), keepdim=True) for stage, x in maps.items()}
@@ -120,7 +120,7 @@ class MFFNet(nn.Module):
         self.mca = MCA(channels) if attention else nn.Identity()
         self.mff = MFF(channels, fusion)
         self.dropout = nn.Dropout(0.5)
-        self.head = Float32Conv(self.mff.width, outputs)
+        self.head = Float32Conv1x1(self.mff.width, outputs)
         for module in (self.mca, self.mff, self.head):
             module.apply(_initialise)
 
@@ -162,9 +162,9 @@ class CamNet(MFFNet):
         return self._logits(deep), self._logits(fused)
 
     def class_cams(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Images, and one class for each (N int64) -> its (deep, fused) CAMs, N x H/8 x W/8.
+        """The (deep, fused) CAMs of one class per image (N int64), each N x H/8 x W/8, >= 0.
 
-        The deep one is the plain CAM of the last stage. No other class's map is computed.
+        The deep CAM is the plain CAM of the last stage. No other class's map is computed.
         """
         weight = self.head.weight[labels, :, 0, 0].float()
         bias = self.head.bias[labels, None, None].float()

@@ -30,7 +30,7 @@ class TimmBackbone(nn.Module):
     """A timm model as a backbone: one with feature maps at strides 4, 8, 16 and 32, or one with
     maps of a single stride (a plain ViT), from whose last map a simple pyramid is made.
 
-    Images whose sides are no multiple of a plain ViT's patch are resized to the next multiple.
+    Images whose sides are not a multiple of a plain ViT's patch are resized to the next multiple.
     """
 
     def __init__(self, name: str, pretrained: str):

@@ -1,6 +1,6 @@
 """Loading of weights: pretrained ones by name or file, and checkpoints, ours or the authors'.
 
-Nothing that is read here can execute: `weights_only=True` everywhere.
+Files are loaded with `weights_only=True`: loading cannot execute code.
 """
 
 import pickle

@@ -25,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.summary import csv_rows, figures_of, markdown, mean_and_std, summaries
+from tools.summary import csv_rows, markdown, mean_and_std, metrics_of, summaries
 from utils.arguments import (
     ROOT,
     Parser,
@@ -36,7 +36,7 @@ from utils.arguments import (
     select,
 )
 from utils.errors import InputError, run
-from utils.outputs.files import write_json, write_text, write_whole
+from utils.outputs.files import atomic_write, write_json, write_text
 
 CLASSES = 10
 STAGES = ('5', '45', '345', '2345')  # of the backbone
@@ -174,13 +174,13 @@ def run_variant(out: Path, number: int, name: str, settings: Settings) -> str:
 
     import torch
 
-    from utils.engine.device import set_up
+    from utils.engine.device import init_distributed_device
 
     torch.set_num_threads(1)
     folder = run_folder(out, number, name)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / 'log.txt', 'a') as log, redirect_stdout(log), redirect_stderr(log):
-        bench = Workbench(out, number, settings, set_up(settings.device, number))
+        bench = Workbench(out, number, settings, init_distributed_device(settings.device, number))
         bench.train_cam(name)
         if name == PAPER:
             bench.train_segmentations(name)
@@ -297,7 +297,7 @@ class Workbench:
         options = TrainingOptions(epochs, self.settings.batch_size, lr, seed=self.seed,
                                   num_workers=0, resume='auto')
         trainer = Trainer(model, dataset, groups, loss, options, self.device, RunFolder(folder),
-                          keep=every_epoch)
+                          should_save=every_epoch)
         trainer.run()
         if trainer.stopped:
             raise KeyboardInterrupt
@@ -338,11 +338,11 @@ def write_results(out: Path, seeds: list[int]) -> None:
     """ablation.md, ablation.csv, ablation.png and curve.png of all seeds."""
     from utils.outputs.tables import write_csv
 
-    rows = summaries({name: [figures_of(read_metrics(run_folder(out, number, name)))
+    rows = summaries({name: [metrics_of(read_metrics(run_folder(out, number, name)))
                              for number in seeds]
                       for name in [*VARIANTS, 'SPOL', WITHOUT_PRIOR]})
     tables = '\n\n'.join([
-        f'Mean and standard deviation over {len(seeds)} seeds, every image counted, in %. '
+        f'Mean and standard deviation over {len(seeds)} seeds, strict count, in %. '
         'GT-known is at threshold 0.2.',
         markdown('fused stages (box of the CAM)',
                  {name: rows[name] for name in figure_1b_names()}),
@@ -353,10 +353,10 @@ def write_results(out: Path, seeds: list[int]) -> None:
             'segmentation, pseudo masks without the Gaussian prior': rows[WITHOUT_PRIOR],
             'segmentation: SPOL': rows['SPOL']})])
     write_text(out / 'ablation.md', tables + '\n')
-    write_csv(out / 'ablation.csv', ('name', 'figure', 'mean', 'std'), csv_rows(rows))
+    write_csv(out / 'ablation.csv', ('name', 'metric', 'mean', 'std'), csv_rows(rows))
     for name, content in (('ablation.png', figure_1b(rows)),
                           ('curve.png', learning_curve(curves(out, seeds)))):
-        write_whole(out / name, lambda file, content=content: file.write(content))
+        atomic_write(out / name, lambda file, content=content: file.write(content))
     print(f'\n{tables}\n\nwrote ablation.md, ablation.csv, ablation.png and curve.png to {out}')
 
 

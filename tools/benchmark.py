@@ -1,22 +1,23 @@
-"""How fast the stages are: their scripts on JPEGs of 500 x 375, beside the bare network.
+"""Throughput of the stage scripts on JPEGs of 500 x 375, compared with the bare network.
 
     python tools/benchmark.py                     on the CPU: stages, hot functions (15 minutes)
     python tools/benchmark.py --device cuda       on a GPU: stages, readers, decoders, variants
-    python tools/benchmark.py functions           the hot functions beside plain code
+    python tools/benchmark.py functions           the hot functions compared with plain code
     python tools/benchmark.py cam/test seg/test   some stages
-    python tools/benchmark.py plain               cam/test beside a plain program
-    python tools/benchmark.py training            half precision beside float32
+    python tools/benchmark.py plain               cam/test compared with a plain program
+    python tools/benchmark.py training            half precision compared with float32
     python tools/benchmark.py readers             how many readers keep the network busy
     python tools/benchmark.py decoders            decoding JPEGs on the CPU and on a GPU
     python tools/benchmark.py variants            the bare network at each precision, and compiled
 
-Each script runs as a process of its own on a short and on a long list; images/s are those of the
-difference, start-up apart. The bare network is the same at the same precision and batch on data in
-memory, and nothing else (for the tests the faster of one loop on all cores and a loop for each
-core). Weights are random, but for the projections of stages 3 and 4, which give ones everywhere:
-so maps are about as smooth as trained ones, on whose contours post-processing spends its time.
-GPU idle and GPU MB are what nvidia-smi says of the whole GPU. Prints Markdown tables, and ratios
-of one run; where a function's output differs from the plain code's, exits with 1.
+Each script runs as a process of its own on a short and on a long list. Throughput is the extra
+images divided by the extra time, which excludes start-up. The bare network is the forward pass, or
+the training step, alone: on data in memory, at the same precision and batch size (for the tests,
+the faster of one loop on all cores and one loop per core). Weights are random, except that the
+projections of stages 3 and 4 output ones everywhere: maps are then about as smooth as those of a
+trained network, which decides how long post-processing takes. GPU idle and GPU MB are those that
+nvidia-smi reports for the whole GPU. Prints Markdown tables. Exits with 1 if a function's output
+differs from the plain code's.
 """
 
 import os
@@ -83,9 +84,10 @@ def parse():
     add('--amp', choices=['auto', 'bf16', 'fp16', 'off'], default='auto', help='as in the stages')
     add('--batch_size', type=positive_int, help='images per step; default: 16, with CUDA 64')
     add('--num_workers', type=nonnegative_int, help="default: the stages' own")
-    add('--compile', type=boolean, nargs='?', const=True, default=False, help='of the tests')
+    add('--compile', type=boolean, nargs='?', const=True, default=False,
+        help='compile the network in the test scripts')
     add('--images', type=positive_int,
-        help='that the long list has more; default: 192, with CUDA 4096')
+        help='number of extra images in the long list; default: 192, with CUDA 4096')
     add('--device', default='auto', help='auto | cpu | cuda')
     add('--photos', type=Path, help='cut-outs and backgrounds for the JPEGs; default: drawn ones')
     args = parser.parse_args()

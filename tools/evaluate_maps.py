@@ -35,7 +35,7 @@ def main():
     import cv2
     from tqdm import tqdm
 
-    from utils.outputs.files import write_json, write_whole
+    from utils.outputs.files import atomic_write, write_json
     from utils.outputs.top1top5 import read_top1top5
 
     cv2.setNumThreads(0)
@@ -56,7 +56,7 @@ def main():
     write_json(args.out / 'evaluation.json', results)
     if truths[0].boxes is not None:
         content = curves(results)
-        write_whole(args.out / 'evaluation.png', lambda file: file.write(content))
+        atomic_write(args.out / 'evaluation.png', lambda file: file.write(content))
     print(table(len(truths), results))
     print(f'\nwrote {args.out / "evaluation.json"}')
 
@@ -128,20 +128,20 @@ class Evaluator:
                 metric.accumulate_ious(ious[0])
 
     def compute(self, thresholds: list[float], classified: bool) -> dict:
-        """All figures, fractions; those without ground truth are left out."""
+        """All metrics, fractions; those without ground truth are left out."""
         from utils.localization.measurement import V2_DELTAS
         from utils.localization.metrics import STEPS
 
-        figures = {name: value for name, value in self.benchmark.compute().items()
+        metrics = {name: value for name, value in self.benchmark.compute().items()
                    if value is not None}
-        count = self.benchmark.largest.count
+        count = self.benchmark.max_box_acc.count
         if not count:
-            return figures
-        curve = self.benchmark.largest.hits[0] / count
-        best = round(figures['best_threshold'] * STEPS)
-        return {**figures,
+            return metrics
+        curve = self.benchmark.max_box_acc.hits[0] / count
+        best = round(metrics['best_threshold'] * STEPS)
+        return {**metrics,
                 'v2_at_delta': dict(zip(map(str, V2_DELTAS),
-                                        self.benchmark.every.compute()[0].tolist(), strict=True)),
+                                        self.benchmark.max_box_acc_v2.compute()[0].tolist(), strict=True)),
                 'gt_known': {str(t): float(curve[min(round(t * STEPS), STEPS - 1)])
                              for t in thresholds},
                 **{name: float(metric.hits[0, best] / count)
@@ -150,11 +150,11 @@ class Evaluator:
 
 
 def table(count: int, results: dict[str, dict]) -> str:
-    """The figures of all methods in percent, as a Markdown table."""
-    rows = {name: {**{title: figures[key] for title, key in COLUMNS.items() if key in figures},
+    """The metrics of all methods in percent, as a Markdown table."""
+    rows = {name: {**{title: metrics[key] for title, key in COLUMNS.items() if key in metrics},
                    **{f'GT-known at {threshold}': value
-                      for threshold, value in figures.get('gt_known', {}).items()}}
-            for name, figures in results.items()}
+                      for threshold, value in metrics.get('gt_known', {}).items()}}
+            for name, metrics in results.items()}
     titles = list(next(iter(rows.values())))
     lines = [f'{count} images, %', '', f'| maps | {" | ".join(titles)} |',
              '| --- ' * (len(titles) + 1) + '|']
@@ -171,9 +171,9 @@ def curves(results: dict[str, dict]) -> bytes:
 
     figure = Figure(figsize=(6, 4), layout='constrained')
     axes = figure.subplots()
-    for name, figures in results.items():
-        steps = len(figures['curve'])
-        axes.plot([k / steps for k in range(steps)], figures['curve'], label=name)
+    for name, metrics in results.items():
+        steps = len(metrics['curve'])
+        axes.plot([k / steps for k in range(steps)], metrics['curve'], label=name)
     axes.set(xlabel='threshold', ylabel='boxes with IoU >= 0.5', xlim=(0, 1), ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend()

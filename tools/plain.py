@@ -1,4 +1,4 @@
-"""What the benchmark compares with: the same results by straightforward code."""
+"""Reference implementations for the benchmark: the same results by straightforward code."""
 
 from pathlib import Path
 

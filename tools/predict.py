@@ -1,4 +1,4 @@
-"""Box, segment and name the objects of your own pictures.
+"""Localize, segment and classify the objects of your own pictures.
 
     python tools/predict.py photo.jpg                     with the checkpoints of demo.sh
     python tools/predict.py photos/ --draw                all pictures of a folder and below it
@@ -18,6 +18,7 @@ of its name.
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -40,14 +41,15 @@ def main():
 
     from network import load_spol
     from utils.outputs.files import write_png
-    from utils.outputs.predictions import Records
+    from utils.outputs.predictions import PredictionWriter
 
     cv2.setNumThreads(0)  # each core has pictures of its own already
     model = load_spol(args.cam, args.seg, args.cls, backbone=args.backbone, arch=args.arch,
                       threshold=args.threshold, device=args.device)
-    records, sheet, bad = Records(args.out, args.format), [], []
+    records, sheet, bad = PredictionWriter(args.out, args.format), [], []
     todo = skip_done(pictures(args.paths, args.out), records, bad)
-    predictions = model.inference.in_parts(lambda part: predict(model, part, args), todo)
+    output = Output(args.out, args.draw, run_lengths=args.format == 'coco')
+    predictions = model.inference.in_parts(lambda part: predict(model, part, output), todo)
     for record, drawn in tqdm(predictions, unit='img', disable=None):
         records.append(record)
         if 'error' in record:
@@ -71,11 +73,14 @@ def parse():
     for stage in STAGES:
         add(f'--{stage}', type=Path, help=f'a checkpoint of the {stage} stage (default, if none '
             "of the three is given: demo.sh's)")
-    add('--backbone', help='of cam and seg (default: what their run has recorded, else resnet50)')
-    add('--arch', help='of cls (default: what its run has recorded, else efficientnet_b7)')
+    add('--backbone', help='backbone of cam and seg (default: what their run has recorded, else '
+        'resnet50)')
+    add('--arch', help='architecture of cls (default: what its run has recorded, else '
+        'efficientnet_b7)')
     add('--threshold', type=fraction, help='a pixel is foreground where the map exceeds this')
     add('--out', type=Path, default=Path('predictions'), help='the output folder')
-    add('--format', choices=['jsonl', 'coco', 'csv'], default='jsonl', help='of the predictions')
+    add('--format', choices=['jsonl', 'coco', 'csv'], default='jsonl',
+        help='format of the predictions')
     add('--draw', action='store_true', help='also draw each picture with its maps, mask and box')
     add('--device', default='auto', help='auto | cpu | cuda | cuda:N')
     args = parser.parse_args()
@@ -133,34 +138,41 @@ def skip_done(pictures: Iterator[tuple[Path, Path]], records, bad: list[str]
     yield from pictures
 
 
-def predict(model, part: list[tuple[Path, Path]], args) -> Iterator[tuple]:
-    """Predict a part of the pictures and write its files; the record of each, and with --draw its
-    drawing."""
+@dataclass(frozen=True)
+class Output:
+    """Where the files of predictions are written, and what is wanted of them."""
+
+    folder: Path
+    draw: bool
+    run_lengths: bool
+
+    def write(self, path: Path, png: str, prediction) -> tuple:
+        """Write the files of a prediction; its record, and with `draw` its drawing."""
+        import numpy as np
+
+        from utils.outputs.files import write_png
+        from utils.outputs.predictions import run_lengths
+
+        mask, cam, drawn = prediction.mask, prediction.cam, None
+        write_png(self.folder / 'masks' / png, np.where(mask, np.uint8(255), np.uint8(0)))
+        if cam is not None:
+            write_png(self.folder / 'cams' / png, np.round(255 * cam.clip(0, 1)).astype('u1'))
+        if self.draw:
+            drawn = prediction.draw()
+            write_png(self.folder / 'pictures' / png, drawn)
+        record = describe(path, prediction)
+        if self.run_lengths:
+            record['segmentation'] = run_lengths(mask)
+        return record, drawn
+
+
+def predict(model, part: list[tuple[Path, Path]], output: Output) -> Iterator[tuple]:
+    """Predict a part of the pictures and write its files; the record of each, and its drawing."""
     for (path, name), found in zip(part, model.predict(path for path, _ in part), strict=True):
         if isinstance(found, InputError):
             yield {'file': str(path), 'error': 'cannot be read as an image'}, None
         else:
-            yield write(path, f'{name}.png', found, args)
-
-
-def write(path: Path, png: str, prediction, args) -> tuple:
-    """Write the files of a prediction; its record, and with --draw its drawing."""
-    import numpy as np
-
-    from utils.outputs.files import write_png
-    from utils.outputs.predictions import run_lengths
-
-    mask, drawn = prediction.mask, None
-    write_png(args.out / 'masks' / png, np.where(mask, np.uint8(255), np.uint8(0)))
-    if prediction.cam is not None:
-        write_png(args.out / 'cams' / png, np.round(255 * prediction.cam.clip(0, 1)).astype('u1'))
-    if args.draw:
-        drawn = prediction.draw()
-        write_png(args.out / 'pictures' / png, drawn)
-    record = describe(path, prediction)
-    if args.format == 'coco':
-        record['segmentation'] = run_lengths(mask)
-    return record, drawn
+            yield output.write(path, f'{name}.png', found)
 
 
 def describe(path: Path, prediction) -> dict:

@@ -1,7 +1,7 @@
-"""Summarize a finished chain: a table of its metrics, and a contact sheet.
+"""Summarize a finished pipeline: a table of its metrics, and a contact sheet.
 
     python tools/report.py --run mini                     after demo.sh
-    python tools/report.py --chain imagenet --run mini    after demo.sh --dataset imagenet
+    python tools/report.py --dataset imagenet --run mini  after demo.sh --dataset imagenet
 
 Reads the results.json of cls/test, cam/test --evaluate --sweep and seg/test --sweep from each
 stage's out/, or from the folder in it that --run names. Checkpoints, data and sizes are those
@@ -25,25 +25,25 @@ NEEDED = {'cls': ('top1',), 'cam': ('evaluation', 'fused', 'sweep'), 'seg': ('sw
 
 def main():
     parser = Parser(__doc__)
-    parser.add_argument('--chain', choices=['cub200', 'imagenet'], default='cub200',
-                        help='whose stages')
+    parser.add_argument('--dataset', choices=['cub200', 'imagenet'], default='cub200',
+                        help='dataset whose stages have run')
     parser.add_argument('--run', default='.', help="folder in each stage's out/")
     parser.add_argument('--images', type=positive_int, default=12, help='rows of the picture')
     parser.add_argument('--out', type=Path, default=Path('report.png'), help='the picture')
     args = parser.parse_args()
     cls, cam, seg = (
-        require_results(ROOT / f'{args.chain}-{stage}' / 'out' / args.run / 'results.json', keys)
+        require_results(ROOT / f'{args.dataset}-{stage}' / 'out' / args.run / 'results.json', keys)
         for stage, keys in NEEDED.items())
     evaluation = cam['evaluation']
 
     from utils.outputs.files import write_png
 
     print(table(cls, evaluation, seg))
-    print(mask_quality(args.chain, cam['arguments']))
-    for name, figures in (('fused CAM', evaluation['fused']), ('SPOL', seg)):
-        if figures['sweep'].get('advice'):
-            print(f'\n{name}: {figures["sweep"]["advice"]}.')
-    write_png(args.out, picture(args.chain, evaluation['arguments'], seg['arguments'],
+    print(mask_quality(args.dataset, cam['arguments']))
+    for name, metrics in (('fused CAM', evaluation['fused']), ('SPOL', seg)):
+        if metrics['sweep'].get('advice'):
+            print(f'\n{name}: {metrics["sweep"]["advice"]}.')
+    write_png(args.out, picture(args.dataset, evaluation['arguments'], seg['arguments'],
                                 args.images))
     print(f'\npicture: {args.out}')
 
@@ -60,7 +60,7 @@ def require_results(path: Path, keys: tuple[str, ...]) -> dict:
 
 
 def table(cls: dict, evaluation: dict, seg: dict) -> str:
-    """The figures, in percent, as a Markdown table."""
+    """The metrics, in percent, as a Markdown table."""
     lines = [f'classification: top-1 {100 * cls["top1"]:.1f} %, top-5 {100 * cls["top5"]:.1f} %, '
              f'{cls["count"]} images',
              '',
@@ -69,22 +69,22 @@ def table(cls: dict, evaluation: dict, seg: dict) -> str:
              '| --- | --- | --- | --- | --- | --- |']
     cam_threshold, seg_threshold = (record['arguments']['threshold']
                                     for record in (evaluation, seg))
-    for name, figures, threshold in (('plain CAM', evaluation.get('deep'), cam_threshold),
+    for name, metrics, threshold in (('plain CAM', evaluation.get('deep'), cam_threshold),
                                      ('fused CAM', evaluation['fused'], cam_threshold),
                                      ('SPOL', seg, seg_threshold)):
-        if figures is None:
+        if metrics is None:
             continue
-        sweep = figures['sweep']
-        field = ' | '.join('' if figures[name] is None else f'{100 * figures[name]:.1f}'
+        sweep = metrics['sweep']
+        field = ' | '.join('' if metrics[name] is None else f'{100 * metrics[name]:.1f}'
                            for name in ('max_box_acc', 'max_box_acc_v2', 'pxap'))
         lines.append(
-            f'| {name} | {100 * figures["strict"]["gt_known"]:.1f} (at {threshold}) '
+            f'| {name} | {100 * metrics["strict"]["gt_known"]:.1f} (at {threshold}) '
             f'| {100 * sweep["best"]["strict"]["gt_known"]:.1f} (at {sweep["best_threshold"]:.2f}) '
             f'| {field} |')
     return '\n'.join(lines)
 
 
-def mask_quality(chain: str, arguments: dict) -> str:
+def mask_quality(dataset: str, arguments: dict) -> str:
     """How the pseudo masks compare with the ground-truth masks of their images, in percent of the
     pixels; empty where there are none."""
     import numpy as np
@@ -92,7 +92,7 @@ def mask_quality(chain: str, arguments: dict) -> str:
     from utils.data.images import read_binary_mask, read_stored_mask
     from utils.localization.pseudo_mask import seg_target
 
-    images = read_images(chain, arguments)
+    images = read_images(dataset, arguments)
     if images.segmentation is None:
         return ''
     counts = np.zeros(5, np.int64)
@@ -109,19 +109,19 @@ def mask_quality(chain: str, arguments: dict) -> str:
             f'background precision {100 * correct / max(background, 1):.1f} %')
 
 
-def read_images(chain: str, arguments: dict):
+def read_images(dataset: str, arguments: dict):
     """The images of the list that a run has recorded."""
     from utils.data import cub, imagenet
 
     datapath = Path(arguments['datapath'])
-    if chain == 'cub200':
+    if dataset == 'cub200':
         return cub.read_images(datapath, arguments['list'], arguments['clsnum'])
     if arguments['list'].startswith('train'):
         return imagenet.read_train_images(datapath, arguments['list'], arguments['clsnum'])
     return imagenet.read_val_images(datapath, arguments['list'], arguments['clsnum'], boxes=True)
 
 
-def picture(chain: str, cam: dict, seg: dict, count: int):
+def picture(dataset: str, cam: dict, seg: dict, count: int):
     """The contact sheet of images spread evenly over the list; `cam` and `seg` are the arguments
     that the two evaluations have recorded."""
     import numpy as np
@@ -134,7 +134,7 @@ def picture(chain: str, cam: dict, seg: dict, count: int):
     from utils.outputs.drawing import Row, contact_sheet
     from utils.stages.show import cam_rows, seg_rows, views_of
 
-    images = read_images(chain, seg)
+    images = read_images(dataset, seg)
     cam_net = CamNet(cam['clsnum'], cam['backbone'], pretrained='none')
     load_checkpoint(cam_net, cam['snapshot'])
     seg_net = SegNet(seg['backbone'], pretrained='none')

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.summary import figures_of, markdown, mean_and_std, summaries
+from tools.summary import markdown, mean_and_std, metrics_of, summaries
 from utils.arguments import ROOT, Parser, seed
 from utils.errors import InputError, run
 from utils.outputs.files import write_text
@@ -53,16 +53,16 @@ def run_demo(folder: Path, number: int, flags: list) -> Path:
 
 
 def table(folders: list[Path]) -> str:
-    """The figures of runs over seeds."""
+    """The metrics of runs over seeds."""
     records = {stage: [json.loads((folder / f'{stage}.json').read_text()) for folder in folders]
                for stage in STAGES}
     runs = {
-        'plain CAM': [figures_of(record['evaluation']['deep']) for record in records['cam']],
-        'fused CAM': [figures_of(record['evaluation']['fused']) for record in records['cam']],
-        'SPOL': [figures_of(record) for record in records['seg']]}
+        'plain CAM': [metrics_of(record['evaluation']['deep']) for record in records['cam']],
+        'fused CAM': [metrics_of(record['evaluation']['fused']) for record in records['cam']],
+        'SPOL': [metrics_of(record) for record in records['seg']]}
     mean, std = mean_and_std([100 * record['top1'] for record in records['cls']])
     return (f'{len(folders)} seeds; classification top-1 {mean:.1f} ± {std:.1f} %\n\n'
-            + markdown('GT-known, every image counted, %', summaries(runs)))
+            + markdown('GT-known, strict count, %', summaries(runs)))
 
 
 if __name__ == '__main__':

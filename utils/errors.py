@@ -32,9 +32,9 @@ def run(main: Callable[[], None]) -> None:
         print('\ninterrupted', file=sys.stderr)
         sys.exit(130)
     if _world_size() > 1:
-        from utils.engine.distributed import leave
+        from utils.engine.distributed import destroy_process_group
 
-        leave()
+        destroy_process_group()
 
 
 def _world_size() -> int:

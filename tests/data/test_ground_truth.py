@@ -55,7 +55,7 @@ def test_masks_of_open_images_are_joined_and_objects_are_never_ignored(metadata,
 
 @pytest.mark.parametrize(('file', 'lines', 'message'), [
     ('localization.txt', ['a/1.jpg,1,2,30,40', 'a/2.jpg,0,0,5'], 'localization.txt, line 2'),
-    ('localization.txt', ['a/1.jpg,1,2,30,forty', 'a/2.jpg,0,0,5,6'], 'line 1: .*no coordinates'),
+    ('localization.txt', ['a/1.jpg,1,2,30,forty', 'a/2.jpg,0,0,5,6'], 'line 1: .*not coordinates'),
     ('localization.txt', ['a/1.jpg,1,2,30,40'], 'a/2.jpg is not in localization.txt'),
     ('localization.txt', [''], 'is empty'),
     ('image_sizes.txt', ['a/1.jpg,500,300'], 'a/2.jpg is not in image_sizes.txt'),
@@ -112,6 +112,6 @@ def test_what_is_no_map_is_one_clear_error(tmp_path):
     (tmp_path / 'cut.npy').write_bytes((tmp_path / 'deep.npy').read_bytes()[:-8])
     (tmp_path / 'cut.png').write_bytes(b'\x89PNG')
     for name, message in (('deep.npy', 'H x W'), ('object.npy', 'numpy.save'),
-                          ('cut.npy', 'damaged'), ('cut.png', 'damaged')):
+                          ('cut.npy', 'not a valid'), ('cut.png', 'damaged')):
         with pytest.raises(InputError, match=message):
             read_score_map(tmp_path / name, 224)

@@ -263,7 +263,7 @@ def test_without_folder_and_xml_an_image_is_left_out(make_source, prepare, tmp_p
     prepare('--source', source, '--out', tmp_path / 'out')
     kept = [line for line in VAL_LIST if val_name(2) not in line]
     assert (tmp_path / 'out' / 'val.txt').read_text().splitlines() == kept
-    assert 'left out' in (tmp_path / 'out' / 'disagreements.txt').read_text()
+    assert 'skipped' in (tmp_path / 'out' / 'disagreements.txt').read_text()
 
 
 def test_a_flat_val_without_any_xml_is_bad_input(make_source, prepare, tmp_path):

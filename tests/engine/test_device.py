@@ -4,7 +4,7 @@ import cv2
 import pytest
 import torch
 
-from utils.engine.device import choose_device, set_up
+from utils.engine.device import choose_device, init_distributed_device
 from utils.errors import InputError
 
 
@@ -17,12 +17,12 @@ def test_a_device_that_is_not_there_is_refused(name):
 def test_the_same_seed_gives_the_same_weights():
     drawn = []
     for seed in (3, 3, 4):
-        assert set_up('cpu', seed) == torch.device('cpu')
+        assert init_distributed_device('cpu', seed) == torch.device('cpu')
         drawn.append(torch.rand(8))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
 
 
 def test_opencv_leaves_the_cores_to_others():
-    set_up('cpu', 0)
+    init_distributed_device('cpu', 0)
     assert cv2.getNumThreads() == 1

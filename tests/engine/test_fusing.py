@@ -6,7 +6,7 @@ from conftest import LITE
 from torch import nn
 
 from network import CamNet, SegNet, build_classifier
-from network.mffnet import Float32Conv
+from network.mffnet import Float32Conv1x1
 from utils.engine.fusing import prefer_onednn, prepare_inference
 
 BUILD = {
@@ -83,7 +83,7 @@ def test_low_precision_spares_fine_maps_and_products():
              if isinstance(module, nn.Conv2d)}
     assert types.pop('backbone.conv1') == torch.float32
     for name, module in ready.named_modules():
-        if isinstance(module, Float32Conv):
+        if isinstance(module, Float32Conv1x1):
             assert types.pop(name) == torch.float32
     assert set(types.values()) == {torch.bfloat16}
     seen = []

@@ -13,10 +13,10 @@ from test_trainer import TinyNet, build, equal, loss, train
 from torch import nn
 
 from network import CamNet, SegNet
-from utils.engine.device import set_up
+from utils.engine.device import init_distributed_device
 from utils.engine.distributed import synchronized
 from utils.engine.inference import Inference, InferenceOptions, Predictor
-from utils.engine.precision import Precision, has_bf16, is_out_of_memory
+from utils.engine.precision import Precision, is_out_of_memory, supports_bf16
 from utils.engine.transfer import Transfer
 from utils.localization.batched_pseudo_mask import pseudo_masks
 from utils.localization.pseudo_mask import pseudo_mask
@@ -28,12 +28,12 @@ CPU = torch.device('cpu')
 
 @pytest.fixture
 def cuda():
-    return set_up('cuda', seed=0, test=True)
+    return init_distributed_device('cuda', seed=0, test=True)
 
 
 @pytest.mark.parametrize('amp', ['fp16', 'bf16', 'off'])
 def test_training_steps_lower_the_loss(cuda, tmp_path, amp):
-    if amp == 'bf16' and not has_bf16(cuda):
+    if amp == 'bf16' and not supports_bf16(cuda):
         pytest.skip('this GPU has no bf16')
     losses = []
 
@@ -48,7 +48,7 @@ def test_training_steps_lower_the_loss(cuda, tmp_path, amp):
 
 
 def test_auto_is_bf16_where_the_gpu_has_it(cuda):
-    assert Precision('auto', cuda).name == ('bf16' if has_bf16(cuda) else 'fp16')
+    assert Precision('auto', cuda).name == ('bf16' if supports_bf16(cuda) else 'fp16')
 
 
 def test_a_first_fp16_step_that_overflows_does_no_harm(cuda):
@@ -127,7 +127,7 @@ def test_out_of_memory_is_recognised(cuda):
 
 def test_the_device_of_a_name_with_a_number_is_current():
     last = torch.cuda.device_count() - 1
-    assert set_up(f'cuda:{last}', seed=0) == torch.device('cuda', last)
+    assert init_distributed_device(f'cuda:{last}', seed=0) == torch.device('cuda', last)
     assert torch.cuda.current_device() == last
 
 

@@ -11,10 +11,10 @@ from utils.errors import InputError
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
 
 
-@pytest.mark.parametrize(('device', 'has_bf16', 'expected'), [
+@pytest.mark.parametrize(('device', 'supports_bf16', 'expected'), [
     (CPU, True, 'bf16'), (CPU, False, 'off'), (CUDA, True, 'bf16'), (CUDA, False, 'fp16')])
-def test_auto_is_bf16_where_the_device_has_it(monkeypatch, device, has_bf16, expected):
-    monkeypatch.setattr(precision_module, 'has_bf16', lambda device: has_bf16)
+def test_auto_is_bf16_where_the_device_has_it(monkeypatch, device, supports_bf16, expected):
+    monkeypatch.setattr(precision_module, 'supports_bf16', lambda device: supports_bf16)
     monkeypatch.setattr(torch.amp, 'GradScaler', lambda device, enabled: None)
     assert Precision('auto', device).name == expected
 

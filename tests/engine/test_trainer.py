@@ -20,8 +20,8 @@ from utils.engine.trainer import (
     Trainer,
     TrainingOptions,
     every_epoch,
+    late_epochs,
     linear_decay,
-    second_half,
 )
 from utils.errors import InputError
 from utils.outputs.results import RunFolder
@@ -69,14 +69,14 @@ def options(**changes):
                               **changes})
 
 
-def build(folder, loss=loss, dataset=None, device=CPU, schedule=None, keep=None,
+def build(folder, loss=loss, dataset=None, device=CPU, schedule=None, should_save=None,
           save_model_every=None,
           draw=None, **changes):
     """A Trainer of a TinyNet that writes to `folder`; `changes` are of the options."""
     chosen = options(**changes)
     torch.manual_seed(chosen.seed)
     model = TinyNet()
-    more = {name: value for name, value in (('schedule', schedule), ('keep', keep)) if value}
+    more = {name: value for name, value in (('schedule', schedule), ('should_save', should_save)) if value}
     return Trainer(model, dataset or Colours(), [{'params': model.parameters()}], loss, chosen,
                    device, RunFolder(folder), save_model_every=save_model_every, draw=draw, **more)
 
@@ -116,8 +116,8 @@ def test_batches_continue_from_the_start_that_is_set():
 
 
 def test_kept_epochs_are_the_papers():
-    assert [e for e in range(1, 21) if second_half(e, 20)] == list(range(12, 21))
-    assert [e for e in range(1, 33) if second_half(e, 32)] == list(range(18, 33))
+    assert [e for e in range(1, 21) if late_epochs(e, 20)] == list(range(12, 21))
+    assert [e for e in range(1, 33) if late_epochs(e, 32)] == list(range(18, 33))
     assert [linear_decay(e, 4) for e in range(4)] == [1, 0.75, 0.5, 0.25]
 
 
@@ -128,11 +128,11 @@ def test_same_seed_same_weights_whatever_the_workers(tmp_path):
 
 
 def test_resumed_run_ends_bit_for_bit_as_an_undisturbed_one(tmp_path):
-    whole = train(tmp_path / 'whole', keep=every_epoch)
+    whole = train(tmp_path / 'whole', should_save=every_epoch)
     for stop in (2, 3, 5, 11):  # within and at the end of epochs of 3 steps
         part = tmp_path / str(stop)
-        train(part, keep=every_epoch, max_steps=stop)
-        resumed = train(part, keep=every_epoch, resume='yes')
+        train(part, should_save=every_epoch, max_steps=stop)
+        resumed = train(part, should_save=every_epoch, resume='yes')
         assert equal(resumed, whole)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.localization.protocol import SWEEP, LocalizationMetrics, localize
+from utils.localization.protocol import SWEEP_THRESHOLDS, LocalizationMetrics, localize
 
 BLOB = (2, 2, 12, 12)          # 10 x 10 = 100
 RIGHT = (2, 2, 12, 8)          # 60 / 100
@@ -126,7 +126,7 @@ def nested_map():
 def test_a_sweep_finds_where_the_strict_count_is_best():
     """Three images: the inner blob is right for two of them, from 0.5 on; the whole map for one,
     below. At 0.5 the third, which has 0.5 alone, loses its contour."""
-    count = LocalizationMetrics(SWEEP)
+    count = LocalizationMetrics(SWEEP_THRESHOLDS)
     whole = (0, 0, 20, 20)
     count.accumulate(nested_map(), ground_truth(BLOB))
     count.accumulate(nested_map(), ground_truth(BLOB))
@@ -143,7 +143,7 @@ def test_a_sweep_finds_where_the_strict_count_is_best():
 
 def test_a_sweep_has_the_figures_of_each_threshold_alone():
     rng = np.random.default_rng(0)
-    swept = LocalizationMetrics(SWEEP)
+    swept = LocalizationMetrics(SWEEP_THRESHOLDS)
     alone = {threshold: LocalizationMetrics([threshold]) for threshold in (0.0, 0.2, 0.57, 0.99)}
     for _ in range(6):
         score_map = rng.random((20, 20))

@@ -11,7 +11,7 @@ from torch import nn
 from network import CamNet, InputError, SegNet, build_classifier
 from network.backbone import build_backbone
 from network.classifier import head_parameters
-from network.mffnet import MCA, MFF, Float32Conv, multiply
+from network.mffnet import MCA, MFF, Float32Conv1x1, multiply
 
 
 @pytest.fixture(scope='module')
@@ -136,7 +136,7 @@ def test_products_are_taken_in_float32():
 
 
 def test_what_reads_a_product_does_not_cast_it_back():
-    head, big = Float32Conv(4, 2), torch.full((1, 4, 1, 1), 2.7e7)
+    head, big = Float32Conv1x1(4, 2), torch.full((1, 4, 1, 1), 2.7e7)
     with torch.autocast('cpu', torch.float16):
         assert torch.isfinite(head(big)).all()
         assert not torch.isfinite(nn.Conv2d(4, 2, 1)(big)).all()

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from utils.outputs.drawing import (
-    FOUND_COLOUR,
     GAP,
+    GT_COLOUR,
+    PRED_COLOUR,
     TITLE_HEIGHT,
-    TRUE_COLOUR,
     Row,
     contact_sheet,
     draw_boxes,
@@ -40,8 +40,8 @@ def test_a_heatmap_is_brighter_where_the_map_is_higher():
 
 def test_true_boxes_are_green_and_the_predicted_one_red():
     drawn = draw_boxes(picture(), np.array([[5, 5, 20, 20], [np.nan] * 4]), (30, 10, 50, 30))
-    assert tuple(drawn[5, 10]) == TRUE_COLOUR
-    assert tuple(drawn[20, 30]) == FOUND_COLOUR
+    assert tuple(drawn[5, 10]) == GT_COLOUR
+    assert tuple(drawn[20, 30]) == PRED_COLOUR
     assert np.array_equal(draw_boxes(picture(), None, None), picture())
 
 
@@ -72,10 +72,3 @@ def test_a_sheet_has_a_cell_for_each_picture_and_marks_rows():
     assert (sheet == mark).all(2).any()
     empty = sheet[TITLE_HEIGHT:TITLE_HEIGHT + 160, 160 + GAP:320 + GAP]
     assert (empty == 255).all()
-
-
-def test_blocks_stand_side_by_side():
-    rows = [Row([picture()]) for _ in range(3)]
-    one, two = (contact_sheet(rows, ['image'], blocks=blocks) for blocks in (1, 2))
-    assert two.shape[1] > 2 * one.shape[1]
-    assert two.shape[0] < one.shape[0]

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from utils.errors import InputError
-from utils.outputs.files import write_json, write_text, write_whole
+from utils.outputs.files import atomic_write, write_json, write_text
 
 
 def names(folder):
@@ -14,7 +14,7 @@ def names(folder):
 
 
 def test_a_file_holds_what_was_written_and_nothing_else_is_left(tmp_path):
-    write_whole(tmp_path / 'a', lambda file: file.write(b'new'))
+    atomic_write(tmp_path / 'a', lambda file: file.write(b'new'))
     assert (tmp_path / 'a').read_bytes() == b'new'
     assert names(tmp_path) == ['a']
 
@@ -45,14 +45,14 @@ def half(error):
 def test_an_old_file_stays_when_the_writing_fails(tmp_path, raised, expected):
     (tmp_path / 'a').write_text('old')
     with pytest.raises(expected):
-        write_whole(tmp_path / 'a', half(raised))
+        atomic_write(tmp_path / 'a', half(raised))
     assert (tmp_path / 'a').read_text() == 'old'
     assert names(tmp_path) == ['a']
 
 
 def test_no_file_appears_when_the_writing_fails(tmp_path):
     with pytest.raises(ValueError, match='x'):
-        write_whole(tmp_path / 'a', half(ValueError('x')))
+        atomic_write(tmp_path / 'a', half(ValueError('x')))
     assert names(tmp_path) == []
 
 
@@ -64,7 +64,7 @@ def test_the_old_file_is_whole_while_the_new_one_is_written(tmp_path):
         file.flush()
         assert (tmp_path / 'a').read_text() == 'old'
 
-    write_whole(tmp_path / 'a', write)
+    atomic_write(tmp_path / 'a', write)
     assert (tmp_path / 'a').read_text() == 'new'
 
 
@@ -79,7 +79,7 @@ def test_a_new_file_takes_the_name_and_not_the_place_of_the_old_one(tmp_path):
 
 def test_a_full_disk_is_an_input_error_that_names_file_and_reason(tmp_path):
     with pytest.raises(InputError) as caught:
-        write_whole(tmp_path / 'results.json', half(OSError(28, 'No space left on device')))
+        atomic_write(tmp_path / 'results.json', half(OSError(28, 'No space left on device')))
     assert str(tmp_path / 'results.json') in str(caught.value)
     assert 'No space left on device' in str(caught.value)
 

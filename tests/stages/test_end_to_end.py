@@ -222,7 +222,7 @@ def test_own_images_without_boxes_run_through_the_chain(chain, tmp_path, capsys)
              '--top1top5', 'none')):
         capsys.readouterr()
         assert call_script(script, *arguments) == 0
-    assert 'has no boxes: no localization figures' in capsys.readouterr().out
+    assert 'has no boxes: no localization metrics' in capsys.readouterr().out
     with open(tmp_path / 'out' / 'boxes.csv', newline='') as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == CLASSES * VAL

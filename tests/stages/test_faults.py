@@ -19,8 +19,8 @@ from utils.data.images import BadImageError, read_image
 from utils.data.loader import EpochSampler, TrainLoader, explain_dead_workers
 from utils.engine.distributed import any_rank
 from utils.engine.interruption import Interruption
-from utils.engine.trainer import quiet_event_thread
 from utils.errors import InputError
+from utils.outputs.events import quiet_thread
 
 # ---------------------------------------------------------------- images that cannot be decoded
 
@@ -239,7 +239,7 @@ def test_a_disk_too_full_for_events(tmp_path, monkeypatch):
 def test_other_threads_report_their_errors(monkeypatch):
     reported = []
     monkeypatch.setattr(threading, 'excepthook', lambda failure: reported.append(failure.exc_type))
-    with quiet_event_thread():
+    with quiet_thread():
         thread = threading.Thread(target=open, args=('/no/such/file',))
         thread.start()
         thread.join()

@@ -85,7 +85,7 @@ def test_pictures_of_all_kinds_are_the_same_picture(model, folder):
     grey = model(image[..., 0])
     assert grey.image.shape == image.shape
     assert [r.label for r in model([path, image])] == [model(path).label] * 2
-    with pytest.raises(InputError, match='no picture'):
+    with pytest.raises(InputError, match='not an image'):
         model(image.astype(float))
 
 
@@ -174,7 +174,7 @@ def test_the_program_writes_predictions_masks_and_pictures(run_script, folder, t
     (tmp_path / 'in' / 'deep').mkdir(parents=True)
     for name in ('a.jpg', 'deep/b.JPG'):
         (tmp_path / 'in' / name).write_bytes((folder / 'photo.jpg').read_bytes())
-    (tmp_path / 'in' / 'notes.txt').write_text('no picture')
+    (tmp_path / 'in' / 'notes.txt').write_text('not an image')
     flags = [part for stage in ('cam', 'seg', 'cls')
              for part in (f'--{stage}', checkpoint(folder, stage))]
     code, out, err = run_script('tools/predict.py', tmp_path / 'in', *flags, '--out',

@@ -24,14 +24,14 @@ def test_mean_and_sample_standard_deviation():
 
 
 def test_table_has_a_cell_for_each_figure():
-    runs = [summary.figures_of(record(value)) for value in (0.2, 0.4)]
+    runs = [summary.metrics_of(record(value)) for value in (0.2, 0.4)]
     table = summary.markdown('map', summary.summaries({'SPOL': runs}))
     assert table.splitlines()[-1] == ('| SPOL | 30.0 ± 14.1 | 90.0 ± 0.0 | 50.0 ± 0.0 '
                                       '| 50.0 ± 0.0 | 50.0 ± 0.0 |')
 
 
 def test_table_leaves_out_what_has_no_ground_truth():
-    assert 'PxAP' not in summary.figures_of({**record(0.5), 'pxap': None})
+    assert 'PxAP' not in summary.metrics_of({**record(0.5), 'pxap': None})
 
 
 def test_ablation_compares_what_the_paper_compares():
@@ -58,7 +58,7 @@ def test_ablation_is_summed_up_over_seeds(tmp_path):
     assert '| multiply 2345 | 60.0 ± 14.1 |' in text
     assert '| segmentation: SPOL | 60.0 ± 14.1 |' in text
     rows = csv.DictReader((tmp_path / 'ablation.csv').read_text().splitlines())
-    assert {row['figure'] for row in rows} == set(summary.FIGURES)
+    assert {row['metric'] for row in rows} == set(summary.METRICS)
     assert (tmp_path / 'ablation.png').stat().st_size > 1000
     curves = ablation.curves(tmp_path, [0, 1])
     assert [len(points) for points in curves.values()] == [2, 2]

@@ -93,8 +93,8 @@ def test_variants_of_the_bare_network(bench, capsys):
 
 @pytest.mark.filterwarnings('ignore:.*GradScaler is enabled, but CUDA')
 def test_each_precision_of_a_device_is_a_variant(monkeypatch):
-    monkeypatch.setattr('tools.benchmarks.devices.has_bf16', lambda device: False)
-    monkeypatch.setattr('utils.engine.precision.has_bf16', lambda device: False)
+    monkeypatch.setattr('tools.benchmarks.devices.supports_bf16', lambda device: False)
+    monkeypatch.setattr('utils.engine.precision.supports_bf16', lambda device: False)
     assert [v.name for v in variants_of(CPU)] == ['float32', 'float32, compiled']
     assert [v.name for v in variants_of(CUDA)] == ['float32', 'TF32', 'fp16', 'fp16, compiled']
 

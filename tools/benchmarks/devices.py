@@ -23,7 +23,7 @@ from utils.data.loader import EpochSampler, TrainLoader
 from utils.data.transforms import eval_transform
 from utils.engine.device import available_cores
 from utils.engine.inference import Inference, Predictor, labels_of
-from utils.engine.precision import Precision, has_bf16
+from utils.engine.precision import Precision, supports_bf16
 from utils.errors import InputError
 from utils.outputs.bad_images import BadImages
 from utils.stages.make_masks import masks_of, write_mask
@@ -48,7 +48,7 @@ def variants_of(device: torch.device) -> list[Variant]:
     variants = [Variant('float32', 'off')]
     if on_cuda:
         variants.append(Variant('TF32', 'off', tf32=True))
-    if has_bf16(device):
+    if supports_bf16(device):
         variants.append(Variant('bf16', 'bf16'))
     if on_cuda:
         variants.append(Variant('fp16', 'fp16'))

@@ -31,7 +31,7 @@ from utils.arguments import ROOT
 from utils.data.images import read_image
 from utils.data.lists import ImageList, read_cub_list
 from utils.engine.checkpoint import save_checkpoint
-from utils.engine.device import set_up
+from utils.engine.device import init_distributed_device
 from utils.engine.inference import Inference, InferenceOptions
 from utils.engine.precision import Precision
 from utils.errors import InputError
@@ -64,7 +64,7 @@ class Bench:
 
     def __init__(self, options: BenchOptions, folder: Path):
         self.options, self.folder = options, folder
-        self.device = set_up(options.device, seed=0, test=True)  # as the stages' scripts do
+        self.device = init_distributed_device(options.device, seed=0, test=True)
         self.inference = Inference(self.device, InferenceOptions(
             options.amp, options.batch_size, options.num_workers or 0, options.compile))
         self.short = max(options.batch_size, self.inference.part_size * self.inference.threads)
@@ -100,7 +100,7 @@ class Bench:
         if 'seg/train' in stages and 'cam/test' not in stages:
             self.run_script('cam/test', 'long')  # makes the masks
         print_header('stage', 'images/s', 'bare network', 'ratio', 'GPU idle', 'GPU MB',
-                     'host MB, short and long list', 'ms an image on one core')
+                     'host MB, short and long list', 'ms per image on one core')
         for stage in stages:
             rate, idle, short, long = self.measure(stage)
             bare = self.bare_step(stage) if stage.endswith('train') else self.bare_test(stage)
@@ -250,7 +250,7 @@ class Bench:
         ours = (long - short) / self.options.images
         theirs = timed(partial(plain.make_pseudo_masks, self.network('cam'), images,
                                self.folder / 'plain')) / len(images)
-        print_header('cam/test, ms an image', 'ours', 'plain, float32, image by image', 'ratio')
+        print_header('cam/test, ms per image', 'ours', 'plain, float32, image by image', 'ratio')
         for name, our, their in zip(('elapsed', 'CPU'), ours, theirs, strict=True):
             print_row(name, f'{1000 * our:.1f}', f'{1000 * their:.1f}', f'{their / our:.2f}')
 

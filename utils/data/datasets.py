@@ -1,7 +1,7 @@
 """Data sets: what is read from the disk for an image, and what a transform makes of it.
 
-Training items are asked for by (epoch, index), and are random by (seed, epoch, index): the same
-in any worker or process, and after a restart.
+Training items are indexed by (epoch, index). Augmentation is seeded by (seed, epoch, index), so it
+does not depend on the worker or process, and a resumed run repeats it.
 """
 
 from dataclasses import dataclass

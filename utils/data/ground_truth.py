@@ -1,8 +1,8 @@
 """The ground truth that score maps are evaluated against: our lists', or the benchmark's.
 
-The benchmark's files (Choe et al., CVPR 2020) are `image_ids.txt` (an id a line),
+The benchmark's files (Choe et al., CVPR 2020) are `image_ids.txt` (one id per line),
 `class_labels.txt` (`id,label`), `image_sizes.txt` (`id,width,height`) and `localization.txt`
-(`id,x0,y0,x1,y1`; OpenImages: `id,mask,ignored region`), several lines an image.
+(`id,x0,y0,x1,y1`; OpenImages: `id,mask,ignored region`), several lines per image.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class GroundTruth:
         boxes: (K, 4) float64 x0, y0, x1, y1 in pixels of the image; None where not known.
         size: (height, width) of the image; None where there are no boxes.
         masks: the files of the objects' masks.
-        ignored: the file of the region that PxAP leaves out, except where there is an object.
+        ignored: the mask of the pixels that PxAP ignores; pixels of objects are never ignored.
     """
 
     name: str
@@ -141,5 +141,6 @@ def _numbers(values: list[str], place: str) -> list[float]:
     except ValueError:
         numbers = [np.nan]
     if not np.isfinite(numbers).all() or min(numbers) < 0:
-        raise InputError(f'{place}: {",".join(values)[:80]!r} are no coordinates: correct the line')
+        raise InputError(f'{place}: {",".join(values)[:80]!r} are not coordinates: correct the '
+                         'line')
     return numbers

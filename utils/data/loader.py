@@ -57,7 +57,7 @@ class TrainLoader:
                  report_bad: Callable[[int], None] | None = None):
         self._report_bad = report_bad
         self._loader = DataLoader(
-            _Substituting(dataset, report_bad is not None), batch_sampler=sampler,
+            _SkipBadDataset(dataset, report_bad is not None), batch_sampler=sampler,
             num_workers=workers, collate_fn=_collate, persistent_workers=workers > 0,
             pin_memory=pin_memory, worker_init_fn=_init_worker)
 
@@ -76,7 +76,7 @@ class TrainLoader:
 
 
 @dataclass(frozen=True)
-class _Substituting(Dataset):
+class _SkipBadDataset(Dataset):
     """(epoch, index) -> (item, indices of bad images), or the InputError, which would lose its
     type on its way out of a worker process if it were raised."""
 

@@ -42,9 +42,10 @@ def _read_array(path: Path) -> np.ndarray:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError,
             MemoryError) as error:
-        raise InputError(f'{path} is no array, or damaged: write it with numpy.save') from error
+        raise InputError(f'{path} is not a valid .npy array: write it with numpy.save') from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in 'fiub':
-        raise InputError(f'{path} holds no array of real numbers: write it with numpy.save')
+        raise InputError(f'{path} does not contain an array of real numbers: write it with '
+                         'numpy.save')
     array = array.squeeze()
     if array.ndim != 2:
         raise InputError(f'{path} has the shape {array.shape}: a score map is H x W')

@@ -12,11 +12,11 @@ from network.weights import LOAD_ERRORS
 from utils.engine.distributed import same_on_all_ranks
 from utils.engine.precision import Precision
 from utils.errors import InputError
-from utils.outputs.files import write_whole
+from utils.outputs.files import atomic_write
 
 
 def save_checkpoint(state: dict, path: Path) -> None:
-    write_whole(path, lambda file: torch.save(state, file))
+    atomic_write(path, lambda file: torch.save(state, file))
 
 
 def check_finite(model: nn.Module, step: int) -> None:

@@ -5,11 +5,12 @@ import os
 import cv2
 import torch
 
-from utils.engine.distributed import join, local_rank, local_world_size
+from utils.engine.distributed import init_process_group, local_rank, local_world_size
 from utils.errors import InputError
 
 
-def set_up(name: str, seed: int, tf32: bool = False, test: bool = False) -> torch.device:
+def init_distributed_device(name: str, seed: int, tf32: bool = False, test: bool = False
+                            ) -> torch.device:
     """Prepare this process for a stage, and return its device (`choose_device`).
 
     Joins the other processes where torchrun started several, and seeds PyTorch, so that networks
@@ -23,7 +24,7 @@ def set_up(name: str, seed: int, tf32: bool = False, test: bool = False) -> torc
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = tf32
         torch.backends.cuda.matmul.allow_tf32 = tf32
-    join(device, test)
+    init_process_group(device, test)
     cv2.setNumThreads(0)  # readers and PyTorch share the cores already
     torch.manual_seed(seed)
     return device

@@ -13,7 +13,7 @@ from network.errors import InputError
 TEST_TIMEOUT = timedelta(hours=6)  # a rank that has tested its share waits for the slowest
 
 
-def join(device: torch.device, test: bool) -> None:
+def init_process_group(device: torch.device, test: bool) -> None:
     """Join the process group (NCCL on CUDA, gloo on the CPU) where torchrun started this process.
 
     A test communicates only to gather its results, and waits long for them. In training a rank
@@ -24,7 +24,7 @@ def join(device: torch.device, test: bool) -> None:
         return
     _check_restarts()
     # Imported later, by timm, it would keep the process group as a default argument. Its threads
-    # would then outlive leave(), and could abort the interpreter at its end.
+    # would then outlive destroy_process_group(), and could abort the interpreter at its end.
     import torch.distributed.nn  # noqa: F401
 
     backend = 'cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo'
@@ -40,7 +40,7 @@ def _check_restarts() -> None:
                          'the environment, and --standalone or --rdzv_backend=c10d')
 
 
-def leave() -> None:
+def destroy_process_group() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
 

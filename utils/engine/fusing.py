@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from network.mffnet import Float32Conv
+from network.mffnet import Float32Conv1x1
 
 SAMPLE_SIDE = 224           # of the sample image, where the network does not say
 TOLERANCE = 1e-3     # of the largest value
@@ -85,7 +85,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 def _lower_precision(model: nn.Module, sample: Tensor, dtype: torch.dtype) -> None:
     convs = {name: module for name, module in model.named_modules()
-             if isinstance(module, nn.Conv2d) and not isinstance(module, Float32Conv)}
+             if isinstance(module, nn.Conv2d) and not isinstance(module, Float32Conv1x1)}
     outputs = _outputs(model, convs, sample)
     for name, conv in convs.items():
         if name in outputs and outputs[name].shape[-1] > sample.shape[-1] / 4:

@@ -25,7 +25,7 @@ from utils.engine.transfer import Transfer
 from utils.errors import InputError
 from utils.outputs.bad_images import BadImages
 
-CPU_PART = 4    # images; maps of more than 32 MiB are new memory, and page faults, each time
+CPU_PART = 4    # images; feature maps above 32 MiB are allocated anew, with page faults, each time
 BATCH_SIZE = 16
 MAX_CUDA_READERS = 8
 
@@ -56,8 +56,8 @@ class Predictor:
         if compile:
             self._compiled = torch.compile(self._predict, dynamic=False,
                                            options={'freezing': True})
-        # A GPU computes one batch after the other: several at once would only fill its memory.
-        # The lock covers what queues a batch's work, and not what waits for it.
+        # Several batches at once on a GPU would only use more memory. The lock is held while
+        # kernels are launched, not while their results are awaited.
         self._lock = nullcontext() if device.type == 'cpu' else threading.Lock()
 
     @torch.inference_mode()

@@ -16,7 +16,7 @@ OUT_OF_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory',
                  'CUDNN_STATUS_ALLOC_FAILED', 'CUBLAS_STATUS_ALLOC_FAILED')
 
 
-def has_bf16(device: torch.device) -> bool:
+def supports_bf16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16 itself; emulated, it is slower than float32."""
     if device.type == 'cuda':
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -34,7 +34,7 @@ class Precision:
 
     def __init__(self, amp: str, device: torch.device):
         if amp == 'auto':
-            amp = 'bf16' if has_bf16(device) else 'fp16' if device.type == 'cuda' else 'off'
+            amp = 'bf16' if supports_bf16(device) else 'fp16' if device.type == 'cuda' else 'off'
         if amp == 'fp16' and device.type == 'cpu':
             raise InputError('--amp fp16 needs CUDA: use --amp bf16, off or auto on the CPU')
         self.name, self.device = amp, device

@@ -5,10 +5,8 @@ restart would lose, so a resumed run ends where an undisturbed one does.
 """
 
 import math
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from network.weights import load_checkpoint
 from utils.data.datasets import TrainImages
@@ -38,6 +35,7 @@ from utils.engine.precision import Precision, explain_out_of_memory
 from utils.engine.progress import Progress
 from utils.errors import InputError
 from utils.outputs.bad_images import BadImages
+from utils.outputs.events import open_events
 from utils.outputs.files import write_png
 from utils.outputs.results import RunFolder
 
@@ -74,47 +72,14 @@ def linear_decay(epoch: int, epochs: int) -> float:
     return 1 - epoch / epochs
 
 
-def second_half(epoch: int, epochs: int) -> bool:
-    """Whether the model after `epoch` (from 1) is kept: those beyond the middle."""
+def late_epochs(epoch: int, epochs: int) -> bool:
+    """Whether the model after `epoch` (from 1) is saved: only in the second half, as in the
+    released code."""
     return epoch > epochs / 2 + 1
 
 
 def every_epoch(epoch: int, epochs: int) -> bool:
     return True
-
-
-@contextmanager
-def explain_events(folder: Path) -> Iterator[None]:
-    """Turn a failure to write events, as on a full disk, into an InputError."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f'cannot write TensorBoard events to {folder} ({error.strerror}): check '
-                         'its rights and the free space') from error
-
-
-@contextmanager
-def quiet_event_thread() -> Iterator[None]:
-    """Keep TensorBoard's writer thread from reporting a failure to write, which it also raises in
-    the thread that trains (`explain_events`)."""
-    report = threading.excepthook
-
-    def report_others(failure: threading.ExceptHookArgs) -> None:
-        if not (of_tensorboard(failure.thread) and issubclass(failure.exc_type, OSError)):
-            report(failure)
-
-    threading.excepthook = report_others
-    try:
-        yield
-    finally:
-        for thread in filter(of_tensorboard, threading.enumerate()):
-            if thread.exception:
-                thread.join()  # it is about to call the hook
-        threading.excepthook = report
-
-
-def of_tensorboard(thread: threading.Thread | None) -> bool:
-    return type(thread).__module__.startswith('tensorboard.')
 
 
 class Trainer:
@@ -125,10 +90,10 @@ class Trainer:
             device, 'image' normalised (float32, N x 3 x H x W).
         groups: SGD's parameter groups. A group's 'lr', by default options.lr, is multiplied by
             schedule(epoch, epochs), epoch from 0, within each epoch.
-        keep: models are kept after those epochs (from 1) for which keep(epoch, epochs) is true, N
-            being the epoch.
-        save_model_every: instead, models are kept every so many steps, N being the step. The last
-            model is always kept.
+        should_save: `model-N` is saved after each epoch N (from 1) for which
+            should_save(N, epochs) is true.
+        save_model_every: instead, `model-N` is saved every so many steps, N being the step. The
+            last model is always saved.
         draw: draw(model) -> a picture, uint8 H x W x 3, written to `training.png` and to
             TensorBoard after each epoch.
 
@@ -143,7 +108,7 @@ class Trainer:
                  loss: Callable[[nn.Module, Batch], dict[str, Tensor]], options: TrainingOptions,
                  device: torch.device, run: RunFolder,
                  schedule: Callable[[int, int], float] = constant,
-                 keep: Callable[[int, int], bool] = second_half,
+                 should_save: Callable[[int, int], bool] = late_epochs,
                  save_model_every: int | None = None,
                  draw: Callable[[nn.Module], np.ndarray] | None = None):
         if options.batch_size < 2 * world_size():
@@ -151,7 +116,7 @@ class Trainer:
                              'ranks: batch norm needs at least 2 images per rank')
         self.options, self.device, self.run_folder = options, device, run
         self.loss, self.schedule, self.draw = loss, schedule, draw
-        self.keep, self.save_model_every = keep, save_model_every
+        self.should_save, self.save_model_every = should_save, save_model_every
         self.precision = Precision(options.amp, device)
         if options.snapshot:
             load_checkpoint(model, options.snapshot)
@@ -178,7 +143,6 @@ class Trainer:
                                    self.precision, self._fingerprint(dataset))
         self.stopped = False
 
-    @quiet_event_thread()
     def run(self) -> None:
         """Train to the end, from the beginning or from where the run to resume stopped."""
         begin, first = time.monotonic(), self._first_step()
@@ -186,24 +150,24 @@ class Trainer:
             print(f'all {first} steps are done already: {self._model_path(first)}')
             return
         step, losses = first, {}
-        with explain_events(self.run_folder.path):
-            self.events = SummaryWriter(self.run_folder.path) if is_main_process() else None
-        with Interruption() as self.interruption, explain_dead_workers():
+        with (Interruption() as self.interruption, explain_dead_workers(),
+              open_events(self.run_folder.path, is_main_process()) as self.events):
             while step < self.last_step and not self.stopped:
                 step, losses = self._run_epoch(*divmod(step, len(self.sampler)))
         self._write_bad_images()
-        if not is_main_process():
-            return
-        with explain_events(self.run_folder.path):
-            self.events.close()
+        if is_main_process():
+            self._finish(first, step, losses, time.monotonic() - begin)
+
+    def _finish(self, first: int, step: int, losses: dict[str, float], seconds: float) -> None:
+        """Write the results of the steps from `first` to `step`, or say how to continue."""
         if self.stopped and step < self.last_step:
             print(f'stopped after step {step} of {self.last_step}, saved in {self.state.path}: '
                   'continue with the same command and --resume')
             return
-        figures = {'loss': losses, 'steps': step, 'amp': self.precision.name,
+        metrics = {'loss': losses, 'steps': step, 'amp': self.precision.name,
                    'device': str(self.device)}
         seen = sum(self.sampler.size(k % len(self.sampler)) for k in range(first, step))
-        path = self.run_folder.write_results(figures, time.monotonic() - begin, seen, 'training')
+        path = self.run_folder.write_results(metrics, seconds, seen, 'training')
         print(f'wrote {self._model_path(step)} and {path}{self.bad.summary()}')
 
     def _first_step(self) -> int:
@@ -220,7 +184,7 @@ class Trainer:
             group['lr'] = rate * factor
         self.sampler.epoch, self.sampler.start = epoch, start
         step = epoch * len(self.sampler) + start
-        meter = Meter()
+        meter = AverageMeter()
         progress = Progress(f'epoch {epoch + 1}/{self.options.epoch}', self.sampler.count,
                             start * self.options.batch_size)
         for batch in self.loader:
@@ -249,21 +213,16 @@ class Trainer:
             batch['image'] = self.normalize(batch['image'])
             with self.precision.autocast():
                 losses = self.loss(self.parallel_model, batch)
-            # The ranks' gradients are averaged: shares of unequal size weigh as they count.
+            # DDP averages the gradients of the ranks. Each image has the same weight, also where
+            # the ranks' shares of a batch differ in size.
             share = len(batch['image']) * world_size() / size
             self.precision.step(losses['total'] * share, self.optimizer)
         return losses
 
     def _write_point(self, step: int, losses: dict[str, float], factor: float,
                      rate: float) -> None:
-        if not is_main_process():
-            return
-        with explain_events(self.run_folder.path):
-            for name, value in losses.items():
-                self.events.add_scalar(f'loss/{name}', value, step)
-            self.events.add_scalar('lr', self.options.lr * factor, step)
-            self.events.add_scalar('images_per_second', rate, step)
-            self.events.flush()
+        self.events.add_scalars({**{f'loss/{name}': value for name, value in losses.items()},
+                                 'lr': self.options.lr * factor, 'images_per_second': rate}, step)
 
     def _draw(self, step: int) -> None:
         if not (self.draw and is_main_process()):
@@ -272,22 +231,21 @@ class Trainer:
         picture = self.draw(self.model)
         self.model.train()
         write_png(self.run_folder.file('training.png'), picture)
-        with explain_events(self.run_folder.path):
-            self.events.add_image('training', picture, step, dataformats='HWC')
+        self.events.add_picture('training', picture, step)
 
     def _save(self, step: int) -> None:
         """After a step (from 1): write the model, and the state for resuming, where it is time."""
         epoch, rest = divmod(step, len(self.sampler))
-        keep = step == self.last_step or (
+        save_model = step == self.last_step or (
             step % self.save_model_every == 0 if self.save_model_every
-            else not rest and self.keep(epoch, self.options.epoch))
+            else not rest and self.should_save(epoch, self.options.epoch))
         every = self.options.save_every
-        if not (keep or not rest or self.stopped or (every and step % every == 0)):
+        if not (save_model or not rest or self.stopped or (every and step % every == 0)):
             return
         check_finite(self.model, step)
         self._write_bad_images()
         if is_main_process():
-            if keep:
+            if save_model:
                 save_checkpoint(self.model.state_dict(), self._model_path(step))
             self.state.save(step)
 
@@ -308,7 +266,7 @@ class Trainer:
                 'network': sum(p.numel() for p in self.model.parameters()), **dataset.fingerprint()}
 
 
-class Meter:
+class AverageMeter:
     """Means of losses, summed on the device and read from there seldom, since each read waits for
     the GPU."""
 

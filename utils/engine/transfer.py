@@ -34,8 +34,8 @@ class Transfer:
         return copy
 
     def download(self, tensor: Tensor) -> Tensor:
-        """The tensor in host memory; waits for what the current stream has to do for it, and not
-        for what is queued behind."""
+        """The tensor in host memory; waits for work that is queued on the current stream, not for
+        work that is queued later."""
         if not tensor.is_cuda:
             return tensor.cpu()
         self._downloads.wait_event(torch.cuda.current_stream(self.device).record_event())

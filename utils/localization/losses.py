@@ -27,7 +27,8 @@ def distillation_loss(deep: Tensor, fused: Tensor, label: Tensor) -> dict[str, T
 
 
 def segmentation_loss(logits: Tensor, foreground: Tensor, weight: Tensor) -> dict[str, Tensor]:
-    """MFF-Net 2: binary cross-entropy outside the conflict region, its mean over all pixels.
+    """MFF-Net 2: binary cross-entropy. Ignored pixels (weight 0) contribute no loss, but count in
+    the mean.
 
     logits: N x 1 x h x w, upsampled here to the target's size; foreground, weight: N x H x W bool.
     """

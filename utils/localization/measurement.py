@@ -10,7 +10,12 @@ import numpy as np
 
 from utils.localization.boxes import CentreCrop, clip_to_image
 from utils.localization.metrics import MaxBoxAcc, PxAP, pixel_counts, threshold_ious
-from utils.localization.protocol import SWEEP, Localization, LocalizationMetrics, localize
+from utils.localization.protocol import (
+    SWEEP_THRESHOLDS,
+    Localization,
+    LocalizationMetrics,
+    localize,
+)
 
 V2_DELTAS = (0.3, 0.5, 0.7)
 
@@ -38,7 +43,7 @@ class Measurement:
 
 def thresholds_of(threshold: float, sweep: bool) -> np.ndarray:
     """The thresholds to measure at, (T,) float64: the one in use, and with `sweep` 0, 0.01, ..."""
-    return np.union1d(SWEEP if sweep else [], threshold)
+    return np.union1d(SWEEP_THRESHOLDS if sweep else [], threshold)
 
 
 def measure(index: int, maps: ScoreMaps, size: tuple[int, int], boxes: np.ndarray | None,
@@ -64,8 +69,8 @@ class BenchmarkMetrics:
     """Accumulates what images give on the whole picture into MaxBoxAcc, MaxBoxAccV2 and PxAP."""
 
     def __init__(self):
-        self.largest = MaxBoxAcc()
-        self.every = MaxBoxAcc(V2_DELTAS, multi_contour=True)
+        self.max_box_acc = MaxBoxAcc()
+        self.max_box_acc_v2 = MaxBoxAcc(V2_DELTAS, multi_contour=True)
         self.pixels = PxAP()
 
     def accumulate(self, ious: tuple[np.ndarray, np.ndarray] | None, pixels: np.ndarray | None
@@ -74,31 +79,31 @@ class BenchmarkMetrics:
         ground truth."""
         if ious is not None:
             largest, every = ious
-            self.largest.accumulate_ious(largest)
-            self.every.accumulate_ious(every)
+            self.max_box_acc.accumulate_ious(largest)
+            self.max_box_acc_v2.accumulate_ious(every)
         if pixels is not None:
             self.pixels.accumulate_counts(pixels)
 
     def merge(self, other: 'BenchmarkMetrics') -> None:
-        """Add the images that `other` has counted."""
-        self.largest.merge(other.largest)
-        self.every.merge(other.every)
+        """Add the counts of `other`."""
+        self.max_box_acc.merge(other.max_box_acc)
+        self.max_box_acc_v2.merge(other.max_box_acc_v2)
         self.pixels.accumulate_counts(other.pixels.counts)
 
     def compute(self) -> dict[str, float | None]:
-        """The figures as results.json has them; None for those without ground truth."""
-        figures = dict.fromkeys(('max_box_acc', 'max_box_acc_v2', 'pxap', 'best_threshold'))
-        if self.largest.count:
-            (max_box_acc,), (best,) = self.largest.compute()
-            figures.update(max_box_acc=float(max_box_acc), best_threshold=float(best),
-                           max_box_acc_v2=float(self.every.compute()[0].mean()))
+        """The metrics as results.json has them; None for those without ground truth."""
+        metrics = dict.fromkeys(('max_box_acc', 'max_box_acc_v2', 'pxap', 'best_threshold'))
+        if self.max_box_acc.count:
+            (max_box_acc,), (best,) = self.max_box_acc.compute()
+            metrics.update(max_box_acc=float(max_box_acc), best_threshold=float(best),
+                           max_box_acc_v2=float(self.max_box_acc_v2.compute()[0].mean()))
         if self.pixels.counts[1].any():
-            figures['pxap'] = self.pixels.compute()
-        return figures
+            metrics['pxap'] = self.pixels.compute()
+        return metrics
 
 
 class EvaluationMetrics:
-    """Accumulates the measurements of images into the figures of both protocols."""
+    """Accumulates the measurements of images into the metrics of both protocols."""
 
     def __init__(self, thresholds: np.ndarray, classified: bool = False):
         self.counts = LocalizationMetrics(thresholds, classified)
@@ -113,25 +118,25 @@ class EvaluationMetrics:
         self.hits += hits
 
     def merge(self, other: 'EvaluationMetrics') -> None:
-        """Add the images that `other` has counted."""
+        """Add the counts of `other`."""
         self.counts.merge(other.counts)
         self.benchmark.merge(other.benchmark)
         self.hits += other.hits
 
     def compute(self, threshold: float, sweep: bool = False) -> dict:
-        """All figures as results.json has them; None for those without ground truth."""
-        figures = {**self.counts.at(threshold), **self.benchmark.compute()}
+        """All metrics as results.json has them; None for those without ground truth."""
+        metrics = {**self.counts.at(threshold), **self.benchmark.compute()}
         if self.counts.classified:
             top1, top5 = (self.hits / max(self.counts.count, 1)).tolist()
-            figures['classification'] = {'top1': top1, 'top5': top5}
+            metrics['classification'] = {'top1': top1, 'top5': top5}
         if sweep:
             swept = self.counts.sweep()
-            figures['sweep'] = {**swept, 'advice': advise(swept, threshold)}
-        return figures
+            metrics['sweep'] = {**swept, 'advice': advise(swept, threshold)}
+        return metrics
 
 
-FAR = 0.15        # between the best threshold and the one in use
-WORTHWHILE = 0.02  # gain in GT-known
+MIN_THRESHOLD_GAP = 0.15        # between the best threshold and the one in use
+MIN_GAIN = 0.02  # gain in GT-known
 
 
 def advise(sweep: dict, threshold: float) -> str | None:
@@ -140,7 +145,7 @@ def advise(sweep: dict, threshold: float) -> str | None:
     best = sweep['best_threshold']
     used = sweep['strict'][sweep['thresholds'].index(threshold)]
     gain = sweep['best']['strict']['gt_known'] - used
-    if abs(best - threshold) < FAR or gain < WORTHWHILE:
+    if abs(best - threshold) < MIN_THRESHOLD_GAP or gain < MIN_GAIN:
         return None
     cause = ('the maps are also high around the object, a sign of too little training'
              if best > threshold else 'the maps are low inside the object')

@@ -47,12 +47,12 @@ class MaxBoxAcc:
         self.hits += ious >= self.deltas[:, None]
 
     def merge(self, other: 'MaxBoxAcc') -> None:
-        """Count the images that `other` has counted as well."""
+        """Add the counts of `other`."""
         self.count += other.count
         self.hits += other.hits
 
     def compute(self) -> tuple[np.ndarray, np.ndarray]:
-        """(figures, thresholds), each (len(deltas),): the best fraction, and where it is first
+        """(metrics, thresholds), each (len(deltas),): the best fraction, and where it is first
         reached. Raises ValueError when nothing was accumulated."""
         if not self.count:
             raise ValueError('no image was accumulated')

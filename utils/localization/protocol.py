@@ -1,4 +1,4 @@
-"""The paper's localization figures: Top-1, Top-5 and GT-known, by its count and by a strict one.
+"""The paper's localization metrics: Top-1, Top-5 and GT-known, by its count and by a strict one.
 
 An image is correct when the box of its map has an IoU above 0.5 with a ground-truth box. Both are
 in pixels of the centre crop that the network saw.
@@ -10,8 +10,8 @@ import numpy as np
 
 from utils.localization.boxes import Box, iou, largest_box
 
-CORRECT = 0.5
-SWEEP = np.arange(100) / 100
+IOU_THRESHOLD = 0.5
+SWEEP_THRESHOLDS = np.arange(100) / 100
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Localization:
 
     @property
     def correct(self) -> bool:
-        return self.iou > CORRECT
+        return self.iou > IOU_THRESHOLD
 
 
 def localize(score_map: np.ndarray, boxes: np.ndarray, threshold: float) -> Localization:
@@ -72,7 +72,7 @@ class LocalizationMetrics:
             self.correct[name] += correct & hit
 
     def merge(self, other: 'LocalizationMetrics') -> None:
-        """Count the images that `other` has counted as well."""
+        """Add the counts of `other`."""
         self.count += other.count
         self.no_box += other.no_box
         self.no_contour += other.no_contour
@@ -81,7 +81,7 @@ class LocalizationMetrics:
             correct += other.correct[name]
 
     def at(self, threshold: float) -> dict:
-        """The figures at one of the thresholds, as results.json has them."""
+        """The metrics at one of the thresholds, as results.json has them."""
         index = int(np.flatnonzero(self.thresholds == threshold)[0])
         return {'count': self.count, 'no_contour': int(self.no_contour[index]),
                 'no_box': self.no_box,

@@ -1,7 +1,7 @@
 """Pseudo masks: a CAM and its Gaussian prior, and the segmentation target made of them.
 
-The paper's Gaussian prior pseudo label: where a CAM responds weakly, it still tells where the
-object extends; a Gaussian fitted there adds the parts that the CAM misses.
+The paper's Gaussian prior pseudo label: regions of weak activation often still belong to the
+object. A Gaussian is fitted to each of them; the foreground is where CAM or Gaussians are high.
 """
 
 from collections.abc import Iterator
@@ -120,8 +120,8 @@ def has_foreground(stored: np.ndarray) -> bool:
 def seg_target(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A stored mask, uint8, H x W x 2 or more -> (foreground, weight), both bool, H x W.
 
-    Foreground: CAM or prior above 0.25. The weight is 0 in the conflict region, neither
-    foreground nor sure background (CAM below 0.01), which the loss ignores.
+    Foreground: CAM or prior above 0.25. Background: CAM below 0.01. The weight is 0 elsewhere, in
+    the paper's conflict region, which the loss ignores.
     """
     cam, prior = stored[..., 0], stored[..., 1]
     foreground = (cam > 255 * FOREGROUND) | (prior > 255 * FOREGROUND)

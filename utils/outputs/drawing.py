@@ -1,4 +1,4 @@
-"""Pictures of what the chain does: maps over images, boxes, contact sheets, curves.
+"""Visualizations: maps over images, boxes, contact sheets, curves.
 
 All images are RGB, uint8, H x W x 3.
 """
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 TITLE_HEIGHT, GAP, STRIPES = 26, 4, 8
-TRUE_COLOUR, FOUND_COLOUR = (40, 200, 60), (250, 60, 40)
+GT_COLOUR, PRED_COLOUR = (40, 200, 60), (250, 60, 40)
 OUTLINE_COLOUR = (255, 220, 0)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -40,13 +40,13 @@ def outline(image: np.ndarray, foreground: np.ndarray) -> np.ndarray:
     return cv2.drawContours(picture, contours, -1, OUTLINE_COLOUR, line_width(image))
 
 
-def draw_boxes(image: np.ndarray, true: np.ndarray | None, found: tuple | None) -> np.ndarray:
-    """True boxes (K, 4) in green and the predicted one in red."""
+def draw_boxes(image: np.ndarray, gt_boxes: np.ndarray | None, box: tuple | None) -> np.ndarray:
+    """Ground-truth boxes (K, 4) in green and the predicted `box` in red."""
     picture = image.copy()
-    boxes = [(box, TRUE_COLOUR) for box in ([] if true is None else true)]
-    for box, colour in [*boxes, (found, FOUND_COLOUR)]:
-        if box is not None and not np.isnan(box).any():
-            x0, y0, x1, y1 = (round(float(value)) for value in box)
+    truth = [(corners, GT_COLOUR) for corners in ([] if gt_boxes is None else gt_boxes)]
+    for corners, colour in [*truth, (box, PRED_COLOUR)]:
+        if corners is not None and not np.isnan(corners).any():
+            x0, y0, x1, y1 = (round(float(value)) for value in corners)
             cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), colour, line_width(image))
     return picture
 
@@ -65,21 +65,12 @@ class Row:
     mark: tuple[int, int, int] | None = None
 
 
-def contact_sheet(rows: list[Row], titles: list[str], side: int = 160, blocks: int = 1
-                  ) -> np.ndarray:
-    """Rows of pictures, each fitted into side x side, below their titles; `blocks` blocks of rows
-    stand side by side."""
-    per_block = -(-len(rows) // blocks)
-    parts = [_block(rows[first:first + per_block], titles, side, per_block)
-             for first in range(0, len(rows), per_block)]
-    space = np.full((parts[0].shape[0], 4 * GAP, 3), 255, np.uint8)
-    return np.hstack([piece for part in parts for piece in (part, space)][:-1])
-
-
-def _block(rows: list[Row], titles: list[str], side: int, height: int) -> np.ndarray:
+def contact_sheet(rows: list[Row], titles: list[str], side: int = 160) -> np.ndarray:
+    """Rows of pictures, each fitted into side x side, below their titles."""
     captions = TITLE_HEIGHT * any(row.caption for row in rows)
     step = side + GAP + captions
-    sheet = np.full((TITLE_HEIGHT + height * step, len(titles) * (side + GAP), 3), 255, np.uint8)
+    sheet = np.full((TITLE_HEIGHT + len(rows) * step, len(titles) * (side + GAP), 3), 255,
+                    np.uint8)
     for column, title in enumerate(titles):
         write(sheet, title, column * (side + GAP), 0, side)
     for number, row in enumerate(rows):

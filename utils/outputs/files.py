@@ -17,7 +17,7 @@ from utils.errors import InputError
 STALE_AFTER_SECONDS = 3600  # seconds; an older temporary file is that of a run that was killed
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then give it its name.
 
     Raises InputError if the file cannot be written; `path` is then unchanged.
@@ -70,7 +70,7 @@ def remove_temporary_files(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_whole(path, lambda file: file.write(text.encode(errors='surrogateescape')))
+    atomic_write(path, lambda file: file.write(text.encode(errors='surrogateescape')))
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -82,4 +82,4 @@ def write_png(path: Path, image: np.ndarray) -> None:
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     content = cv2.imencode('.png', image)[1]
-    write_whole(path, lambda file: file.write(content))
+    atomic_write(path, lambda file: file.write(content))

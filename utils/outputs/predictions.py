@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError
-from utils.outputs.files import write_whole
+from utils.outputs.files import atomic_write
 
 NAMES = {'jsonl': 'predictions.jsonl', 'coco': 'predictions.json', 'csv': 'predictions.csv'}
 COLUMNS = ('file', 'width', 'height', 'x0', 'y0', 'x1', 'y1', 'label', 'class', 'score')
 
 
-class Records:
+class PredictionWriter:
     """The records of a run, appended to a hidden file until all are there.
 
     A run that was interrupted leaves that file. The next one reads from it, picture by picture,
@@ -65,7 +65,7 @@ class Records:
             for text in writers[self.format](self._predictions):
                 file.write(text.encode())
 
-        write_whole(self.result, write)
+        atomic_write(self.result, write)
         self.count = sum(1 for _ in self._predictions())
         self.path.unlink()
         return self.result

@@ -67,7 +67,7 @@ STAND_INS = {('numpy.core.multiarray', '_reconstruct'): _Array,
              ('numpy', 'ndarray'): _Inert, ('numpy', 'dtype'): _Inert}
 
 
-class _Unpickler(pickle._Unpickler):  # the one in Python: no file makes it grow beyond its size
+class _Unpickler(pickle._Unpickler):  # in Python: its memory is bounded by the file's size
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in STAND_INS:
             raise ValueError(f'it is refused, since it asks for {module}.{name}')

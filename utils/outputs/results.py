@@ -25,16 +25,16 @@ class RunFolder:
     def file(self, name: str) -> Path:
         return self.path / name
 
-    def write_results(self, figures: dict, seconds: float, images: int,
+    def write_results(self, metrics: dict, seconds: float, images: int,
                       section: str | None = None) -> Path:
         """Write results.json and return its path.
 
-        `figures` are plain Python values. They are written at the top level, or under `section`
+        `metrics` are plain Python values. They are written at the top level, or under `section`
         (`training` or `evaluation`). Writing `training` discards all earlier results; otherwise
         the other sections are kept.
         """
         path = self.file('results.json')
-        record = {**figures, 'arguments': _plain(self.arguments), 'versions': versions(),
+        record = {**metrics, 'arguments': _plain(self.arguments), 'versions': versions(),
                   'seconds': round(seconds, 3),
                   'images_per_second': round(images / max(seconds, 1e-9), 3)}
         old = {} if section == 'training' else read_results(path)

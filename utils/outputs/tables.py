@@ -14,10 +14,10 @@ from utils.outputs.files import write_text
 from utils.outputs.top1top5 import Hits
 
 # An image's index -> its (H, W), whether a ground-truth box is left in the crop, and its result.
-Records = Mapping[int, tuple[tuple[int, int], bool, Localization]]
+ImageResults = Mapping[int, tuple[tuple[int, int], bool, Localization]]
 
 
-def write_boxes(path: Path, images: ImageList, records: Records, crop: CentreCrop) -> None:
+def write_boxes(path: Path, images: ImageList, records: ImageResults, crop: CentreCrop) -> None:
     """boxes.csv: each image's box in pixels of the original image, its IoU, and whether it is
     correct; the latter two are empty without ground truth."""
     write_csv(path, ('name', 'x0', 'y0', 'x1', 'y1', 'iou', 'correct'),
@@ -34,13 +34,13 @@ def _box_row(images: ImageList, index: int, size: tuple[int, int], has_box: bool
     return images.name(index), *corners, *verdict
 
 
-def write_classes(path: Path, images: ImageList, records: Records, hits: Hits | None) -> None:
+def write_classes(path: Path, images: ImageList, records: ImageResults, hits: Hits | None) -> None:
     """classes.csv: each class's metrics by the strict count."""
     write_csv(path, ('label', 'images', 'top1', 'top5', 'gt_known'),
               _class_rows(images, records, hits))
 
 
-def _class_rows(images: ImageList, records: Records, hits: Hits | None) -> Iterator[tuple]:
+def _class_rows(images: ImageList, records: ImageResults, hits: Hits | None) -> Iterator[tuple]:
     indices = sorted(records)
     labels = images.labels[indices]
     correct = np.array([records[index][2].correct for index in indices], dtype=bool)
@@ -65,19 +65,20 @@ def write_csv(path: Path, header: tuple, rows: Iterable[tuple]) -> None:
     write_text(path, text.getvalue())
 
 
-def summarize(name: str, figures: dict, threshold: float) -> str:
-    """The figures of `EvaluationMetrics.compute` as lines of text."""
-    lines = [f'{name} at threshold {threshold}, {figures["count"]} images '
-             f'({figures["no_contour"]} without a contour, {figures["no_box"]} without a box):',
-             f'  strict count: {_values(figures["strict"])}',
-             f'  paper\'s count: {_values(figures["paper"])}']
+def summarize(name: str, metrics: dict, threshold: float) -> str:
+    """The metrics of `EvaluationMetrics.compute` as lines of text."""
+    lines = [f'{name} at threshold {threshold}, {metrics["count"]} images '
+             f'({metrics["no_contour"]} without a contour, {metrics["no_box"]} without a '
+             'ground-truth box in the crop):',
+             f'  strict count: {_values(metrics["strict"])}',
+             f'  paper\'s count: {_values(metrics["paper"])}']
     field = {'MaxBoxAcc': 'max_box_acc', 'MaxBoxAccV2': 'max_box_acc_v2', 'PxAP': 'pxap'}
-    values = _values({name: figures[key] for name, key in field.items()})
+    values = _values({name: metrics[key] for name, key in field.items()})
     lines += [f'  {values}'] if values else []
-    if 'classification' in figures:
-        lines.append(f'  classifier: {_values(figures["classification"])}')
-    if 'sweep' in figures:
-        sweep = figures['sweep']
+    if 'classification' in metrics:
+        lines.append(f'  classifier: {_values(metrics["classification"])}')
+    if 'sweep' in metrics:
+        sweep = metrics['sweep']
         lines += [f'  threshold {sweep["thresholds"][k]:.2f}: GT-known {sweep["strict"][k]:.4f} '
                   f'strict, {sweep["paper"][k]:.4f} paper'
                   for k in range(0, len(sweep['thresholds']), 10)]
@@ -87,6 +88,6 @@ def summarize(name: str, figures: dict, threshold: float) -> str:
     return '\n'.join(lines)
 
 
-def _values(figures: dict) -> str:
-    return ', '.join(f'{name} {value:.4f}' for name, value in figures.items()
+def _values(metrics: dict) -> str:
+    return ', '.join(f'{name} {value:.4f}' for name, value in metrics.items()
                      if value is not None)

@@ -23,8 +23,8 @@ def parameter_groups(model: nn.Module, lr: float) -> list[dict]:
     return [{'params': head, 'lr': lr}, {'params': rest, 'lr': lr / 10}]
 
 
-def classify(model: nn.Module, images: ImageList, transform: A.Compose, inference: Inference,
-             run: RunFolder) -> None:
+def evaluate_classifier(model: nn.Module, images: ImageList, transform: A.Compose,
+                        inference: Inference, run: RunFolder) -> None:
     """Write `top1top5.npy` and results.json for the images of a list."""
     begin = time.monotonic()
     predict = inference.predictor(model)
@@ -47,9 +47,9 @@ def classify(model: nn.Module, images: ImageList, transform: A.Compose, inferenc
     top1, top5 = np.array([hits[index] for index in indices]).T
     path = run.file('top1top5.npy')
     write_top1top5(path, [images.name(index) for index in indices], top1.tolist(), top5.tolist())
-    figures = {'count': len(indices), 'top1': float(top1.mean()), 'top5': float(top5.mean())}
-    run.write_results(figures, time.monotonic() - begin, len(indices))
-    print(f'top-1 {figures["top1"]:.4f}, top-5 {figures["top5"]:.4f} of {len(indices)} images; '
+    metrics = {'count': len(indices), 'top1': float(top1.mean()), 'top5': float(top5.mean())}
+    run.write_results(metrics, time.monotonic() - begin, len(indices))
+    print(f'top-1 {metrics["top1"]:.4f}, top-5 {metrics["top5"]:.4f} of {len(indices)} images; '
           f'wrote {path}{bad.summary()}')
 
 

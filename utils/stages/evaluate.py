@@ -1,6 +1,6 @@
 """seg/test, and cam/test --evaluate: how well maps localize the objects of a list.
 
-    maps of a batch -> measurements of each image -> accumulated figures -> files
+    maps of a batch -> measurements of each image -> accumulated metrics -> files
 """
 
 import time
@@ -31,7 +31,7 @@ from utils.localization.metrics import BENCHMARK_SIDE
 from utils.localization.pseudo_mask import scaled_cam
 from utils.outputs.bad_images import BadImages
 from utils.outputs.drawing import sweep_curves
-from utils.outputs.files import write_whole
+from utils.outputs.files import atomic_write
 from utils.outputs.results import RunFolder
 from utils.outputs.tables import summarize, write_boxes, write_classes, write_sweep
 from utils.outputs.top1top5 import Hits
@@ -60,18 +60,18 @@ def evaluate_segmentation(model: SegNet, images: ImageList, crop: CentreCrop,
     """
     predict = inference.predictor(model)
     evaluation = Evaluation(images, crop, inference, run, options, hits)
-    figures = evaluation.run(lambda batch: {'SPOL': segmentation_maps(predict, batch)})
-    if not figures:
+    metrics = evaluation.run(lambda batch: {'SPOL': segmentation_maps(predict, batch)})
+    if not metrics:
         return
-    path = run.write_results(figures['SPOL'], evaluation.seconds, figures['SPOL']['count'])
+    path = run.write_results(metrics['SPOL'], evaluation.seconds, metrics['SPOL']['count'])
     write_seg_sheet(run.file('show.png'), predict, images, crop, options.threshold, options.show)
-    evaluation.print_summary(figures)
+    evaluation.print_summary(metrics)
     print(f'wrote {run.file("boxes.csv")} and {path}{evaluation.bad.summary()}')
 
 
 def evaluate_cams(model: CamNet, images: ImageList, crop: CentreCrop, inference: Inference,
                   run: RunFolder, options: EvaluationOptions) -> None:
-    """Write the figures of the CAMs of each image's true class to results.json: `fused` (shallow
+    """Write the metrics of the CAMs of each image's true class to results.json: `fused` (shallow
     x deep) and, where it was trained, `deep` (the plain CAM)."""
     if images.boxes is None:
         raise InputError(f'{images.source} has no boxes to compare with: add them, or leave out '
@@ -79,14 +79,14 @@ def evaluate_cams(model: CamNet, images: ImageList, crop: CentreCrop, inference:
     predict = inference.predictor(model, method='class_cams')
     kinds = ('deep', 'fused') if model.auxiliary else ('fused',)
     evaluation = Evaluation(images, crop, inference, run, options, names=kinds)
-    figures = evaluation.run(lambda batch: cam_maps(predict, batch, images, kinds))
-    if not figures:
+    metrics = evaluation.run(lambda batch: cam_maps(predict, batch, images, kinds))
+    if not metrics:
         return
-    path = run.write_results(figures, evaluation.seconds, figures['fused']['count'], 'evaluation')
+    path = run.write_results(metrics, evaluation.seconds, metrics['fused']['count'], 'evaluation')
     write_cam_sheet(run.file('show.png'), predict, images,
                     eval_transform(crop.resize, crop.crop), options.show, crop,
                     options.threshold)
-    evaluation.print_summary(figures)
+    evaluation.print_summary(metrics)
     print(f'wrote {path}{evaluation.bad.summary()}')
 
 
@@ -118,7 +118,7 @@ def cam_maps(predict: Predictor, batch: dict, images: ImageList, kinds: tuple[st
 
 
 class Evaluation:
-    """Measures the maps of all images of a list, accumulates the figures, and writes the tables.
+    """Measures the maps of all images of a list, accumulates the metrics, and writes the tables.
 
     Several kinds of maps (`names`) may be evaluated at once.
     """
@@ -135,12 +135,12 @@ class Evaluation:
         self.thresholds = thresholds_of(options.threshold, options.sweep)
         self.chosen = int(np.searchsorted(self.thresholds, options.threshold))
         self.bad = BadImages(images, run.file('bad_images.txt'))
-        self.figures = {name: EvaluationMetrics(self.thresholds, hits is not None)
-                        for name in names}
+        self.accumulators = {name: EvaluationMetrics(self.thresholds, hits is not None)
+                             for name in names}
         self.records: dict[str, dict] = {name: {} for name in names}
 
     def run(self, maps_of_batch: MapsOfBatch) -> dict[str, dict] | None:
-        """The figures of each kind of maps, on rank 0; None on other ranks."""
+        """The metrics of each kind of maps, on rank 0; None on other ranks."""
         begin = time.monotonic()
         views = {'image': eval_transform(self.crop.resize, self.crop.crop)}
         if self.options.metrics == 'all':
@@ -157,19 +157,25 @@ class Evaluation:
             for name in self.names:
                 for measurement in measured[name]:
                     self._accumulate(name, measurement)
-        parts = gather_to_main((self.figures, self.records, self.bad.names))
+        self._merge_ranks()
         if not is_main_process():
             return None
-        for figures, records, _ in parts[1:]:
+        self.seconds = time.monotonic() - begin
+        metrics = {name: self._compute(name) for name in self.names}
+        self._write_tables(metrics)
+        return metrics
+
+    def _merge_ranks(self) -> None:
+        """Gather what the ranks have accumulated, on rank 0."""
+        gathered = gather_to_main((self.accumulators, self.records, self.bad.names))
+        if not is_main_process():
+            return
+        for accumulators, records, _ in gathered[1:]:
             for name in self.names:
-                self.figures[name].merge(figures[name])
+                self.accumulators[name].merge(accumulators[name])
                 self.records[name].update(records[name])
         if self.inference.options.skip_bad:
-            self.bad.write(names for *_, names in parts)
-        self.seconds = time.monotonic() - begin
-        computed = {name: self._compute(name) for name in self.names}
-        self._write_tables(computed)
-        return computed
+            self.bad.write(names for *_, names in gathered)
 
     def _measure(self, batch: dict, maps: list[ScoreMaps]) -> list[Measurement]:
         return [self._measure_image(index, maps_of_image, tuple(size))
@@ -189,22 +195,22 @@ class Evaluation:
             hits = (False, False)
             if self.hits is not None:
                 hits = self.hits[self.images.name(image.index)]
-            self.figures[name].accumulate(image, hits)
+            self.accumulators[name].accumulate(image, hits)
         self.records[name][image.index] = (image.size, image.has_box,
                                            image.localizations[self.chosen])
 
     def _compute(self, name: str) -> dict:
         if self.images.boxes is None:
             return {'count': len(self.records[name])}
-        return self.figures[name].compute(self.options.threshold, self.options.sweep)
+        return self.accumulators[name].compute(self.options.threshold, self.options.sweep)
 
     def _save_maps(self, batch: dict, maps: list[ScoreMaps]) -> None:
         for index, maps_of_image in zip(batch['index'].tolist(), maps, strict=True):
             path = self.run_folder.file('maps') / f'{self.images.name(index)}.npy'
             score_map = maps_of_image.whole.astype(np.float32)
-            write_whole(path, lambda file, content=score_map: np.save(file, content))
+            atomic_write(path, lambda file, content=score_map: np.save(file, content))
 
-    def _write_tables(self, figures: dict[str, dict]) -> None:
+    def _write_tables(self, metrics: dict[str, dict]) -> None:
         several = len(self.names) > 1 or self.names != ('SPOL',)
         for name in self.names:
             prefix, records = f'{name}-' if several else '', self.records[name]
@@ -213,19 +219,19 @@ class Evaluation:
             if self.images.boxes is not None:
                 write_classes(file(f'{prefix}classes.csv'), self.images, records, self.hits)
                 if self.options.sweep:
-                    write_sweep(file(f'{prefix}sweep.csv'), figures[name]['sweep'])
+                    write_sweep(file(f'{prefix}sweep.csv'), metrics[name]['sweep'])
         if self.options.sweep and self.images.boxes is not None:
-            curves = sweep_curves({name: figures[name]['sweep'] for name in self.names})
-            write_whole(self.run_folder.file('sweep.png'), lambda file: file.write(curves))
+            curves = sweep_curves({name: metrics[name]['sweep'] for name in self.names})
+            atomic_write(self.run_folder.file('sweep.png'), lambda file: file.write(curves))
 
-    def print_summary(self, figures: dict[str, dict]) -> None:
+    def print_summary(self, metrics: dict[str, dict]) -> None:
         if self.images.boxes is None:
-            print(f'{self.images.source} has no boxes: no localization figures')
+            print(f'{self.images.source} has no boxes: no localization metrics')
             return
         for name in self.names:
             label = name if name == 'SPOL' else f'{name} CAM'
-            print(summarize(label, figures[name], self.options.threshold))
+            print(summarize(label, metrics[name], self.options.threshold))
         if self.images.segmentation and self.options.metrics == 'all' and (
-                figures[self.saved]['pxap'] is None):
+                metrics[self.saved]['pxap'] is None):
             print(f'no PxAP: the masks in {self.images.segmentation} have no foreground '
                   '(white is 255)')

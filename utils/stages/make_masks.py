@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import albumentations as A
@@ -14,14 +15,14 @@ from utils.data.datasets import EvalImages
 from utils.data.images import read_stored_mask
 from utils.data.lists import ImageList
 from utils.engine.distributed import any_rank, barrier, gather_to_main, is_main_process
-from utils.engine.inference import Inference, labels_of
+from utils.engine.inference import Inference, Predictor, labels_of
 from utils.engine.interruption import Interruption
 from utils.engine.transfer import Transfer
 from utils.errors import InputError
 from utils.localization.batched_pseudo_mask import pseudo_masks
 from utils.localization.pseudo_mask import has_foreground, pseudo_mask
 from utils.outputs.bad_images import BadImages
-from utils.outputs.files import remove_temporary_files, write_whole
+from utils.outputs.files import atomic_write, remove_temporary_files
 from utils.outputs.results import RunFolder
 from utils.stages.show import write_cam_sheet
 
@@ -40,31 +41,12 @@ def make_pseudo_masks(model: CamNet, images: ImageList, transform: A.Compose, ma
     if is_main_process():
         remove_temporary_files(mask_folder)
     barrier()
-    predict = inference.predictor(model, method='class_cams')
-
-    def write_masks(batch: dict) -> np.ndarray:
-        """Write a batch's masks; (number of masks, of those without foreground)."""
-        _, cams = predict(batch['image'], labels_of(images, batch))
-        sizes, empty = list(map(tuple, batch['size'].tolist())), 0
-        for index, stored in zip(batch['index'].tolist(),
-                                 masks_of(cams, sizes, predict.transfer), strict=True):
-            write_mask(images.mask_path(mask_folder, index), stored)
-            empty += not has_foreground(stored)
-        return np.array([len(cams), empty])
-
-    def count_masks(indices: range) -> np.ndarray | None:
-        """What `write_masks` would return, where all masks of a part are there."""
-        try:
-            stored = [read_stored_mask(images.mask_path(mask_folder, index)) for index in indices]
-        except InputError:
-            return None
-        return np.array([len(stored), len(stored) - sum(map(has_foreground, stored))])
-
+    masks = MaskFolder(mask_folder, images, inference.predictor(model, method='class_cams'))
     bad = BadImages(images, run.file('bad_images.txt'))
     counts = np.zeros(2, int)
     with Interruption() as interruption:
-        for written in inference.map(EvalImages(images, image=transform), write_masks,
-                                     'making pseudo masks', bad, count_masks if resume else None):
+        for written in inference.map(EvalImages(images, image=transform), masks.write,
+                                     'making pseudo masks', bad, masks.count if resume else None):
             counts += written
             if interruption.received:
                 break
@@ -76,13 +58,44 @@ def make_pseudo_masks(model: CamNet, images: ImageList, transform: A.Compose, ma
         bad.write(bad_of_ranks)
     count, empty = sum(counts_of_ranks).tolist()
     if stopped:
-        print(f'stopped after {count} of {len(images)} images, whose masks are whole: '
+        print(f'stopped after {count} of {len(images)} images, whose masks are complete: '
               'continue with the same command and --resume')
         return
     run.write_results({'count': count, 'empty': empty}, time.monotonic() - begin, count)
-    write_cam_sheet(run.file('show.png'), predict, images, transform, show)
+    write_cam_sheet(run.file('show.png'), masks.predict, images, transform, show)
     print(f'wrote {count} pseudo masks to {mask_folder}'
           + (f'; {empty} of them have no foreground' if empty else '') + bad.summary())
+
+
+@dataclass(frozen=True)
+class MaskFolder:
+    """The folder of the pseudo masks of a list, and the network that makes them.
+
+    Both methods return the number of masks, and of those without foreground, (2,) int.
+    """
+
+    path: Path
+    images: ImageList
+    predict: Predictor
+
+    def write(self, batch: dict) -> np.ndarray:
+        """Make and write a batch's masks."""
+        _, cams = self.predict(batch['image'], labels_of(self.images, batch))
+        sizes, empty = list(map(tuple, batch['size'].tolist())), 0
+        for index, stored in zip(batch['index'].tolist(),
+                                 masks_of(cams, sizes, self.predict.transfer), strict=True):
+            write_mask(self.images.mask_path(self.path, index), stored)
+            empty += not has_foreground(stored)
+        return np.array([len(cams), empty])
+
+    def count(self, indices: range) -> np.ndarray | None:
+        """Count the masks of a part of the list; None if one of them is missing."""
+        try:
+            stored = [read_stored_mask(self.images.mask_path(self.path, index))
+                      for index in indices]
+        except InputError:
+            return None
+        return np.array([len(stored), len(stored) - sum(map(has_foreground, stored))])
 
 
 def masks_of(cams: Tensor, sizes: list[tuple[int, int]], transfer: Transfer
@@ -97,6 +110,6 @@ def masks_of(cams: Tensor, sizes: list[tuple[int, int]], transfer: Transfer
 def write_mask(path: Path, stored: np.ndarray) -> None:
     """Write a stored mask, uint8 H x W x 3, as PNG. Its first channel is the first in OpenCV's
     order, blue."""
-    # OpenCV's own choice, runs alone, makes files of 1.4 times the size in as much time.
+    # OpenCV's default strategy, RLE, takes the same time, but its files are 1.4 times as large.
     content = cv2.imencode('.png', stored, STRATEGY)[1]
-    write_whole(path, lambda file: file.write(content))
+    atomic_write(path, lambda file: file.write(content))

@@ -1,4 +1,4 @@
-"""The chain as one function: a picture -> class, CAM, mask and box."""
+"""The pipeline as one function: a picture -> class, CAM, mask and box."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor
+from torch import Tensor, nn
 
 from network.mffnet import CamNet, SegNet
 from network.weights import load_checkpoint, read_state
@@ -34,7 +34,7 @@ MOST_HELD = 48_000_000  # pixels of the pictures in a batch; beyond it, the batc
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the chain says of a picture of H x W pixels, upright as its EXIF data say.
+    """The prediction for an image of H x W pixels, its EXIF rotation applied.
 
     Attributes:
         image: the picture, uint8 H x W x 3, RGB.
@@ -118,7 +118,7 @@ class Views(NamedTuple):
 
 
 class Spol:
-    """The networks of the chain, each optional, as one function.
+    """The networks of the pipeline, each optional, as one function.
 
     `model(picture)` -> Prediction; `model([picture, ...])` -> a list of them. A picture is a path,
     a PIL image, or an array, uint8 H x W x 3 (RGB), H x W x 4 or H x W. The whole picture is
@@ -189,15 +189,15 @@ class Spol:
 
     def _predict_batch(self, batch: list[Views], label: int | None) -> Iterator[Prediction]:
         view = _stack(views.view for views in batch)
-        every_cam = self._cam(view).float() if self._cam and not self._cls else None
-        scores = self._class_scores(batch, every_cam)
+        all_class_cams = self._cam(view).float() if self._cam and not self._cls else None
+        scores = self._class_scores(batch, all_class_cams)
         cams = probabilities = classes = [None] * len(batch)
         if scores is not None:
             classes = scores.argsort(descending=True)[:, :BEST]
         if self._cam:
             labels = classes[:, 0] if label is None else torch.full((len(batch),), label)
-            fused = (self._cam(view, labels)[1] if every_cam is None
-                     else every_cam[torch.arange(len(batch)), labels])
+            fused = (self._cam(view, labels)[1] if all_class_cams is None
+                     else all_class_cams[torch.arange(len(batch)), labels])
             cams = [scaled_cam(cam, self.resize) for cam in fused.float().cpu().numpy()]
         if self._seg:
             probabilities = segmentation_probability(self._seg(view), self.resize)
@@ -211,12 +211,12 @@ class Spol:
                 found = replace(found, classes=named, label=first[0])
             yield found
 
-    def _class_scores(self, batch: list[Views], every_cam: Tensor | None) -> Tensor | None:
+    def _class_scores(self, batch: list[Views], all_class_cams: Tensor | None) -> Tensor | None:
         """Softmax over the classes, N x classes: the classifier's, or else the CAM network's."""
         if self._cls:
             logits = self._cls(_stack(views.cls_view for views in batch))
-        elif every_cam is not None:
-            logits = every_cam.mean((2, 3))
+        elif all_class_cams is not None:
+            logits = all_class_cams.mean((2, 3))
         else:
             return None
         return logits.float().softmax(1).cpu()
@@ -227,7 +227,9 @@ def load_spol(cam: str | Path | None = None, seg: str | Path | None = None,
               arch: str | None = None, class_names: list[str] | None = None,
               resize: int | None = None, threshold: float | None = None, device: str = 'auto',
               amp: str = 'off') -> Spol:
-    """Load checkpoints, ours or the authors', any of them alone (cls needs another one).
+    """Load checkpoints of this repository or of the authors, as one model.
+
+    At least one of `cam` and `seg` is required; `cls` is optional.
 
     What a checkpoint does not say (backbone, sizes, class names, threshold) is taken from the
     results.json beside it, and else the paper's; a parameter that is given is used instead.
@@ -236,37 +238,49 @@ def load_spol(cam: str | Path | None = None, seg: str | Path | None = None,
     if cam is None and seg is None:
         raise InputError('a box needs a CAM or a segmentation checkpoint: give cam or seg')
     given = {'backbone': backbone, 'arch': arch, 'resize': resize, 'threshold': threshold}
-    where = choose_device(device)
     settings = {name: _settings(path, given) for name, path in (('cam', cam), ('seg', seg),
                                                                 ('cls', cls)) if path}
-    main = settings.get('seg', settings.get('cam'))
-    cam_net = seg_net = cls_net = None
-    if cam:
-        state = read_state(cam)
-        head = state['head.weight' if 'head.weight' in state else 'linear.weight']
-        cam_net = CamNet(len(head), settings['cam']['backbone'], pretrained='none')
-        load_checkpoint(cam_net, cam)
-    if seg:
-        seg_net = SegNet(main['backbone'], pretrained='none')
-        load_checkpoint(seg_net, seg)
-    if cls:
-        from network.classifier import build_classifier  # torchvision takes seconds to import
+    inference = Inference(choose_device(device), InferenceOptions(amp))
+    cam_net = cam and load_cam(cam, settings['cam']['backbone'])
+    seg_net = seg and load_seg(seg, settings['seg']['backbone'])
+    cls_net = cls and load_cls(cls, settings['cls']['arch'])
 
-        classes = list(read_state(cls).values())[-1].shape[0]
-        cls_net = build_classifier(settings['cls']['arch'], classes, pretrained='none')
-        load_checkpoint(cls_net, cls)
-
-    inference = Inference(where, InferenceOptions(amp))
-
-    def predictor(model: Any, method: str = 'forward') -> Predictor | None:
+    def predictor(model: nn.Module | None, method: str = 'forward') -> Predictor | None:
         return model and inference.predictor(model, method)
 
+    main = settings['seg' if seg else 'cam']
     names = class_names or next(filter(None, map(_class_names, settings.values())), [])
     return Spol(predictor(cam_net, 'class_cams' if cls else 'forward'), predictor(seg_net),
                 predictor(cls_net), inference,
                 lambda label: names[label] if label < len(names) else f'class {label}',
                 main['resize'], settings.get('cls', {}).get('resize', 685), main['threshold'],
-                0 if cam_net is None else cam_net.head.out_channels)
+                cam_net.head.out_channels if cam_net else 0)
+
+
+def load_cam(checkpoint: str | Path, backbone: str) -> CamNet:
+    """The CAM network of a checkpoint, which says the number of classes."""
+    state = read_state(checkpoint)
+    head = state['head.weight' if 'head.weight' in state else 'linear.weight']
+    model = CamNet(len(head), backbone, pretrained='none')
+    load_checkpoint(model, checkpoint)
+    return model
+
+
+def load_seg(checkpoint: str | Path, backbone: str) -> SegNet:
+    """The segmentation network of a checkpoint."""
+    model = SegNet(backbone, pretrained='none')
+    load_checkpoint(model, checkpoint)
+    return model
+
+
+def load_cls(checkpoint: str | Path, arch: str) -> nn.Module:
+    """The classifier of a checkpoint, whose last entry has an element for each class."""
+    from network.classifier import build_classifier  # torchvision takes seconds to import
+
+    classes = list(read_state(checkpoint).values())[-1].shape[0]
+    model = build_classifier(arch, classes, pretrained='none')
+    load_checkpoint(model, checkpoint)
+    return model
 
 
 def as_rgb(picture: Picture) -> np.ndarray:
@@ -276,8 +290,8 @@ def as_rgb(picture: Picture) -> np.ndarray:
     if isinstance(picture, Image.Image):
         return np.array(ImageOps.exif_transpose(picture).convert('RGB'))
     if picture.dtype != np.uint8 or picture.ndim not in (2, 3):
-        raise InputError(f'an array of {picture.dtype} with {picture.ndim} dimensions is no '
-                         'picture: give uint8 H x W x 3, H x W x 4 or H x W')
+        raise InputError(f'an array of {picture.dtype} with {picture.ndim} dimensions is not '
+                         'an image: give uint8 H x W x 3, H x W x 4 or H x W')
     if picture.ndim == 2:
         return cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
     return np.ascontiguousarray(picture[..., :3])
