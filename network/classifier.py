@@ -45,7 +45,7 @@ def build_classifier(arch: str, classes: int, pretrained: str = 'auto',
         raise InputError(f'unknown classifier {arch!r}: use {", ".join(TORCHVISION_ARCHS)} '
                          'or timm/NAME')
     if not keep_head:
-        _replace_head(model, classes)
+        replace_head(model, classes)
     return model
 
 
@@ -54,7 +54,8 @@ def head_parameters(model: nn.Module) -> list[nn.Parameter]:
     return list(model.get_submodule(model.head_name).parameters())
 
 
-def _replace_head(model: nn.Module, classes: int) -> None:
+def replace_head(model: nn.Module, classes: int) -> None:
+    """Give the classifier a new last layer. Raises InputError if it is not one linear layer."""
     names = dict(model.named_modules())
     old = names.get(model.head_name) if isinstance(model.head_name, str) else None
     if not isinstance(old, nn.Linear):

@@ -139,9 +139,9 @@ class Evaluator:
             return metrics
         curve = self.benchmark.max_box_acc.hits[0] / count
         best = round(metrics['best_threshold'] * STEPS)
+        at_deltas = self.benchmark.max_box_acc_v2.compute()[0].tolist()
         return {**metrics,
-                'v2_at_delta': dict(zip(map(str, V2_DELTAS),
-                                        self.benchmark.max_box_acc_v2.compute()[0].tolist(), strict=True)),
+                'v2_at_delta': dict(zip(map(str, V2_DELTAS), at_deltas, strict=True)),
                 'gt_known': {str(t): float(curve[min(round(t * STEPS), STEPS - 1)])
                              for t in thresholds},
                 **{name: float(metric.hits[0, best] / count)

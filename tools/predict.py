@@ -18,7 +18,7 @@ of its name.
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -31,6 +31,7 @@ SUFFIXES = {'.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff'}
 STAGES = ('cls', 'cam', 'seg')
 ON_SHEET = 24  # pictures
 NAMED = 5      # bad files in the message
+SETTINGS = ('cls', 'cam', 'seg', 'backbone', 'arch', 'threshold', 'draw')  # of a resumed run
 
 
 def main():
@@ -40,25 +41,25 @@ def main():
     from tqdm import tqdm
 
     from network import load_spol
+    from utils.data.images import read_image
     from utils.outputs.files import write_png
     from utils.outputs.predictions import PredictionWriter
 
     cv2.setNumThreads(0)  # each core has pictures of its own already
     model = load_spol(args.cam, args.seg, args.cls, backbone=args.backbone, arch=args.arch,
                       threshold=args.threshold, device=args.device)
-    records, sheet, bad = PredictionWriter(args.out, args.format), [], []
-    todo = skip_done(pictures(args.paths, args.out), records, bad)
+    settings = {name: str(getattr(args, name)) for name in SETTINGS}
+    records, done = PredictionWriter(args.out, args.format, settings), Done()
+    todo = skip_done(pictures(args.paths, args.out), records, done)
     output = Output(args.out, args.draw, run_lengths=args.format == 'coco')
     predictions = model.inference.in_parts(lambda part: predict(model, part, output), todo)
-    for record, drawn in tqdm(predictions, unit='img', disable=None):
+    for record, png in tqdm(predictions, unit='img', disable=None):
         records.append(record)
-        if 'error' in record:
-            bad.append(record['file'])
-        elif args.draw and len(sheet) < ON_SHEET:
-            sheet.append(drawn)
-    if sheet:
+        done.add(record, png)
+    if args.draw and done.first:
+        sheet = [read_image(args.out / 'pictures' / png) for png in done.first]
         write_png(args.out / 'sheet.png', np.vstack(sheet))
-    path = records.finish()
+    path, bad = records.finish(), done.bad
     print(f'wrote {records.count} predictions to {path}')
     if bad:
         print(f'{len(bad)} files cannot be read as images: {", ".join(bad[:NAMED])}'
@@ -87,7 +88,9 @@ def parse():
     for path in args.paths:
         if not path.exists():
             raise InputError(f'no picture at {path}: check the path')
-    names = [path.name for path in args.paths]
+        if path.resolve() == args.out.resolve():
+            raise InputError(f'--out {args.out} is the folder of the pictures: choose another')
+    names = [path.resolve().name if path.is_dir() else path.name for path in args.paths]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f'two of the paths are called {name}: predict them one after the '
@@ -125,16 +128,29 @@ def pictures(paths: list[Path], out: Path) -> Iterator[tuple[Path, Path]]:
                     yield file, parent / file.relative_to(path)
 
 
-def skip_done(pictures: Iterator[tuple[Path, Path]], records, bad: list[str]
+@dataclass
+class Done:
+    """What is reported at the end: the bad files, and the first drawings."""
+
+    bad: list[str] = field(default_factory=list)
+    first: list[str] = field(default_factory=list)
+
+    def add(self, record: dict, png: str) -> None:
+        if 'error' in record:
+            self.bad.append(record['file'])
+        elif len(self.first) < ON_SHEET:
+            self.first.append(png)
+
+
+def skip_done(pictures: Iterator[tuple[Path, Path]], records, done: Done
               ) -> Iterator[tuple[Path, Path]]:
-    """The pictures after those that an interrupted run has done; its bad files join `bad`."""
+    """The pictures after those that an interrupted run has done, which are added to `done`."""
     for record in records.done():
-        file, _ = next(pictures, (None, None))
+        file, name = next(pictures, (None, None))
         if str(file) != record['file']:
             raise InputError(f'{records.path} belongs to a run on other pictures: finish that run, '
                              'delete the file, or use another --out')
-        if 'error' in record:
-            bad.append(record['file'])
+        done.add(record, f'{name}.png')
     yield from pictures
 
 
@@ -146,33 +162,32 @@ class Output:
     draw: bool
     run_lengths: bool
 
-    def write(self, path: Path, png: str, prediction) -> tuple:
-        """Write the files of a prediction; its record, and with `draw` its drawing."""
+    def write(self, path: Path, png: str, prediction) -> dict:
+        """Write the files of a prediction, named `png`; its record."""
         import numpy as np
 
         from utils.outputs.files import write_png
         from utils.outputs.predictions import run_lengths
 
-        mask, cam, drawn = prediction.mask, prediction.cam, None
+        mask, cam = prediction.mask, prediction.cam
         write_png(self.folder / 'masks' / png, np.where(mask, np.uint8(255), np.uint8(0)))
         if cam is not None:
             write_png(self.folder / 'cams' / png, np.round(255 * cam.clip(0, 1)).astype('u1'))
         if self.draw:
-            drawn = prediction.draw()
-            write_png(self.folder / 'pictures' / png, drawn)
+            write_png(self.folder / 'pictures' / png, prediction.draw())
         record = describe(path, prediction)
         if self.run_lengths:
             record['segmentation'] = run_lengths(mask)
-        return record, drawn
+        return record
 
 
 def predict(model, part: list[tuple[Path, Path]], output: Output) -> Iterator[tuple]:
-    """Predict a part of the pictures and write its files; the record of each, and its drawing."""
+    """Predict a part of the pictures and write its files; the record and file name of each."""
     for (path, name), found in zip(part, model.predict(path for path, _ in part), strict=True):
         if isinstance(found, InputError):
-            yield {'file': str(path), 'error': 'cannot be read as an image'}, None
+            yield {'file': str(path), 'error': 'cannot be read as an image'}, f'{name}.png'
         else:
-            yield output.write(path, f'{name}.png', found)
+            yield output.write(path, f'{name}.png', found), f'{name}.png'
 
 
 def describe(path: Path, prediction) -> dict:

@@ -96,15 +96,19 @@ def mask_quality(dataset: str, arguments: dict) -> str:
     if images.segmentation is None:
         return ''
     counts = np.zeros(5, np.int64)
+    made = 0
     for index in range(len(images)):
-        foreground, weight = seg_target(
-            read_stored_mask(images.mask_path(Path(arguments['maskpath']), index)))
+        path = images.mask_path(Path(arguments['maskpath']), index)
+        if not path.exists():  # left out by --skip_bad
+            continue
+        made += 1
+        foreground, weight = seg_target(read_stored_mask(path))
         true = read_binary_mask(images.segmentation_path(index))
         background = weight & ~foreground
         counts += [(foreground & true).sum(), foreground.sum(), true.sum(),
                    (background & ~true).sum(), background.sum()]
     hit, foreground, true, correct, background = counts
-    return (f'\npseudo masks of {len(images)} images: foreground precision '
+    return (f'\npseudo masks of {made} images: foreground precision '
             f'{100 * hit / max(foreground, 1):.1f} %, recall {100 * hit / max(true, 1):.1f} %; '
             f'background precision {100 * correct / max(background, 1):.1f} %')
 

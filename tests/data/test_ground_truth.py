@@ -109,9 +109,11 @@ def test_png_of_8_and_16_bits_and_arrays_give_the_same_map(tmp_path):
 def test_what_is_no_map_is_one_clear_error(tmp_path):
     np.save(tmp_path / 'deep.npy', np.zeros((2, 3, 4)))
     np.save(tmp_path / 'object.npy', np.array([{}]))
+    np.save(tmp_path / 'log.npy', np.where(np.eye(3), 0, -np.inf))
     (tmp_path / 'cut.npy').write_bytes((tmp_path / 'deep.npy').read_bytes()[:-8])
     (tmp_path / 'cut.png').write_bytes(b'\x89PNG')
     for name, message in (('deep.npy', 'H x W'), ('object.npy', 'numpy.save'),
+                          ('log.npy', 'infinite'),
                           ('cut.npy', 'not a valid'), ('cut.png', 'damaged')):
         with pytest.raises(InputError, match=message):
             read_score_map(tmp_path / name, 224)

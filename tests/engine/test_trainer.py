@@ -76,7 +76,8 @@ def build(folder, loss=loss, dataset=None, device=CPU, schedule=None, should_sav
     chosen = options(**changes)
     torch.manual_seed(chosen.seed)
     model = TinyNet()
-    more = {name: value for name, value in (('schedule', schedule), ('should_save', should_save)) if value}
+    more = {name: value for name, value in (('schedule', schedule), ('should_save', should_save))
+            if value}
     return Trainer(model, dataset or Colours(), [{'params': model.parameters()}], loss, chosen,
                    device, RunFolder(folder), save_model_every=save_model_every, draw=draw, **more)
 
@@ -242,6 +243,24 @@ def test_a_finished_run_is_not_resumed(tmp_path, capsys):
     train(tmp_path, resume='yes')
     assert 'all 12 steps are done already' in capsys.readouterr().out
     assert (tmp_path / 'results.json').read_bytes() == before
+
+
+def test_resuming_a_finished_run_writes_what_it_has_not_written(tmp_path):
+    """As after a kill between the last checkpoint and the results."""
+    weights = train(tmp_path)
+    (tmp_path / 'results.json').unlink()
+    (tmp_path / 'model-4').unlink()
+    train(tmp_path, resume='yes')
+    assert json.loads((tmp_path / 'results.json').read_text())['training']['steps'] == 12
+    assert equal(torch.load(tmp_path / 'model-4', weights_only=True), weights)
+
+
+def test_a_run_that_starts_anew_forgets_the_bad_images_of_another(tmp_path):
+    (tmp_path / 'bad_images.txt').write_text('old.jpg\n')
+    assert not build(tmp_path, resume='auto', skip_bad=True).bad.names
+    trainer = build(tmp_path, resume='auto', skip_bad=True)
+    trainer.run()
+    assert trainer.bad.names == set()
 
 
 def test_resume_needs_the_same_run(tmp_path):

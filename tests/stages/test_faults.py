@@ -17,10 +17,12 @@ from torch.utils.data import Dataset
 
 from utils.data.images import BadImageError, read_image
 from utils.data.loader import EpochSampler, TrainLoader, explain_dead_workers
+from utils.engine.checkpoint import save_checkpoint
 from utils.engine.distributed import any_rank
 from utils.engine.interruption import Interruption
 from utils.errors import InputError
 from utils.outputs.events import quiet_thread
+from utils.outputs.top1top5 import read_top1top5
 
 # ---------------------------------------------------------------- images that cannot be decoded
 
@@ -121,6 +123,17 @@ def test_skip_bad_leaves_it_out_and_lists_it(call, data, tmp_path, name, kind): 
     assert code == 0, err
     assert (tmp_path / 'out' / 'bad_images.txt').read_text() == NAMES[3] + '\n'
     assert 'left out 1 images' in out
+
+
+def test_a_skipped_image_counts_as_classified_wrongly(call, data, stage, tmp_path):  # noqa: F811
+    """So that seg/test finds all images of the list, whether it skips the same ones or not."""
+    cut(data, NAMES[3])
+    assert call('cls', 'test', '--skip_bad')[0] == 0
+    hits = read_top1top5(tmp_path / 'out' / 'top1top5.npy', NAMES)
+    assert hits[NAMES[3]] == (False, False)
+    code, out, err = stage('seg', 'test', '--skip_bad', '--top1top5',
+                           tmp_path / 'out' / 'top1top5.npy')
+    assert code == 0, err
 
 
 def test_nothing_but_bad_images(call, data, tmp_path):  # noqa: F811
@@ -224,6 +237,13 @@ def test_a_full_disk_leaves_the_last_state_whole(tmp_path):
     assert (tmp_path / 'last.ckpt').read_bytes() == old
     assert sorted(p.name for p in tmp_path.iterdir() if 'tfevents' not in p.name) == [
         'last.ckpt', 'model-1', 'results.json']
+
+
+def test_a_disk_too_full_for_a_large_checkpoint(tmp_path):
+    """Larger than the file's buffer: torch.save itself meets the error."""
+    with small_disk(20_000), pytest.raises(InputError, match='cannot write .*free space'):
+        save_checkpoint({'weight': torch.zeros(10_000)}, tmp_path / 'model-1')
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_disk_too_full_for_events(tmp_path, monkeypatch):

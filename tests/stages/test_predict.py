@@ -270,28 +270,87 @@ def test_csv_has_a_line_for_each_picture(run_script, folder, three_pictures, tmp
     assert [Path(line.split(',')[0]).name for line in lines[1:]] == ['a.jpg', 'b.jpg', 'c.jpg']
 
 
-def test_an_interrupted_run_is_continued(run_script, folder, three_pictures, tmp_path):
-    out = tmp_path / 'out'
-    predict_all(run_script, folder, three_pictures, out)
-    whole = (out / 'predictions.jsonl').read_text()
-    first, second, _ = whole.splitlines()
-    (out / '.predictions.jsonl.part').write_text(f'{first}\n{second[:30]}')  # killed while writing
+@pytest.fixture
+def interrupted(run_script, folder, three_pictures, tmp_path, monkeypatch):
+    """interrupted(*flags): the output folder of a run that was killed while it wrote its second
+    record, and what the whole run has written."""
+    def run(*flags):
+        out = tmp_path / 'out'
+        with monkeypatch.context() as patch:
+            patch.setattr('utils.outputs.predictions.PredictionWriter.finish',
+                          lambda writer: writer.path)
+            predict_all(run_script, folder, three_pictures, out, *flags)
+        part = out / '.predictions.jsonl.part'
+        settings, *records = part.read_text().splitlines(keepends=True)
+        part.write_text(settings + records[0] + records[1][:30])
+        return out, ''.join(records)
+
+    return run
+
+
+def test_an_interrupted_run_is_continued(run_script, folder, three_pictures, interrupted):
+    out, whole = interrupted('--draw')
+    sheet = cv2.imread(str(out / 'sheet.png'))
     for path in (out / 'masks').iterdir():
         path.unlink()
-    code, stdout, err = predict_all(run_script, folder, three_pictures, out)
+    code, stdout, err = predict_all(run_script, folder, three_pictures, out, '--draw')
     assert code == 0, err
     assert 'wrote 3 predictions' in stdout
     assert (out / 'predictions.jsonl').read_text() == whole
     assert sorted(path.name for path in (out / 'masks').iterdir()) == ['b.jpg.png', 'c.jpg.png']
+    again = cv2.imread(str(out / 'sheet.png'))
+    assert again.shape == sheet.shape
+    assert (again == sheet).mean() > 0.99  # batches of other sizes
     assert not (out / '.predictions.jsonl.part').exists()
 
 
-def test_other_pictures_do_not_continue_a_run(run_script, folder, three_pictures, tmp_path):
-    (tmp_path / 'out').mkdir()
-    (tmp_path / 'out' / '.predictions.jsonl.part').write_text('{"file": "x.jpg"}\n')
-    code, _, err = predict_all(run_script, folder, three_pictures, tmp_path / 'out')
+def test_other_settings_do_not_continue_a_run(run_script, folder, three_pictures, interrupted):
+    out, _ = interrupted()
+    code, _, err = predict_all(run_script, folder, three_pictures, out, '--threshold', 0.5)
+    assert code == 2
+    assert 'belongs to a run with other settings' in err
+
+
+def test_other_pictures_do_not_continue_a_run(run_script, folder, three_pictures, interrupted):
+    out, _ = interrupted()
+    (three_pictures / 'a.jpg').rename(three_pictures / 'd.jpg')
+    code, _, err = predict_all(run_script, folder, three_pictures, out)
     assert code == 2
     assert 'belongs to a run on other pictures' in err
+
+
+def test_the_output_folder_is_not_that_of_the_pictures(run_script, folder, three_pictures):
+    code, _, err = predict_all(run_script, folder, three_pictures, three_pictures)
+    assert code == 2
+    assert 'is the folder of the pictures' in err
+
+
+@pytest.mark.parametrize('line', ['{},{}', '{},{},1 2 30 40', '{} {}'])
+def test_class_names_are_those_of_the_training_list(folder, tmp_path, line):
+    images = ('zebra/a 1.jpg', 2), ('ant/b,2.jpg', 0), ('bee/c.jpg', 1), ('zebra/d.jpg', 2)
+    (tmp_path / 'train.txt').write_text(
+        ''.join(f'{line.format(name, label)}\n' for name, label in images))
+    (tmp_path / 'results.json').write_text(json.dumps({'training': {'arguments': {
+        'backbone': LITE, 'resize': 96, 'datapath': str(tmp_path)}}}))
+    (tmp_path / 'cam').write_bytes(checkpoint(folder, 'cam').read_bytes())
+    model = load_spol(cam=tmp_path / 'cam', device='cpu')
+    assert model.class_names == ['ant', 'bee', 'zebra', 'class 3']
+
+
+def test_the_classifier_has_its_own_size(folder, tmp_path):
+    (tmp_path / 'cls').write_bytes(checkpoint(folder, 'cls').read_bytes())  # no results.json
+    model = load_spol(seg=checkpoint(folder, 'seg'), cls=tmp_path / 'cls', arch=LITE, resize=64,
+                      device='cpu')
+    views = model._read(folder / 'photo.jpg')
+    assert views.view.shape == (64, 64, 3)
+    assert views.cls_view.shape == (685, 685, 3)
+
+
+@pytest.mark.parametrize(('stage', 'other'), [('cam', 'cls'), ('cam', 'seg'), ('cls', 'seg')])
+def test_a_checkpoint_of_another_stage_is_named(folder, stage, other):
+    with pytest.raises(InputError, match=f'model-1 is not a checkpoint of .*--{stage}'):
+        load_spol(**{'seg': checkpoint(folder, 'seg'), stage: checkpoint(folder, other)},
+                  arch=LITE, device='cpu')
 
 
 def test_paths_of_one_name_are_refused(run_script, three_pictures):

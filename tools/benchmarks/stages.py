@@ -80,13 +80,19 @@ class Bench:
         (self.folder / 'short.txt').write_text(''.join(lines[:self.short]))
         (self.folder / 'long.txt').write_text(''.join(lines))
 
+    @property
+    def arch(self) -> str:
+        """The classifier: the backbone, and ResNet-50 in place of its deeper variants."""
+        backbone = self.options.backbone
+        return 'resnet50' if backbone in ('resnet101', 'resnet152') else backbone
+
     def images(self, name: str = 'long') -> ImageList:
         return read_cub_list(self.folder / f'{name}.txt', CLASSES, self.folder / 'image')
 
     def network(self, stage: str) -> torch.nn.Module:
         torch.manual_seed(0)
         if stage == 'cls':
-            return build_classifier(self.options.backbone, CLASSES, pretrained='none')
+            return build_classifier(self.arch, CLASSES, pretrained='none')
         model = (CamNet(CLASSES, self.options.backbone, pretrained='none') if stage == 'cam'
                  else SegNet(self.options.backbone, pretrained='none'))
         for shallow in '34':
@@ -132,7 +138,7 @@ class Bench:
                    '--datapath', self.folder, '--savepath', out, '--list', f'{name}.txt',
                    '--clsnum', CLASSES, '--amp', options.amp, '--resize', RESIZE,
                    '--device', options.device, '--batch_size', options.batch_size,
-                   '--arch' if kind == 'cls' else '--backbone', options.backbone,
+                   *(('--arch', self.arch) if kind == 'cls' else ('--backbone', options.backbone)),
                    '--crop', 0 if stage == 'cam/test' else CROP]
         if kind != 'cls':
             command += ['--show', 0]

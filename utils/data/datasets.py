@@ -4,6 +4,7 @@ Training items are indexed by (epoch, index). Augmentation is seeded by (seed, e
 does not depend on the worker or process, and a resumed run repeats it.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ class TrainImages(Dataset):
 
     def fingerprint(self) -> dict[str, Any]:
         """What two runs must have in common to see the same items."""
-        return {'content of the list': self.images.checksum(), 'transform': repr(self.transform)}
+        transform = re.sub(' at 0x[0-9a-f]+', '', repr(self.transform))  # of a user's function
+        return {'content of the list': self.images.checksum(), 'transform': transform}
 
 
 @dataclass(frozen=True)

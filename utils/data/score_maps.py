@@ -49,6 +49,8 @@ def _read_array(path: Path) -> np.ndarray:
     array = array.squeeze()
     if array.ndim != 2:
         raise InputError(f'{path} has the shape {array.shape}: a score map is H x W')
+    if np.isinf(array).any():
+        raise InputError(f'{path} contains infinite values: a score map is finite')
     return array.astype(np.float64)
 
 

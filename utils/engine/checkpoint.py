@@ -1,7 +1,7 @@
 """Checkpoints: `model-N`, a plain state dict, and `last.ckpt`, all that is needed to resume."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import nn
@@ -16,7 +16,16 @@ from utils.outputs.files import atomic_write
 
 
 def save_checkpoint(state: dict, path: Path) -> None:
-    atomic_write(path, lambda file: torch.save(state, file))
+    """Write a checkpoint. Raises InputError if it cannot be written; `path` is then unchanged."""
+    def write(file: BinaryIO) -> None:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # hides the file's own error, as of a full disk
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
+
+    atomic_write(path, write)
 
 
 def check_finite(model: nn.Module, step: int) -> None:

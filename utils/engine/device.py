@@ -18,15 +18,20 @@ def init_distributed_device(name: str, seed: int, tf32: bool = False, test: bool
     cuDNN look for the fastest algorithms, since input sizes are fixed. TF32 is off unless `tf32`:
     float32 then means float32, also in the layers that mixed precision keeps in float32.
     """
-    device = choose_device(name)
+    device = configured(choose_device(name), tf32)
+    init_process_group(device, test)
+    cv2.setNumThreads(0)  # readers and PyTorch share the cores already
+    torch.manual_seed(seed)
+    return device
+
+
+def configured(device: torch.device, tf32: bool = False) -> torch.device:
+    """The device, after PyTorch's global settings for CUDA are made."""
     if device.type == 'cuda':
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = tf32
         torch.backends.cuda.matmul.allow_tf32 = tf32
-    init_process_group(device, test)
-    cv2.setNumThreads(0)  # readers and PyTorch share the cores already
-    torch.manual_seed(seed)
     return device
 
 

@@ -37,7 +37,7 @@ from utils.errors import InputError
 from utils.outputs.bad_images import BadImages
 from utils.outputs.events import open_events
 from utils.outputs.files import write_png
-from utils.outputs.results import RunFolder
+from utils.outputs.results import RunFolder, read_results
 
 Batch = dict[str, Any]
 SECONDS_BETWEEN_READS = 1
@@ -133,8 +133,7 @@ class Trainer:
         if not len(self.sampler):
             raise InputError('training needs at least two images for each rank: check --list')
         self.last_step = min(options.epoch * len(self.sampler), options.max_steps or math.inf)
-        self.bad = BadImages(dataset.images, run.file('bad_images.txt'),
-                             resume=options.resume != 'no')
+        self.bad = BadImages(dataset.images, run.file('bad_images.txt'))
         workers = options.num_workers
         self.loader = TrainLoader(
             dataset, self.sampler, default_workers(device) if workers is None else workers,
@@ -147,7 +146,8 @@ class Trainer:
         """Train to the end, from the beginning or from where the run to resume stopped."""
         begin, first = time.monotonic(), self._first_step()
         if first >= self.last_step:
-            print(f'all {first} steps are done already: {self._model_path(first)}')
+            if is_main_process():
+                self._complete(first)
             return
         step, losses = first, {}
         with (Interruption() as self.interruption, explain_dead_workers(),
@@ -164,15 +164,30 @@ class Trainer:
             print(f'stopped after step {step} of {self.last_step}, saved in {self.state.path}: '
                   'continue with the same command and --resume')
             return
-        metrics = {'loss': losses, 'steps': step, 'amp': self.precision.name,
-                   'device': str(self.device)}
         seen = sum(self.sampler.size(k % len(self.sampler)) for k in range(first, step))
-        path = self.run_folder.write_results(metrics, seconds, seen, 'training')
+        path = self.run_folder.write_results(self._metrics(losses, step), seconds, seen,
+                                             'training')
         print(f'wrote {self._model_path(step)} and {path}{self.bad.summary()}')
+
+    def _complete(self, step: int) -> None:
+        """Write what a run that was killed after its last step has not written."""
+        path = self._model_path(step)
+        if not path.is_file():
+            save_checkpoint(self.model.state_dict(), path)
+        recorded = read_results(self.run_folder.file('results.json')).get('training', {})
+        if recorded.get('steps') != step:
+            self.run_folder.write_results(self._metrics({}, step), 0, 0, 'training')
+        print(f'all {step} steps are done already: {path}')
+
+    def _metrics(self, losses: dict[str, float], step: int) -> dict[str, Any]:
+        return {'loss': losses, 'steps': step, 'amp': self.precision.name,
+                'device': str(self.device)}
 
     def _first_step(self) -> int:
         resume = self.options.resume
         if resume == 'yes' or (resume == 'auto' and any_rank(self.state.path.is_file())):
+            if self.options.skip_bad:
+                self.bad.load()
             return self.state.resume()
         return 0
 

@@ -10,14 +10,16 @@ from utils.outputs.files import write_text
 
 
 class BadImages:
-    """Collects the names of images that cannot be decoded; a resumed run adds to the file."""
+    """Collects the names of images that cannot be decoded."""
 
-    def __init__(self, images: ImageList, path: Path, resume: bool = False):
+    def __init__(self, images: ImageList, path: Path):
         self._images, self.path = images, path
         self.names: set[str] = set()
-        if resume:
-            with contextlib.suppress(OSError):
-                self.names.update(path.read_text(errors='surrogateescape').splitlines())
+
+    def load(self) -> None:
+        """Add the names in the file of the run that is resumed."""
+        with contextlib.suppress(OSError):
+            self.names.update(self.path.read_text(errors='surrogateescape').splitlines())
 
     def add(self, index: int) -> None:
         self.names.add(self._images.name(index))

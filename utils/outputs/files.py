@@ -6,8 +6,8 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import BinaryIO
+from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -22,28 +22,18 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
     Raises InputError if the file cannot be written; `path` is then unchanged.
     """
-    temporary = None
+    temporary = path.with_name(f'.{path.name}.{uuid4().hex}.tmp')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp',
-                                delete=False) as file:
-            temporary = file.name
+        with open(temporary, 'xb') as file:
             write(file)
-        os.chmod(temporary, 0o666 & ~_umask())  # temporary files are private
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f'cannot write {path} ({error.strerror or error}): '
                          'check the folder, its rights and the free space') from error
     finally:
-        if temporary:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def make_output_folder(path: Path) -> None:

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,11 @@ class PredictionWriter:
     """The records of a run, appended to a hidden file until all are there.
 
     A run that was interrupted leaves that file. The next one reads from it, picture by picture,
-    what is done already; nothing is held in memory.
+    what is done already; nothing is held in memory. The file's first line has the `settings` of
+    the run. Raises InputError if they differ.
     """
 
-    def __init__(self, folder: Path, format: str):
+    def __init__(self, folder: Path, format: str, settings: dict[str, str]):
         self.path, self.format = folder / f'.{NAMES[format]}.part', format
         self.result = folder / NAMES[format]
         self.count = 0  # of the predictions, once they are written
@@ -35,12 +37,21 @@ class PredictionWriter:
             folder.mkdir(parents=True, exist_ok=True)
             self.path.touch()
             self._cut_unfinished_line()
+            first = self.path.stat().st_size == 0
         except OSError as error:
             raise InputError(f'cannot write to {folder} ({error.strerror}): check its rights and '
                              'the free space') from error
+        if first:
+            self.append({'settings': settings})
+        elif next(self._lines(), {}).get('settings') != settings:
+            raise InputError(f'{self.path} belongs to a run with other settings: finish that run, '
+                             'delete the file, or use another --out')
 
     def done(self) -> Iterator[dict]:
         """The records that are there."""
+        return islice(self._lines(), 1, None)
+
+    def _lines(self) -> Iterator[dict]:
         with open(self.path, encoding='utf-8') as file:
             for line in file:
                 try:
@@ -63,7 +74,7 @@ class PredictionWriter:
 
         def write(file) -> None:
             for text in writers[self.format](self._predictions):
-                file.write(text.encode())
+                file.write(text.encode(errors='surrogateescape'))
 
         atomic_write(self.result, write)
         self.count = sum(1 for _ in self._predictions())

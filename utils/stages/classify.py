@@ -25,7 +25,11 @@ def parameter_groups(model: nn.Module, lr: float) -> list[dict]:
 
 def evaluate_classifier(model: nn.Module, images: ImageList, transform: A.Compose,
                         inference: Inference, run: RunFolder) -> None:
-    """Write `top1top5.npy` and results.json for the images of a list."""
+    """Write `top1top5.npy` and results.json for the images of a list.
+
+    The metrics are those of the images that can be decoded. In `top1top5.npy` the others count as
+    wrong.
+    """
     begin = time.monotonic()
     predict = inference.predictor(model)
 
@@ -43,13 +47,14 @@ def evaluate_classifier(model: nn.Module, images: ImageList, transform: A.Compos
     if inference.options.skip_bad:
         bad.write(bad_of_ranks)
     hits = {index: hit for part in hits_of_ranks for index, hit in part.items()}
-    indices = sorted(hits)
-    top1, top5 = np.array([hits[index] for index in indices]).T
+    top1, top5 = np.array(list(hits.values())).mean(0).tolist()
     path = run.file('top1top5.npy')
-    write_top1top5(path, [images.name(index) for index in indices], top1.tolist(), top5.tolist())
-    metrics = {'count': len(indices), 'top1': float(top1.mean()), 'top5': float(top5.mean())}
-    run.write_results(metrics, time.monotonic() - begin, len(indices))
-    print(f'top-1 {metrics["top1"]:.4f}, top-5 {metrics["top5"]:.4f} of {len(indices)} images; '
+    all_hits = [hits.get(index, (False, False)) for index in range(len(images))]
+    write_top1top5(path, [images.name(index) for index in range(len(images))],
+                   *map(list, zip(*all_hits, strict=True)))
+    metrics = {'count': len(hits), 'top1': top1, 'top5': top5}
+    run.write_results(metrics, time.monotonic() - begin, len(hits))
+    print(f'top-1 {top1:.4f}, top-5 {top5:.4f} of {len(hits)} images; '
           f'wrote {path}{bad.summary()}')
 
 

@@ -57,7 +57,7 @@ def make_pseudo_masks(model: CamNet, images: ImageList, transform: A.Compose, ma
     if inference.options.skip_bad:
         bad.write(bad_of_ranks)
     count, empty = sum(counts_of_ranks).tolist()
-    if stopped:
+    if stopped and count + len(bad.names) < len(images):
         print(f'stopped after {count} of {len(images)} images, whose masks are complete: '
               'continue with the same command and --resume')
         return
