@@ -1,5 +1,7 @@
 """Image lists: what they hold when they are good, and what is said when they are not."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -159,7 +161,8 @@ relative_names = st.lists(parts, min_size=1, max_size=3).map('/'.join)
 coordinates = st.integers(-50, 5000)
 valid_boxes = st.tuples(coordinates, coordinates, st.integers(1, 999), st.integers(1, 999)).map(
     lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
-rows = st.lists(st.tuples(relative_names, st.integers(0, 199), valid_boxes), min_size=1, max_size=8)
+rows = st.lists(st.tuples(relative_names, st.integers(0, 199), valid_boxes), min_size=1, max_size=8,
+                unique_by=lambda row: os.path.splitext(row[0])[0])  # images do not share a mask
 
 
 @settings(deadline=None)
