@@ -51,8 +51,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_header('Content-Length', str(len(body)))
             self.end_headers()
         body = body[:BROKEN] if self.server.breaks else body
+        self.server.sent.append(len(body))  # before the client can have all of it
         self.wfile.write(body)
-        self.server.sent.append(len(body))
 
     def log_message(self, *arguments):
         pass
