@@ -28,8 +28,13 @@ def main():
     parser.add_argument('--port', type=positive_int, default=7860, help='on 127.0.0.1')
     parser.add_argument('--device', default='auto', help='auto | cpu | cuda | cuda:N')
     args = parser.parse_args()
-    page(args.device).launch(server_name='127.0.0.1', server_port=args.port, quiet=True,
-                             max_file_size=LARGEST_FILE, share=False)
+    blocks = page(args.device)
+    print(f'open http://127.0.0.1:{args.port} (Ctrl-C stops the server)', flush=True)
+    try:
+        blocks.launch(server_name='127.0.0.1', server_port=args.port, quiet=True,
+                      max_file_size=LARGEST_FILE, share=False)
+    except OSError as error:
+        raise InputError(f'--port {args.port} cannot be used: choose another ({error})') from error
 
 
 def page(device: str):
