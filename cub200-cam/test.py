@@ -1,7 +1,7 @@
 """Stage 2 on CUB-200-2011: make pseudo masks of the training images.
 
     python cub200-cam/test.py               pseudo masks, for cub200-seg/train.py
-    python cub200-cam/test.py --resume      continue: skip pseudo masks that exist
+    python cub200-cam/test.py --resume      continue: keep existing pseudo masks
     python cub200-cam/test.py --evaluate    how well the CAMs alone locate the val images
 
 Reads out/model-32, <datapath>/train.txt and <datapath>/image/; writes <datapath>/mask/ and

@@ -1,7 +1,7 @@
 """Stage 2 on ImageNet-1K: make pseudo masks of the training images.
 
     python imagenet-cam/test.py               pseudo masks, for imagenet-seg/train.py
-    python imagenet-cam/test.py --resume      continue: skip pseudo masks that exist
+    python imagenet-cam/test.py --resume      continue: keep existing pseudo masks
     python imagenet-cam/test.py --evaluate    how well the CAMs alone locate the val images
 
 Reads out/model-6000, <datapath>/train.txt and <datapath>/train/; writes <datapath>/mask/ and

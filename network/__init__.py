@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from network.classifier import build_classifier
     from network.mffnet import CamNet, SegNet
     from network.weights import load_checkpoint
-    from utils.stages.predict import load_spol
+    from utils.stages.load import load_spol
 
 __all__ = ['CamNet', 'InputError', 'SegNet', 'build_classifier', 'load_checkpoint', 'load_spol']
 
@@ -23,7 +23,7 @@ _MODULES = {
     'SegNet': 'network.mffnet',
     'build_classifier': 'network.classifier',
     'load_checkpoint': 'network.weights',
-    'load_spol': 'utils.stages.predict',
+    'load_spol': 'utils.stages.load',
 }
 
 

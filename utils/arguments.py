@@ -155,7 +155,8 @@ def add_cam_test(parser: Parser, threshold: float) -> None:
     add_maskpath(parser)
     add = parser.add_argument
     add('--resume', action='store_true',
-        help='skip the parts of the list whose pseudo masks all exist')
+        help='keep existing pseudo masks, whichever checkpoint made them, where all masks of a '
+             'part of the list exist')
     add('--evaluate', action='store_true',
         help='report how well the CAMs localize, instead of writing pseudo masks; --list and '
              '--crop then default to val.txt and 224, else to train.txt and 0')
