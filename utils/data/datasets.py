@@ -47,7 +47,8 @@ class TrainImages(Dataset):
 @dataclass(frozen=True)
 class TrainMasks(TrainImages):
     """(epoch, index) -> the image as above, with its segmentation target 'foreground' and
-    'weight', bool H x W (`utils.localization.pseudo_mask.seg_target`)."""
+    'weight', bool H x W, the weight 0 in the paper's conflict region
+    (`utils.localization.pseudo_mask.seg_target`)."""
 
     mask_folder: Path
 

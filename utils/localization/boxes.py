@@ -1,4 +1,4 @@
-"""Boxes: (x0, y0, x1, y1) in continuous pixel coordinates, x1 and y1 exclusive."""
+"""Boxes, the last step of SPOL: (x0, y0, x1, y1) in continuous pixels, x1 and y1 exclusive."""
 
 from dataclasses import dataclass
 
