@@ -1,6 +1,9 @@
 """The programs beside the chain."""
 
 import json
+import re
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -67,6 +70,17 @@ def test_a_page_instead_of_a_checkpoint_is_not_kept(tool, serve, tmp_path):
 def test_no_network_is_one_clear_error(tool, tmp_path):
     with pytest.raises(InputError, match='cannot download .*by hand'):
         tool('download')['fetch']('http://127.0.0.1:9/uc?id=1', tmp_path / 'out' / 'model-8')
+
+
+@pytest.mark.parametrize('script', [
+    'cub200-cam/train.py', 'tools/predict.py', 'tools/download.py', 'tools/results.py',
+    'dataset/make_mini.py', 'dataset/prepare_cub.py'])
+def test_a_missing_package_is_one_line_with_the_cure(script):
+    done = subprocess.run([sys.executable, '-S', ROOT / script, '--help'], capture_output=True,
+                          text=True, check=False)  # -S: without the installed packages
+    assert done.returncode == 2
+    assert re.fullmatch(r'error: \S+ has no package cv2: '
+                        r'(source \S+/bin/activate|pip install -r \S+)\n', done.stderr)
 
 
 def test_report_names_the_stage_that_is_missing(tool, tmp_path):
