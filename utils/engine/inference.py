@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -131,9 +132,13 @@ class Inference:
         self.part_size = min(size, CPU_PART) if on_cpu else size
         self.threads = self.options.num_workers or (
             cores if on_cpu else min(cores, MOST_CUDA_READERS))
-        self.transfer, self._network_thread = Transfer(device), None
+        self._network_thread = None
         if not on_cpu if pipelined is None else pipelined:
             self._network_thread = ThreadPoolExecutor(1, initializer=self._init_thread)
+
+    @cached_property
+    def transfer(self) -> Transfer:
+        return Transfer(self.device)
 
     def predictor(self, model: nn.Module, method: str = 'forward') -> Predictor:
         return Predictor(model, self.device, self.options.amp, self.part_size,
@@ -158,7 +163,9 @@ class Inference:
         def compute(part: Part) -> Part:
             if part.batch is None:
                 return part
-            return part._replace(batch=None, result=function(self._with_views(dataset, part.batch)))
+            with explain_out_of_memory(self.options.batch_size):
+                result = function(self._with_views(dataset, part.batch))
+            return part._replace(batch=None, result=result)
 
         with closing(self._computed(read, compute, parts)) as computed:
             for part in computed:
