@@ -60,8 +60,8 @@ def training_parser(script: str, doc: str, *, data: str, clsnum: int, batch_size
     add('--amp', choices=['auto', 'fp16', 'bf16', 'off', 'apex'], default='auto', help=AMP_HELP)
     add('--tf32', action='store_true', help='allow TF32 in float32 layers on CUDA')
     add('--num_workers', type=nonnegative_int,
-        help='data loading processes; 0 = the main process (default: one per core, at most 8; on '
-             'CPUs two cores are left to the network)')
+        help='data loading processes; 0 = the main process (default: one per core, at most 16; on '
+             'CPUs two cores are left to the network, and there are at most 8)')
     add('--save_every', type=positive_int, metavar='N',
         help='also write last.ckpt every N steps, not only after each epoch')
     add('--resume', nargs='?', choices=['yes', 'auto', 'no'], const='yes', default='no',
@@ -86,6 +86,7 @@ def inference_parser(script: str, doc: str, *, data: str, list: str | None, clsn
 def _stage_parser(script: str, doc: str, mode: str, data: str, list: str | None, clsnum: int,
                   batch_size: int, resize: int) -> Parser:
     parser = Parser(doc)
+    parser.set_defaults(stage=Path(script).resolve().parent.name)
     add = parser.add_argument
     add('--datapath', type=Path, default=ROOT / 'dataset' / data, help='the data folder')
     add('--savepath', type=Path, default=Path(script).resolve().parent / 'out',

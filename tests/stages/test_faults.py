@@ -1,5 +1,6 @@
 """Bad days: each ends in one clear line, with what was saved so far intact."""
 
+import errno
 import os
 import resource
 import signal
@@ -162,7 +163,7 @@ def test_masks_that_are_there_and_whole_are_kept(call, data, tmp_path):  # noqa:
 # ---------------------------------------------------------------- signals
 
 
-@pytest.mark.parametrize('name', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('name', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_tells_how_to_go_on(tmp_path, capsys, name):
     whole = train(tmp_path / 'whole')
     steps = []
@@ -190,6 +191,16 @@ def test_signals_are_as_before_afterwards():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interruption.received
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize('save_every', [1, 2, 5])
@@ -236,7 +247,7 @@ def test_a_full_disk_leaves_the_last_state_whole(tmp_path):
         train(tmp_path, resume='yes')
     assert (tmp_path / 'last.ckpt').read_bytes() == old
     assert sorted(p.name for p in tmp_path.iterdir() if 'tfevents' not in p.name) == [
-        'last.ckpt', 'model-1', 'results.json']
+        'last.ckpt', 'model-1', 'model-1.json', 'results.json']
 
 
 def test_a_disk_too_full_for_a_large_checkpoint(tmp_path):
@@ -297,6 +308,26 @@ def test_a_worker_that_is_killed():
     loader = TrainLoader(Deadly(), EpochSampler(8, 4, 0), 1, pin_memory=False)
     with pytest.raises(InputError, match='reads images was killed'), explain_dead_workers():
         next(iter(loader))
+
+
+@pytest.mark.parametrize('error', [
+    RuntimeError('DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that '
+                 "dataloader's workers are out of shared memory."),
+    RuntimeError('Caught RuntimeError in DataLoader worker process 0.\nunable to open shared '
+                 'memory object </torch_7> in read-write mode: Read-only file system (30)'),
+    RuntimeError('Too many open files. Communication with the workers is no longer possible.'),
+    RuntimeError('received 0 items of ancdata'), OSError(errno.EMFILE, 'Too many open files'),
+    OSError(errno.EROFS, 'Read-only file system')])
+def test_processes_that_cannot_share_memory(error):
+    with pytest.raises(InputError, match='/dev/shm.*ulimit -n.*--num_workers 0') as caught, \
+            explain_dead_workers():
+        raise error
+    assert any(words in str(caught.value) for words in ('memory', 'open files', 'ancdata', 'Read'))
+
+
+def test_other_errors_are_not_those_of_shared_memory():
+    with pytest.raises(FileNotFoundError), explain_dead_workers():
+        raise FileNotFoundError(errno.ENOENT, 'no such file')
 
 
 def test_a_list_that_changes_under_a_resumed_run(tmp_path):

@@ -2,15 +2,19 @@
 
 import json
 import platform
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from utils.outputs.files import write_json
 
 SECTIONS = ('training', 'evaluation')
+MODEL_ARGUMENTS = ('stage', 'backbone', 'arch', 'resize', 'crop', 'clsnum', 'list', 'datapath',
+                   'seed')
 PACKAGES = {'torch': 'torch', 'torchvision': 'torchvision', 'timm': 'timm',
             'albumentations': 'albumentations', 'opencv': 'cv2', 'numpy': 'numpy'}
 
@@ -45,6 +49,13 @@ class RunFolder:
         write_json(path, content)
         return path
 
+    def describe_model(self, model: Path) -> None:
+        """Write `model-N.json`: the arguments that the network depends on, versions and commit."""
+        arguments = _plain(self.arguments)
+        write_json(model.with_name(f'{model.name}.json'), {
+            **{name: arguments[name] for name in MODEL_ARGUMENTS if name in arguments},
+            'versions': versions(), 'commit': commit()})
+
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The `model-N` that was written last; None if there is none."""
@@ -66,6 +77,20 @@ def versions() -> dict[str, str]:
     return {'python': platform.python_version(),
             **{name: sys.modules[module].__version__ for name, module in PACKAGES.items()
                if module in sys.modules}}
+
+
+@cache
+def commit() -> str | None:
+    """The commit of this repository; None where it is not a git repository."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / '.git').exists():
+        return None
+    try:
+        found = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=root, capture_output=True,
+                               text=True, check=False)
+    except OSError:  # no git
+        return None
+    return found.stdout.strip() or None
 
 
 def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
