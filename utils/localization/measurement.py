@@ -108,8 +108,8 @@ class BenchmarkScores:
         return np.concatenate(rows, 1)
 
     def best_levels(self) -> np.ndarray:
-        """(C,): the level at which most images are right, for each row of `correct`; that of
-        MaxBoxAcc for Top-1 and Top-5."""
+        """(4,): the level at which most images are right by MaxBoxAcc, which Top-1 and Top-5 use as
+        well, and by MaxBoxAccV2 at each of its deltas."""
         return _best_levels(self.correct().sum(0)[None])[0]
 
     def metrics(self, weights: np.ndarray, thresholds: Sequence[float] = (),
@@ -134,19 +134,17 @@ class BenchmarkScores:
 
 
 def _best_levels(rates: np.ndarray) -> np.ndarray:
-    best = rates.argmax(2)
-    best[:, 1 + len(V2_DELTAS):] = best[:, :1]
-    return best
+    return rates[:, :1 + len(V2_DELTAS)].argmax(2)
 
 
 def _metrics_at(rates: np.ndarray, levels: np.ndarray) -> dict[str, np.ndarray]:
-    max_box_acc, *v2 = np.take_along_axis(
-        rates, np.broadcast_to(levels, rates.shape[:2])[..., None], 2)[..., 0].T
-    v2, named = v2[:len(V2_DELTAS)], v2[len(V2_DELTAS):]
-    return {'max_box_acc': max_box_acc, 'max_box_acc_v2': np.mean(v2, axis=0),
-            **{f'max_box_acc_v2_iou_{delta}': values
-               for delta, values in zip(V2_DELTAS, v2, strict=True)},
-            **dict(zip(('top1', 'top5'), named, strict=False))}
+    """rates: (R, C, 255), means of `BenchmarkScores.correct`; levels: (R or 1, 4)."""
+    names = ['max_box_acc', *(f'max_box_acc_v2_iou_{delta}' for delta in V2_DELTAS),
+             'top1', 'top5'][:rates.shape[1]]
+    levels = np.hstack([levels, levels[:, :1], levels[:, :1]])[:, :len(names)]
+    at_levels = np.take_along_axis(rates, levels[..., None].repeat(len(rates) // len(levels), 0), 2)
+    metrics = dict(zip(names, at_levels[..., 0].T, strict=True))
+    return {**metrics, 'max_box_acc_v2': np.mean([metrics[name] for name in names[1:4]], axis=0)}
 
 
 class EvaluationMetrics:
