@@ -4,7 +4,7 @@
     python tools/evaluate_maps.py cam=maps/a spol=maps/b --list val.txt      one table of several
     python tools/evaluate_maps.py maps/ --metadata metadata/CUB/test         the benchmark's files
     python tools/evaluate_maps.py maps/ --metadata metadata/OpenImages/test --masks OpenImages
-    python tools/evaluate_maps.py maps/test --list val.txt --select maps/val --select_list select.txt
+    python tools/evaluate_maps.py maps/a --list test.txt --select maps/b --select_list val.txt
 
 A folder holds a map for each image: <image name>.npy, or PNG with 8 or 16 bits, with or without the
 image's own suffix, of any size. `cam/test.py --evaluate --save_maps` and `seg/test.py --save_maps`
@@ -51,7 +51,7 @@ def main():
     if args.top1top5:
         found = read_top1top5(args.top1top5, (truth.name for truth in truths))
         hits = np.array([found[truth.name] for truth in truths])
-    sources = {**args.maps, **(dict(zip(BASELINES, BASELINES, strict=True)) if args.baselines else {})}
+    sources = {**args.maps, **{name: name for name in BASELINES if args.baselines}}
     weights, methods = resampling_weights(len(truths), seed=args.seed), {}
     with processes(args.jobs) as map_images:
         for name, source in sources.items():
@@ -118,6 +118,8 @@ def check(parser: Parser, args: argparse.Namespace) -> None:
     if (args.list is None) == (args.metadata is None):
         parser.error('give either --list or --metadata')
     names = [*args.maps, *(BASELINES if args.baselines else ())]
+    if len(set(names)) < len(names):
+        parser.error(f'with --baselines, {", ".join(BASELINES)} are names of theirs: choose others')
     args.against = args.against or names[0]
     if args.against not in names:
         parser.error(f'--against {args.against}: choose one of {", ".join(names)}')

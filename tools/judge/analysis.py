@@ -103,9 +103,10 @@ def _differences(methods: dict[str, Method], against: str) -> dict:
     the number of methods, and McNemar's tests at fixed thresholds."""
     reference = methods[against]
     others = {name: method for name, method in methods.items() if name != against}
-    content: dict = {name: {'metrics': {metric: paired_difference(samples, reference.samples[metric])
-                                        for metric, samples in method.samples.items()}}
-                     for name, method in others.items()}
+    content: dict = {
+        name: {'metrics': {metric: paired_difference(samples, reference.samples[metric])
+                           for metric, samples in method.samples.items()}}
+        for name, method in others.items()}
     for metric in reference.samples if others else ():
         rows = [content[name]['metrics'][metric] for name in others]
         for row, adjusted in zip(rows, holm([row['p'] for row in rows]), strict=True):

@@ -82,8 +82,9 @@ def conclusion(differences: dict, titles: dict[str, str]) -> str:
     found = {name: [title for metric, title in titles.items()
                     if row['metrics'][metric]['p_holm'] < SIGNIFICANT]
              for name, row in differences.items()}
-    text = '; '.join(f'{name} in {", ".join(metrics)}' for name, metrics in found.items() if metrics)
-    compared = f', after Holm\'s correction for {len(found)} methods' if len(found) > 1 else ''
+    text = '; '.join(f'{name} in {", ".join(metrics)}'
+                     for name, metrics in found.items() if metrics)
+    compared = f", after Holm's correction for {len(found)} methods" if len(found) > 1 else ''
     return (f'Larger than chance (p < {SIGNIFICANT}{compared}, each metric by itself): '
             f'{text or "none"}. All other differences may be chance.')
 
