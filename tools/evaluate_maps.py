@@ -1,9 +1,10 @@
-"""Evaluate the score maps of any method as the WSOL benchmark does.
+"""Evaluate the score maps of any methods as the WSOL benchmark does, with confidence intervals.
 
     python tools/evaluate_maps.py maps/ --list dataset/CUB_200_2011/val.txt
     python tools/evaluate_maps.py cam=maps/a spol=maps/b --list val.txt      one table of several
     python tools/evaluate_maps.py maps/ --metadata metadata/CUB/test         the benchmark's files
     python tools/evaluate_maps.py maps/ --metadata metadata/OpenImages/test --masks OpenImages
+    python tools/evaluate_maps.py maps/a --list test.txt --select maps/b --select_list val.txt
 
 A folder holds a map for each image: <image name>.npy, or PNG with 8 or 16 bits, with or without the
 image's own suffix, of any size. `cam/test.py --evaluate --save_maps` and `seg/test.py --save_maps`
@@ -13,55 +14,61 @@ benchmark's image_ids.txt, image_sizes.txt and localization.txt.
 
 Reports MaxBoxAcc, MaxBoxAccV2, PxAP (Choe et al., CVPR 2020), GT-known at the thresholds of
 --thresholds (the same boxes as MaxBoxAcc, on whole images), and with --top1top5 Top-1 and Top-5
-localization at MaxBoxAcc's best threshold. Writes evaluation.json, and where there are boxes
-evaluation.png, to --out.
+localization at MaxBoxAcc's threshold. All have 95 % intervals, by bootstrap over images. Several
+methods are compared with the first, or --against NAME. With --select, thresholds are chosen on
+other images' maps. docs/judge.md explains all tables and how to write maps.
+
+Writes evaluation.json and, where there are boxes, images.csv, classes.csv (where there are labels)
+and evaluation.png to --out.
 """
 
+import argparse
+import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import Parser, fraction, positive_int
+from utils.arguments import Parser, fraction, positive_int, seed
 from utils.errors import InputError, run
-
-COLUMNS = {'MaxBoxAcc': 'max_box_acc', 'MaxBoxAccV2': 'max_box_acc_v2', 'PxAP': 'pxap',
-           'Top-1': 'top1', 'Top-5': 'top5'}
 
 
 def main():
     args = parse()
     import cv2
-    from tqdm import tqdm
+    import numpy as np
 
-    from utils.outputs.files import atomic_write, write_json
+    from tools.judge.analysis import analyse_method, report
+    from tools.judge.measuring import BASELINES, measure_all, processes
+    from utils.data.ground_truth import NO_FOREGROUND
+    from utils.localization.bootstrap import resampling_weights
     from utils.outputs.top1top5 import read_top1top5
 
     cv2.setNumThreads(0)
-    truths = read_truths(args)
-    hits = {}
+    truths = read_truths(args.list, args.metadata, args.masks)
+    others = read_truths(args.select_list, args.select_metadata) if args.select else []
+    hits = None
     if args.top1top5:
-        hits = read_top1top5(args.top1top5, (truth.name for truth in truths))
-    results = {}
-    for name, folder in args.maps.items():
-        evaluator = Evaluator()
-        with ThreadPoolExecutor(args.jobs) as pool:
-            measured = pool.map(lambda truth, folder=folder: measure(folder, truth), truths)
-            for truth, measurement in zip(
-                    truths, tqdm(measured, name, len(truths), unit='img', disable=None),
-                    strict=True):
-                evaluator.accumulate(*measurement, hits.get(truth.name, (False, False)))
-        results[name] = {'count': len(truths), **evaluator.compute(args.thresholds, bool(hits))}
-    write_json(args.out / 'evaluation.json', results)
-    if truths[0].boxes is not None:
-        content = curves(results)
-        atomic_write(args.out / 'evaluation.png', lambda file: file.write(content))
-    print(table(len(truths), results))
-    print(f'\nwrote {args.out / "evaluation.json"}')
+        found = read_top1top5(args.top1top5, (truth.name for truth in truths))
+        hits = np.array([found[truth.name] for truth in truths])
+    sources = {**args.maps, **{name: name for name in BASELINES if args.baselines}}
+    weights, methods = resampling_weights(len(truths), seed=args.seed), {}
+    with processes(args.jobs) as map_images:
+        for name, source in sources.items():
+            levels = None
+            if args.select:
+                levels = measure_all(args.select.get(name, source), others, map_images,
+                                     f'{name}, selection').best_levels()
+            scores = measure_all(source, truths, map_images, name, hits)
+            methods[name] = analyse_method(scores, weights, args.thresholds, levels)
+    if not methods[args.against].samples:
+        raise InputError(f'nothing to report: {NO_FOREGROUND}')
+    if truths[0].masks and 'pxap' not in methods[args.against].samples:
+        print(f'no PxAP: {NO_FOREGROUND}', file=sys.stderr)
+    write(args, report(methods, truths, weights, args.against, args.quartiles), methods, truths)
 
 
-def parse():
+def parse() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add('maps', nargs='+', metavar='[NAME=]FOLDER', help='score maps, one folder for each method')
@@ -71,113 +78,113 @@ def parse():
     add('--thresholds', type=fraction, nargs='*', default=[0.1, 0.15, 0.2],
         help='GT-known is reported at these, rounded to thousandths')
     add('--top1top5', type=Path, help="a classifier's hits: the cls stage's top1top5.npy")
-    add('--jobs', type=positive_int, default=4, help='threads')
+    add('--against', metavar='NAME', help='compare with this method (default: the first)')
+    add('--baselines', action='store_true',
+        help='also evaluate what needs no training: the whole image, centre box, centre Gaussian '
+             'and noise')
+    add('--select', nargs='+', metavar='[NAME=]FOLDER',
+        help='choose the thresholds on these maps, a folder for each method')
+    add('--select_list', type=Path, help='the image list of --select')
+    add('--select_metadata', type=Path, help="a folder with the benchmark's files, for --select")
+    add('--quartiles', action='store_true', help="sizes by the list's quartiles")
+    add('--worst', type=positive_int, metavar='N',
+        help='draw the N images of lowest IoU of each method to worst-NAME.png')
+    add('--images', type=Path, help='the images, for --worst (default: image/ beside --list)')
+    add('--jobs', type=positive_int, default=len(os.sched_getaffinity(0)), help='processes')
+    add('--seed', type=seed, default=0, help='seed of the bootstrap')
     add('--out', type=Path, default=Path('evaluation'), help='the output folder')
     args = parser.parse_args()
-    if (args.list is None) == (args.metadata is None):
-        parser.error('give either --list or --metadata')
-    folders = [text.partition('=') for text in args.maps]
-    args.maps = {name: Path(folder if equals else name) for name, equals, folder in folders}
-    if len(args.maps) < len(folders):
-        parser.error('two folders have the same name: call them NAME=FOLDER')
-    for folder in args.maps.values():
-        if not folder.is_dir():
-            raise InputError(f'no folder of maps at {folder}: check the path')
+    args.maps = folders_of(parser, args.maps)
+    check(parser, args)
     return args
 
 
-def read_truths(args) -> list:
+def folders_of(parser: Parser, texts: list[str]) -> dict[str, Path]:
+    """Name -> folder, of [NAME=]FOLDER."""
+    parts = [text.partition('=') for text in texts]
+    folders = {name: Path(folder if equals else name) for name, equals, folder in parts}
+    if len(folders) < len(parts):
+        parser.error('two folders have the same name: call them NAME=FOLDER')
+    for folder in folders.values():
+        if not folder.is_dir():
+            raise InputError(f'no folder of maps at {folder}: check the path')
+    return folders
+
+
+def check(parser: Parser, args: argparse.Namespace) -> None:
+    """Refuse arguments that do not belong together, and fill in those that depend on others."""
+    from tools.judge.measuring import BASELINES
+
+    if (args.list is None) == (args.metadata is None):
+        parser.error('give either --list or --metadata')
+    names = [*args.maps, *(BASELINES if args.baselines else ())]
+    if len(set(names)) < len(names):
+        parser.error(f'with --baselines, {", ".join(BASELINES)} are names of theirs: choose others')
+    args.against = args.against or names[0]
+    if args.against not in names:
+        parser.error(f'--against {args.against}: choose one of {", ".join(names)}')
+    if bool(args.select) != ((args.select_list is None) != (args.select_metadata is None)):
+        parser.error('give --select together with either --select_list or --select_metadata')
+    if args.select:
+        args.select = selections(parser, args)
+    if args.worst and not args.images:
+        if not args.list:
+            parser.error('--worst needs --images DIR')
+        args.images = args.list.absolute().parent / 'image'
+
+
+def selections(parser: Parser, args: argparse.Namespace) -> dict[str, Path]:
+    """The folders of --select by the methods' names: named like these, or in their order."""
+    folders = folders_of(parser, args.select)
+    if folders.keys() == args.maps.keys():
+        return folders
+    if len(folders) != len(args.maps) or any('=' in text for text in args.select):
+        parser.error(f'--select needs a folder for each of {", ".join(args.maps)}: NAME=FOLDER')
+    return dict(zip(args.maps, folders.values(), strict=True))
+
+
+def read_truths(image_list: Path | None, metadata: Path | None, masks: Path | None = None) -> list:
     """The ground truth of all images."""
-    from utils.data.ground_truth import from_image_list, read_benchmark
-    from utils.data.lists import read_cub_list
+    from utils.data.ground_truth import check_scale, from_image_list, read_benchmark
+    from utils.data.lists import read_cub_list, segmentation_folder
 
-    if args.metadata:
-        return read_benchmark(args.metadata, args.masks)
-    folder = args.list.absolute().parent
-    masks = folder / 'segmentation'
-    return list(from_image_list(read_cub_list(args.list, 10**9, folder / 'image',
-                                              masks if masks.is_dir() else None)))
-
-
-def measure(folder: Path, truth) -> tuple:
-    """(IoUs as `threshold_ious` returns them or None, `pixel_counts` or None) of an image."""
-    from utils.data.score_maps import find_score_map, read_score_map
-    from utils.localization.metrics import BENCHMARK_SIDE, pixel_counts, threshold_ious
-
-    score_map = read_score_map(find_score_map(folder, truth.name), BENCHMARK_SIDE)
-    masks = truth.read_masks(BENCHMARK_SIDE)
-    return (None if truth.boxes is None else threshold_ious(score_map, truth.boxes, truth.size),
-            None if masks is None else pixel_counts(score_map, *masks))
+    if metadata:
+        truths = read_benchmark(metadata, masks)
+    else:
+        folder = image_list.absolute().parent
+        truths = list(from_image_list(read_cub_list(image_list, 10**9, folder / 'image',
+                                                    segmentation_folder(folder))))
+    if not (truths[0].masks or truths[0].boxes is not None):
+        raise InputError(f'{image_list} has no boxes, and there is no segmentation/ beside it: '
+                         'nothing to evaluate against')
+    if warning := check_scale(truths):
+        print(f'warning: {warning}', file=sys.stderr)
+    return truths
 
 
-class Evaluator:
-    """Accumulates the measurements of one method's maps."""
+def write(args: argparse.Namespace, content: dict, methods: dict, truths: list) -> None:
+    """All files, and the tables on the screen."""
+    from tools.judge.pictures import curves, worst_sheet
+    from tools.judge.tables import CLASS_HEADER, IMAGE_HEADER, all_tables, class_rows, image_rows
+    from utils.outputs.files import atomic_write, write_json, write_png
+    from utils.outputs.results import versions
+    from utils.outputs.tables import write_csv
 
-    def __init__(self):
-        from utils.localization.measurement import BenchmarkMetrics
-        from utils.localization.metrics import MaxBoxAcc
-
-        self.benchmark = BenchmarkMetrics()
-        self.named = {'top1': MaxBoxAcc(), 'top5': MaxBoxAcc()}
-
-    def accumulate(self, ious, pixels, hits: tuple[bool, bool]) -> None:
-        """Count one image; `hits`: whether its class is the classifier's first, among its five."""
-        self.benchmark.accumulate(ious, pixels)
-        for metric, hit in zip(self.named.values(), hits, strict=True):
-            if hit and ious is not None:
-                metric.accumulate_ious(ious[0])
-
-    def compute(self, thresholds: list[float], classified: bool) -> dict:
-        """All metrics, fractions; those without ground truth are left out."""
-        from utils.localization.measurement import V2_DELTAS
-        from utils.localization.metrics import STEPS
-
-        metrics = {name: value for name, value in self.benchmark.compute().items()
-                   if value is not None}
-        count = self.benchmark.max_box_acc.count
-        if not count:
-            return metrics
-        curve = self.benchmark.max_box_acc.hits[0] / count
-        best = round(metrics['best_threshold'] * STEPS)
-        at_deltas = self.benchmark.max_box_acc_v2.compute()[0].tolist()
-        return {**metrics,
-                'v2_at_delta': dict(zip(map(str, V2_DELTAS), at_deltas, strict=True)),
-                'gt_known': {str(t): float(curve[min(round(t * STEPS), STEPS - 1)])
-                             for t in thresholds},
-                **{name: float(metric.hits[0, best] / count)
-                   for name, metric in self.named.items() if classified},
-                'curve': curve.tolist()}
-
-
-def table(count: int, results: dict[str, dict]) -> str:
-    """The metrics of all methods in percent, as a Markdown table."""
-    rows = {name: {**{title: metrics[key] for title, key in COLUMNS.items() if key in metrics},
-                   **{f'GT-known at {threshold}': value
-                      for threshold, value in metrics.get('gt_known', {}).items()}}
-            for name, metrics in results.items()}
-    titles = list(next(iter(rows.values())))
-    lines = [f'{count} images, %', '', f'| maps | {" | ".join(titles)} |',
-             '| --- ' * (len(titles) + 1) + '|']
-    for name, row in rows.items():
-        lines.append(f'| {name} | {" | ".join(f"{100 * row[title]:.2f}" for title in titles)} |')
-    return '\n'.join(lines)
-
-
-def curves(results: dict[str, dict]) -> bytes:
-    """MaxBoxAcc over the threshold, a curve for each method, as the content of a PNG file."""
-    from matplotlib.figure import Figure
-
-    from utils.outputs.drawing import png_of
-
-    figure = Figure(figsize=(6, 4), layout='constrained')
-    axes = figure.subplots()
-    for name, metrics in results.items():
-        steps = len(metrics['curve'])
-        axes.plot([k / steps for k in range(steps)], metrics['curve'], label=name)
-    axes.set(xlabel='threshold', ylabel='boxes with IoU >= 0.5', xlim=(0, 1), ylim=(0, 1))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return png_of(figure)
+    arguments = {name: str(value) if isinstance(value, Path) else value
+                 for name, value in vars(args).items() if not isinstance(value, dict)}
+    folders = {name: str(folder) for name, folder in args.maps.items()}
+    write_json(args.out / 'evaluation.json', {
+        **content, 'maps': folders, 'arguments': arguments, 'versions': versions()})
+    if truths[0].boxes is not None:
+        write_csv(args.out / 'images.csv', IMAGE_HEADER, image_rows(methods, truths))
+        if all(truth.label is not None for truth in truths):
+            write_csv(args.out / 'classes.csv', CLASS_HEADER, class_rows(methods, truths))
+        picture = curves(methods)
+        atomic_write(args.out / 'evaluation.png', lambda file: file.write(picture))
+        for name, folder in args.maps.items() if args.worst else ():
+            write_png(args.out / f'worst-{name.strip("/").replace("/", "-")}.png',
+                      worst_sheet(folder, methods[name], truths, args.images, args.worst))
+    print(f'{all_tables(content)}\n\nwrote {args.out / "evaluation.json"}')
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ The benchmark's files (Choe et al., CVPR 2020) are `image_ids.txt` (one id per l
 (`id,x0,y0,x1,y1`; OpenImages: `id,mask,ignored region`), several lines per image.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,12 @@ import numpy as np
 from PIL import Image
 
 from utils.data.images import MAX_PIXELS, read_binary_mask, resize_nearest
-from utils.data.lists import ImageList, checked_name, read_lines
+from utils.data.lists import ImageList, checked_label, checked_name, read_lines
 from utils.errors import InputError
 
-FILES = ('image_ids.txt', 'class_labels.txt', 'image_sizes.txt', 'localization.txt')
+NO_FOREGROUND = ('no ground-truth mask has foreground, which is white (255): write masks of 0 and '
+                 '1 as 255 * mask, VOC palettes as 255 * (index > 0), trimaps as '
+                 '255 * (value == 1)')
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class GroundTruth:
         size: (height, width) of the image; None where there are no boxes.
         masks: the files of the objects' masks.
         ignored: the mask of the pixels that PxAP ignores; pixels of objects are never ignored.
+        label: its class; None where not known.
     """
 
     name: str
@@ -36,6 +39,15 @@ class GroundTruth:
     size: tuple[int, int] | None = None
     masks: tuple[Path, ...] = ()
     ignored: Path | None = None
+    label: int | None = None
+
+    @property
+    def object_size(self) -> float:
+        """The area of the largest box, clipped to the image, as a fraction of the image's; 0
+        without a box."""
+        height, width = self.size
+        boxes = self.boxes.clip(0, [width, height] * 2)
+        return float((boxes[:, 2:] - boxes[:, :2]).prod(1).max(initial=0) / (height * width))
 
     def read_masks(self, side: int) -> tuple[np.ndarray, np.ndarray] | None:
         """(foreground, ignored), bool side x side each, by nearest neighbour; None without masks.
@@ -58,14 +70,43 @@ def from_image_list(images: ImageList) -> Iterator[GroundTruth]:
     """The ground truth of one of our lists. Where it has boxes, the images' sizes are read from
     their headers.
 
-    Raises InputError for an image that is missing or damaged.
+    Raises InputError for an image that is missing or damaged, and for a box outside its image.
     """
     for index in range(len(images)):
-        mask = images.segmentation_path(index)
-        boxes = None if images.boxes is None else images.boxes[index]
-        yield GroundTruth(images.name(index), boxes,
-                          None if boxes is None else _size_of(images.path(index)),
-                          (mask,) if mask else ())
+        name, mask = images.name(index), images.segmentation_path(index)
+        boxes = size = None
+        if images.boxes is not None:
+            boxes, size = images.boxes[index], _size_of(images.path(index))
+            for box in boxes:
+                _check_box(box, size, f'{images.source}, image {index + 1} ({name})')
+        yield GroundTruth(name, boxes, size, (mask,) if mask else (),
+                          label=int(images.labels[index]))
+
+
+def _check_box(box: Sequence[float], size: tuple[int, int], place: str) -> None:
+    """Refuse what no image can have. A box of one pixel has x0 = x1 in the benchmark's files."""
+    (height, width), (x0, y0, x1, y1) = size, box
+    text = ' '.join(f'{value:g}' for value in box)
+    if x1 < x0 or y1 < y0:
+        raise InputError(f'{place}: the box {text} ends before it begins: write x0 y0 x1 y1')
+    if x0 >= width or y0 >= height or x1 < 0 or y1 < 0:
+        raise InputError(f'{place}: the box {text} lies outside its image of {width} x {height} '
+                         'pixels (width x height): correct the box or the size')
+
+
+def check_scale(truths: Sequence[GroundTruth]) -> str | None:
+    """A warning where boxes stick out of their images. Raises InputError where no box of the list
+    reaches beyond the first pixel: fractions of the image's size, as YOLO has them."""
+    boxed = [truth for truth in truths if truth.boxes is not None and len(truth.boxes)]
+    if boxed and max(truth.boxes.max() for truth in boxed) <= 1:
+        raise InputError('all boxes lie in 0 ... 1: they are fractions of the image (YOLO?); '
+                         'multiply x by the width and y by the height')
+    outside = [truth.name for truth in boxed if truth.boxes.min() < 0
+               or (truth.boxes[:, 2:] > np.array(truth.size)[::-1]).any()]
+    if not outside:
+        return None
+    return (f'boxes of {len(outside)} of {len(truths)} images stick out of their images, the first '
+            f'is {outside[0]}: if these are many, check scale and sizes')
 
 
 def _size_of(path: Path) -> tuple[int, int]:
@@ -89,6 +130,7 @@ def read_benchmark(metadata: Path, masks: Path | None = None) -> list[GroundTrut
     localization = _read_fields(metadata / 'localization.txt', (3, 5))
     has_masks = len(next(iter(localization.values()))[0][1]) == 2
     sizes = {} if has_masks else _read_fields(metadata / 'image_sizes.txt', (3,))
+    labels = _read_labels(metadata / 'class_labels.txt')
     folder = masks or metadata
     truths = []
     for number, line in read_lines(metadata / 'image_ids.txt'):
@@ -97,30 +139,48 @@ def read_benchmark(metadata: Path, masks: Path | None = None) -> list[GroundTrut
         if name not in localization:
             raise InputError(f'{where}: {name} is not in localization.txt: add it there')
         if has_masks:
-            truths.append(_with_masks(name, localization[name], folder))
+            truths.append(_with_masks(name, labels.get(name), localization[name], folder))
         elif name not in sizes:
             raise InputError(f'{where}: {name} is not in image_sizes.txt: add it there')
         else:
             place, values = sizes[name][0]
-            width, height = _numbers(values, place)
-            boxes = [_numbers(values, place) for place, values in localization[name]]
-            truths.append(GroundTruth(name, np.array(boxes), (int(height), int(width))))
+            truths.append(_with_boxes(name, labels.get(name), localization[name], sizes[name][0]))
     if not truths:
         raise InputError(f'{metadata / "image_ids.txt"} is empty: one image id a line')
     return truths
 
 
-def _with_masks(name: str, lines: list[tuple[str, list[str]]], folder: Path) -> GroundTruth:
+Line = tuple[str, list[str]]  # file and number, and the fields after the id
+
+
+def _with_boxes(name: str, label: int | None, lines: list[Line], size: Line) -> GroundTruth:
+    width, height = map(int, _numbers(size[1], size[0]))
+    if min(width, height) < 1:
+        raise InputError(f'{size[0]}: {name} has a size of {width} x {height}: correct the line')
+    boxes = [_numbers(values, place) for place, values in lines]
+    for (place, _), box in zip(lines, boxes, strict=True):
+        _check_box(box, (height, width), place)
+    return GroundTruth(name, np.array(boxes), (height, width), label=label)
+
+
+def _with_masks(name: str, label: int | None, lines: list[Line], folder: Path) -> GroundTruth:
     masks = tuple(folder / checked_name(mask, place) for place, (mask, _) in lines)
     ignored = {folder / checked_name(region, place) for place, (_, region) in lines if region}
     if len(ignored) > 1:
         raise InputError(f'{lines[-1][0]}: {name} has a second ignored region: correct the line')
-    return GroundTruth(name, masks=masks, ignored=next(iter(ignored), None))
+    return GroundTruth(name, masks=masks, ignored=next(iter(ignored), None), label=label)
 
 
-def _read_fields(path: Path, counts: tuple[int, ...]) -> dict[str, list[tuple[str, list[str]]]]:
-    """id -> [(file and line, the other fields), ...]; all lines have one of `counts` fields."""
-    result: dict[str, list[tuple[str, list[str]]]] = {}
+def _read_labels(path: Path) -> dict[str, int]:
+    """id -> label; empty without the file."""
+    lines = _read_fields(path, (2,)) if path.is_file() else {}
+    return {name: checked_label(values[0].strip(), 10**9, place)
+            for name, ((place, values), *_) in lines.items()}
+
+
+def _read_fields(path: Path, counts: tuple[int, ...]) -> dict[str, list[Line]]:
+    """id -> its lines; all lines have one of `counts` fields."""
+    result: dict[str, list[Line]] = {}
     found = None
     for number, line in read_lines(path):
         place, (name, *values) = f'{path}, line {number}', line.split(',')
@@ -140,7 +200,7 @@ def _numbers(values: list[str], place: str) -> list[float]:
         numbers = [float(value) for value in values]
     except ValueError:
         numbers = [np.nan]
-    if not np.isfinite(numbers).all() or min(numbers) < 0:
+    if not np.isfinite(numbers).all():
         raise InputError(f'{place}: {",".join(values)[:80]!r} are not coordinates: correct the '
                          'line')
     return numbers

@@ -50,10 +50,10 @@ def read_stored_mask(path: Path) -> np.ndarray:
 def read_binary_mask(path: Path) -> np.ndarray:
     """A ground-truth mask, bool, H x W: foreground is what exceeds half of the range.
 
-    Raises InputError as `read_stored_mask`.
+    Raises InputError as `read_stored_mask`, and for colours, as those of a VOC palette.
     """
     try:
-        return _decode(path, cv2.IMREAD_GRAYSCALE) > 127
+        return _grey(_decode(path, cv2.IMREAD_COLOR), path) > 127
     except BadImageError as error:
         raise InputError(f'{path} is corrupted: replace this ground-truth mask, or move the '
                          'segmentation folder away') from error
@@ -61,8 +61,18 @@ def read_binary_mask(path: Path) -> np.ndarray:
 
 def read_grey(path: Path) -> np.ndarray:
     """An image file as grey levels, uint8 or uint16, H x W, whatever its depth; errors as
-    `read_image`."""
-    return _decode(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+    `read_image`, and InputError for colours or an alpha channel."""
+    return _grey(_decode(path, cv2.IMREAD_UNCHANGED), path)
+
+
+def _grey(image: np.ndarray, path: Path) -> np.ndarray:
+    """H x W of H x W, or of H x W x 3 whose channels are equal."""
+    if image.ndim == 2:
+        return image
+    if image.shape[2] != 3 or (image != image[..., :1]).any():
+        raise InputError(f'{path} has colours or an alpha channel: write it as grey levels, one '
+                         'channel, before any colour map or palette (masks: 0 and 255)')
+    return image[..., 0]
 
 
 def _decode(path: Path, flags: int) -> np.ndarray:

@@ -4,12 +4,27 @@ Two protocols: the paper's, on the centre crop, and the benchmark's, on the whol
 224 x 224.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from utils.localization.bootstrap import (
+    CONFIDENCE,
+    RESAMPLES,
+    interval,
+    resampling_weights,
+    weighted_sums,
+)
 from utils.localization.boxes import CentreCrop, clip_to_image
-from utils.localization.metrics import MaxBoxAcc, PxAP, pixel_counts, threshold_ious
+from utils.localization.metrics import (
+    IOU_UNITS,
+    average_precision,
+    level_ious,
+    level_of,
+    pixel_counts,
+    threshold_of,
+)
 from utils.localization.protocol import (
     SWEEP_THRESHOLDS,
     Localization,
@@ -18,6 +33,7 @@ from utils.localization.protocol import (
 )
 
 V2_DELTAS = (0.3, 0.5, 0.7)
+BENCHMARK_METRICS = ('max_box_acc', 'max_box_acc_v2', 'pxap')
 
 
 @dataclass(frozen=True)
@@ -34,11 +50,11 @@ class Measurement:
     """What an image's maps give, before anything is counted."""
 
     index: int
-    size: tuple[int, int]                        # (H, W) of the image
-    localizations: list[Localization]            # at each threshold, in the crop
-    has_box: bool                                # whether a ground-truth box is left in the crop
-    ious: tuple[np.ndarray, np.ndarray] | None   # as `threshold_ious` returns them
-    pixels: np.ndarray | None                    # as `pixel_counts` returns them
+    size: tuple[int, int]               # (H, W) of the image
+    localizations: list[Localization]   # at each threshold, in the crop
+    has_box: bool                       # whether a ground-truth box is left in the crop
+    ious: np.ndarray | None             # as `level_ious` returns them
+    pixels: np.ndarray | None           # as `pixel_counts` returns them
 
 
 def thresholds_of(threshold: float, sweep: bool) -> np.ndarray:
@@ -61,45 +77,74 @@ def measure(index: int, maps: ScoreMaps, size: tuple[int, int], boxes: np.ndarra
     return Measurement(
         index, size, [localize(maps.crop, in_crop, threshold) for threshold in thresholds],
         has_box=not np.isnan(in_crop).all(),
-        ious=threshold_ious(maps.whole, boxes, size) if measure_whole else None,
+        ious=level_ious(maps.whole, boxes, size) if measure_whole else None,
         pixels=pixel_counts(maps.whole, mask) if measure_whole and mask is not None else None)
 
 
-class BenchmarkMetrics:
-    """Accumulates what images give on the whole picture into MaxBoxAcc, MaxBoxAccV2 and PxAP."""
+@dataclass(frozen=True)
+class BenchmarkScores:
+    """What the maps of N images give on the whole pictures: 1 kB an image for boxes, 4 kB for
+    masks.
 
-    def __init__(self):
-        self.max_box_acc = MaxBoxAcc()
-        self.max_box_acc_v2 = MaxBoxAcc(V2_DELTAS, multi_contour=True)
-        self.pixels = PxAP()
+    Attributes:
+        ious: (N, 2, 255) uint16, as `level_ious` returns them; None without boxes.
+        pixels: (N, 2, 1002) uint16, as `pixel_counts` returns them; None without masks.
+        hits: (N, 2) bool, the classifier's first class, and one of its first five, is right; None
+            without a classifier.
+    """
 
-    def accumulate(self, ious: tuple[np.ndarray, np.ndarray] | None, pixels: np.ndarray | None
-                   ) -> None:
-        """Count one image: what `threshold_ious` and `pixel_counts` return, None where there is no
-        ground truth."""
-        if ious is not None:
-            largest, every = ious
-            self.max_box_acc.accumulate_ious(largest)
-            self.max_box_acc_v2.accumulate_ious(every)
-        if pixels is not None:
-            self.pixels.accumulate_counts(pixels)
+    ious: np.ndarray | None = None
+    pixels: np.ndarray | None = None
+    hits: np.ndarray | None = None
 
-    def merge(self, other: 'BenchmarkMetrics') -> None:
-        """Add the counts of `other`."""
-        self.max_box_acc.merge(other.max_box_acc)
-        self.max_box_acc_v2.merge(other.max_box_acc_v2)
-        self.pixels.accumulate_counts(other.pixels.counts)
+    def correct(self) -> np.ndarray:
+        """(N, C, 255) bool: MaxBoxAcc's box is right, MaxBoxAccV2's at each of its three deltas,
+        and with a classifier Top-1's and Top-5's."""
+        largest, every = self.ious[:, :1], self.ious[:, 1:]
+        rows = [largest >= IOU_UNITS // 2,
+                every >= np.round(IOU_UNITS * np.array(V2_DELTAS)[:, None])]
+        if self.hits is not None:
+            rows.append(rows[0] & self.hits[..., None])
+        return np.concatenate(rows, 1)
 
-    def compute(self) -> dict[str, float | None]:
-        """The metrics as results.json has them; None for those without ground truth."""
-        metrics = dict.fromkeys(('max_box_acc', 'max_box_acc_v2', 'pxap', 'best_threshold'))
-        if self.max_box_acc.count:
-            (max_box_acc,), (best,) = self.max_box_acc.compute()
-            metrics.update(max_box_acc=float(max_box_acc), best_threshold=float(best),
-                           max_box_acc_v2=float(self.max_box_acc_v2.compute()[0].mean()))
-        if self.pixels.counts[1].any():
-            metrics['pxap'] = self.pixels.compute()
+    def best_levels(self) -> np.ndarray:
+        """(4,): the level at which most images are right by MaxBoxAcc, which Top-1 and Top-5 use as
+        well, and by MaxBoxAccV2 at each of its deltas."""
+        return _best_levels(self.correct().sum(0)[None])[0]
+
+    def metrics(self, weights: np.ndarray, thresholds: Sequence[float] = (),
+                levels: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """All metrics of each resample, (R,) each; weights: (R, N), of `resampling_weights`.
+
+        Thresholds are chosen anew in each resample. GT-known is added at `thresholds`, and, if
+        `levels` are given, as `best_levels` of other images, what these give, as `transferred_*`.
+        Metrics without ground truth are left out.
+        """
+        metrics = {}
+        if self.ious is not None:
+            rates = weighted_sums(weights, self.correct()) / weights.shape[1]
+            if levels is not None:
+                metrics = {f'transferred_{name}': values
+                           for name, values in _metrics_at(rates, levels[None]).items()}
+            metrics |= _metrics_at(rates, _best_levels(rates))
+            metrics |= {f'gt_known_{t}': rates[:, 0, level_of(t)] for t in thresholds}
+        if self.pixels is not None and self.pixels[:, 1].any():
+            metrics['pxap'] = average_precision(weighted_sums(weights, self.pixels))
         return metrics
+
+
+def _best_levels(rates: np.ndarray) -> np.ndarray:
+    return rates[:, :1 + len(V2_DELTAS)].argmax(2)
+
+
+def _metrics_at(rates: np.ndarray, levels: np.ndarray) -> dict[str, np.ndarray]:
+    """rates: (R, C, 255), means of `BenchmarkScores.correct`; levels: (R or 1, 4)."""
+    names = ['max_box_acc', *(f'max_box_acc_v2_iou_{delta}' for delta in V2_DELTAS),
+             'top1', 'top5'][:rates.shape[1]]
+    levels = np.hstack([levels, levels[:, :1], levels[:, :1]])[:, :len(names)]
+    at_levels = np.take_along_axis(rates, levels[..., None].repeat(len(rates) // len(levels), 0), 2)
+    metrics = dict(zip(names, at_levels[..., 0].T, strict=True))
+    return {**metrics, 'max_box_acc_v2': np.mean([metrics[name] for name in names[1:4]], axis=0)}
 
 
 class EvaluationMetrics:
@@ -107,32 +152,66 @@ class EvaluationMetrics:
 
     def __init__(self, thresholds: np.ndarray, classified: bool = False):
         self.counts = LocalizationMetrics(thresholds, classified)
-        self.benchmark = BenchmarkMetrics()
-        self.hits = np.zeros(2, np.int64)
+        self.images: dict[int, tuple] = {}
 
     def accumulate(self, measurement: Measurement, hits: tuple[bool, bool] = (False, False)
                    ) -> None:
         """Count one image; `hits`: whether its class is the classifier's first, among its five."""
         self.counts.accumulate_results(measurement.localizations, measurement.has_box, *hits)
-        self.benchmark.accumulate(measurement.ious, measurement.pixels)
-        self.hits += hits
+        correct = np.array([result.correct for result in measurement.localizations])
+        self.images[measurement.index] = measurement.ious, measurement.pixels, hits, correct
 
     def merge(self, other: 'EvaluationMetrics') -> None:
         """Add the counts of `other`."""
         self.counts.merge(other.counts)
-        self.benchmark.merge(other.benchmark)
-        self.hits += other.hits
+        self.images |= other.images
 
-    def compute(self, threshold: float, sweep: bool = False) -> dict:
-        """All metrics as results.json has them; None for those without ground truth."""
-        metrics = {**self.counts.at(threshold), **self.benchmark.compute()}
+    def compute(self, threshold: float, sweep: bool = False, selected: float | None = None
+                ) -> dict:
+        """All metrics as results.json has them; None for those without ground truth.
+
+        `selected`, one of the thresholds, was chosen on other images: its metrics are added.
+        """
+        if not self.images:
+            return {**self.counts.at(threshold), **_benchmark_metrics(BenchmarkScores(), {})}
+        *scores, hits, correct = map(_stack, zip(
+            *(self.images[index] for index in sorted(self.images)), strict=True))
+        scores, weights = BenchmarkScores(*scores), resampling_weights(len(correct))
+        samples = scores.metrics(weights)
+
+        def intervals_at(threshold: float) -> dict[str, list[float]]:
+            right = correct[:, self.counts.thresholds == threshold]
+            named = right & np.pad(hits, ((0, 0), (1, 0)), constant_values=True)
+            rates = weighted_sums(weights, named).T / len(named)
+            names = ('gt_known', 'top1', 'top5')[:3 if self.counts.classified else 1]
+            return {name: interval(rate[1:]) for name, rate in zip(names, rates, strict=False)}
+
+        metrics = {**self.counts.at(threshold), **_benchmark_metrics(scores, samples)}
+        metrics['intervals'] = {
+            'confidence': CONFIDENCE, 'resamples': RESAMPLES, 'strict': intervals_at(threshold),
+            **{name: interval(samples[name][1:]) for name in BENCHMARK_METRICS if name in samples}}
         if self.counts.classified:
-            top1, top5 = (self.hits / max(self.counts.count, 1)).tolist()
+            top1, top5 = hits.mean(0).tolist()
             metrics['classification'] = {'top1': top1, 'top5': top5}
         if sweep:
             swept = self.counts.sweep()
             metrics['sweep'] = {**swept, 'advice': advise(swept, threshold)}
+        if selected is not None:
+            metrics['selected'] = {'threshold': selected, **self.counts.at(selected),
+                                   'intervals': {'strict': intervals_at(selected)}}
         return metrics
+
+
+def _stack(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    return None if parts[0] is None else np.stack(parts)
+
+
+def _benchmark_metrics(scores: BenchmarkScores, samples: dict[str, np.ndarray]
+                       ) -> dict[str, float | None]:
+    metrics = {name: float(samples[name][0]) if name in samples else None
+               for name in BENCHMARK_METRICS}
+    best = None if scores.ious is None else threshold_of(scores.best_levels()[0])
+    return {**metrics, 'best_threshold': best}
 
 
 MIN_THRESHOLD_GAP = 0.15        # between the best threshold and the one in use
