@@ -54,7 +54,7 @@ def main():
         return distillation_loss(deep, fused, batch['label'])
 
     Trainer(model, dataset, groups, loss, select(args, TrainingOptions), device,
-            RunFolder(args.savepath, vars(args)),
+            RunFolder(args.savepath, vars(args), images.class_names),
             draw=cam_drawer(images, CentreCrop(args.resize, args.crop), args.show)).run()
 
 

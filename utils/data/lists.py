@@ -57,6 +57,14 @@ class ImageList:
         """The file of the image's ground-truth mask."""
         return self.segmentation and self.mask_path(self.segmentation, index)
 
+    @property
+    def class_names(self) -> list[str]:
+        """The classes by their labels: the first folder of their images' names."""
+        labels, first = np.unique(self.labels, return_index=True)
+        folders = {label: self.name(index).rpartition('/')[0].split('/')[0]
+                   for label, index in zip(labels.tolist(), first, strict=True)}
+        return [folders.get(label) or f'class {label}' for label in range(labels[-1] + 1)]
+
     def checksum(self) -> int:
         """A checksum of names and labels in their order."""
         return crc32(self.labels.tobytes(), crc32(self.names.tobytes()))
