@@ -28,9 +28,9 @@ AMP_HELP = ('mixed precision; auto: bf16 if the device supports it natively, els
 # What a test script takes from the training of its checkpoint.
 RECORDED = ('backbone', 'arch', 'resize', 'crop', 'clsnum', 'threshold')
 TEST_NOTE = """\
-The defaults are the paper's. Unless they are given, backbone, sizes, number of classes and threshold
-are those of the checkpoint's training where it is recorded (in model-N.json). --crop stays 0 where
-whole images are tested: in cls, and for pseudo masks."""
+The defaults are the paper's. Unless they are given, backbone, sizes, --clsnum and --threshold are
+those of the checkpoint's training where it is recorded (model-N.json, results.json). --crop stays 0
+where whole images are tested: in cls, and for pseudo masks."""
 Options = TypeVar('Options')
 
 

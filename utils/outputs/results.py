@@ -62,13 +62,14 @@ class RunFolder:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Each `model-N`, in the order of N."""
-    return sorted((path for path in folder.glob('model-*') if path.name[6:].isdigit()),
+    return sorted((path for path in folder.glob('model-*') if path.name[6:].isdecimal()),
                   key=lambda path: int(path.name[6:]))
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The `model-N` that was written last; None if there is none."""
-    return max(checkpoints(folder), key=lambda path: path.stat().st_mtime_ns, default=None)
+    models = [path for path in folder.glob('model-*') if path.name[6:].isdigit()]
+    return max(models, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def read_results(path: Path) -> dict:
