@@ -1,20 +1,64 @@
-"""The tables of an evaluation: boxes.csv, classes.csv and sweep.csv, and its printed summary."""
+"""The tables of an evaluation, boxes.csv, classes.csv and sweep.csv, and its printed summary.
+
+Those of SPOL's maps have these names; those of other maps begin with their kind (fused-boxes.csv).
+"""
 
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from utils.data.lists import ImageList
 from utils.localization.boxes import CentreCrop
 from utils.localization.protocol import Localization
-from utils.outputs.files import write_text
+from utils.outputs.drawing import sweep_curves
+from utils.outputs.files import atomic_write, write_text
+from utils.outputs.results import RunFolder
 from utils.outputs.top1top5 import Hits
 
-# An image's index -> its (H, W), whether a ground-truth box is left in the crop, and its result.
-ImageResults = Mapping[int, tuple[tuple[int, int], bool, Localization]]
+
+class ImageResult(NamedTuple):
+    """An image's (H, W), whether a ground-truth box is left in the crop, and its localization."""
+
+    size: tuple[int, int]
+    has_box: bool
+    localization: Localization
+
+
+ImageResults = Mapping[int, ImageResult]  # by the image's index
+
+
+def write_tables(run: RunFolder, images: ImageList, crop: CentreCrop,
+                 records: Mapping[str, ImageResults], metrics: Mapping[str, dict],
+                 hits: Hits | None = None) -> None:
+    """Write the tables of each kind of maps: boxes, and where the list has boxes, classes and the
+    sweep (where `metrics` have one), with sweep.png of all kinds."""
+    for kind, results in records.items():
+        prefix = '' if kind == 'SPOL' else f'{kind}-'
+        write_boxes(run.file(f'{prefix}boxes.csv'), images, results, crop)
+        if images.boxes is not None:
+            write_classes(run.file(f'{prefix}classes.csv'), images, results, hits)
+        if 'sweep' in metrics[kind]:
+            write_sweep(run.file(f'{prefix}sweep.csv'), metrics[kind]['sweep'])
+    sweeps = {kind: values['sweep'] for kind, values in metrics.items() if 'sweep' in values}
+    if sweeps:
+        curves = sweep_curves(sweeps)
+        atomic_write(run.file('sweep.png'), lambda file: file.write(curves))
+
+
+def print_summary(metrics: Mapping[str, dict], images: ImageList, threshold: float) -> None:
+    """Print the metrics of each kind of maps."""
+    if images.boxes is None:
+        print(f'{images.source} has no boxes: no localization metrics')
+        return
+    for kind, values in metrics.items():
+        print(summarize(kind if kind == 'SPOL' else f'{kind} CAM', values, threshold))
+    values = list(metrics.values())[-1]
+    if images.segmentation and values['max_box_acc'] is not None and values['pxap'] is None:
+        print(f'no PxAP: the masks in {images.segmentation} have no foreground (white is 255)')
 
 
 def write_boxes(path: Path, images: ImageList, records: ImageResults, crop: CentreCrop) -> None:

@@ -1,25 +1,30 @@
 """seg/test, and cam/test --evaluate: how well maps localize the objects of a list.
 
-    maps of a batch -> measurements of each image -> accumulated metrics -> files
+    segmentation_maps | cam_maps    a batch of images -> score maps
+    measure_batch                   score maps and ground truth -> measurements of each image
+    accumulate                      measurements of a list -> metrics
+    write_tables, print_summary     metrics -> files and text (utils/outputs/tables.py)
+
+`measure_list` runs the first two over a list, in threads; `evaluate` is the whole chain.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from network.mffnet import CamNet, SegNet
 from utils.data.datasets import EvalImages
 from utils.data.images import read_binary_mask
 from utils.data.lists import ImageList
-from utils.data.transforms import eval_transform
-from utils.engine.distributed import gather_to_main, is_main_process
-from utils.engine.inference import Inference, Predictor, labels_of
+from utils.engine.distributed import gather_to_main
+from utils.engine.inference import Inference
 from utils.errors import InputError
 from utils.localization.boxes import CentreCrop
-from utils.localization.losses import segmentation_probability
 from utils.localization.measurement import (
     EvaluationMetrics,
     Measurement,
@@ -27,17 +32,18 @@ from utils.localization.measurement import (
     measure,
     thresholds_of,
 )
-from utils.localization.metrics import BENCHMARK_SIDE
-from utils.localization.pseudo_mask import scaled_cam
 from utils.outputs.bad_images import BadImages
-from utils.outputs.drawing import sweep_curves
-from utils.outputs.files import atomic_write
 from utils.outputs.results import RunFolder
-from utils.outputs.tables import summarize, write_boxes, write_classes, write_sweep
+from utils.outputs.tables import ImageResult, print_summary, write_tables
 from utils.outputs.top1top5 import Hits
+from utils.stages.score_maps import (
+    Scorer,
+    cam_maps,
+    evaluation_views,
+    segmentation_maps,
+    write_maps,
+)
 from utils.stages.show import write_cam_sheet, write_seg_sheet
-
-MapsOfBatch = Callable[[dict], dict[str, list[ScoreMaps]]]
 
 
 @dataclass(frozen=True)
@@ -59,14 +65,15 @@ def evaluate_segmentation(model: SegNet, images: ImageList, crop: CentreCrop,
     `hits`: the classifier's, or None where only GT-known is wanted.
     """
     predict = inference.predictor(model)
-    evaluation = Evaluation(images, crop, inference, run, options, hits)
-    metrics = evaluation.run(lambda batch: {'SPOL': segmentation_maps(predict, batch)})
-    if not metrics:
+    result = evaluate(partial(segmentation_maps, predict), ('SPOL',), images, crop, inference, run,
+                      options, hits)
+    if result is None:
         return
-    path = run.write_results(metrics['SPOL'], evaluation.seconds, metrics['SPOL']['count'])
+    metrics = result.metrics['SPOL']
+    path = run.write_results(metrics, result.seconds, metrics['count'])
     write_seg_sheet(run.file('show.png'), predict, images, crop, options.threshold, options.show)
-    evaluation.print_summary(metrics)
-    print(f'wrote {run.file("boxes.csv")} and {path}{evaluation.bad.summary()}')
+    print_summary(result.metrics, images, options.threshold)
+    print(f'wrote {run.file("boxes.csv")} and {path}{result.left_out}')
 
 
 def evaluate_cams(model: CamNet, images: ImageList, crop: CentreCrop, inference: Inference,
@@ -78,160 +85,126 @@ def evaluate_cams(model: CamNet, images: ImageList, crop: CentreCrop, inference:
                          '--evaluate')
     predict = inference.predictor(model, method='class_cams')
     kinds = ('deep', 'fused') if model.auxiliary else ('fused',)
-    evaluation = Evaluation(images, crop, inference, run, options, names=kinds)
-    metrics = evaluation.run(lambda batch: cam_maps(predict, batch, images, kinds))
-    if not metrics:
+    result = evaluate(partial(cam_maps, predict, images, kinds), kinds, images, crop, inference,
+                      run, options)
+    if result is None:
         return
-    path = run.write_results(metrics, evaluation.seconds, metrics['fused']['count'], 'evaluation')
-    write_cam_sheet(run.file('show.png'), predict, images,
-                    eval_transform(crop.resize, crop.crop), options.show, crop,
-                    options.threshold)
-    evaluation.print_summary(metrics)
-    print(f'wrote {path}{evaluation.bad.summary()}')
+    path = run.write_results(result.metrics, result.seconds, result.metrics['fused']['count'],
+                             'evaluation')
+    write_cam_sheet(run.file('show.png'), predict, images, evaluation_views(crop, False)['image'],
+                    options.show, crop, options.threshold)
+    print_summary(result.metrics, images, options.threshold)
+    print(f'wrote {path}{result.left_out}')
 
 
-def segmentation_maps(predict: Predictor, batch: dict) -> list[ScoreMaps]:
-    """The foreground probabilities of a batch's views 'image' and, where there is one, 'whole'."""
-    views = [segmentation_probability(predict(batch[view]), batch[view].shape[1])
-             for view in ('image', 'whole') if view in batch]
-    views = [predict.transfer.download(view).numpy() for view in views]
-    return [ScoreMaps(*maps) for maps in zip(*views, strict=True)]
+class Evaluation(NamedTuple):
+    """The metrics of each kind of maps, as results.json has them, the time that their images took,
+    and the end of the script's last line."""
+
+    metrics: dict[str, dict]
+    seconds: float
+    left_out: str
 
 
-def cam_maps(predict: Predictor, batch: dict, images: ImageList, kinds: tuple[str, ...]
-             ) -> dict[str, list[ScoreMaps]]:
-    """The `deep` and `fused` CAMs of the images' classes, of the same views."""
-    labels, side = labels_of(images, batch), batch['image'].shape[1]
+def evaluate(score_maps: Scorer, kinds: tuple[str, ...], images: ImageList, crop: CentreCrop,
+             inference: Inference, run: RunFolder, options: EvaluationOptions,
+             hits: Hits | None = None) -> Evaluation | None:
+    """Evaluate the maps of a list and write the tables, on rank 0; None on other ranks."""
+    whole = options.metrics == 'all'
+    if options.save_maps and not whole:
+        raise InputError('--save_maps needs the maps of whole images: leave out --metrics paper')
+    begin = time.monotonic()
+    bad = BadImages(images, run.file('bad_images.txt'))
+    thresholds = thresholds_of(options.threshold, options.sweep)
+    measurements = measure_list(score_maps, images, crop, inference, thresholds, bad, whole,
+                                run.file('maps') if options.save_maps else None)
+    results = accumulate(measurements, kinds, images, thresholds, options.threshold, hits)
+    results_of_ranks, bad_of_ranks = gather_to_main(results), gather_to_main(bad.names)
+    if not results_of_ranks:
+        return None
+    results = merge(results_of_ranks)
+    if inference.options.skip_bad:
+        bad.write(bad_of_ranks)
+    seconds = time.monotonic() - begin
+    metrics = {kind: results[kind].compute(options.threshold, options.sweep) for kind in kinds}
+    write_tables(run, images, crop, {kind: results[kind].records for kind in kinds}, metrics, hits)
+    return Evaluation(metrics, seconds, bad.summary())
 
-    def maps_of(view: str) -> list[np.ndarray]:
-        return [predict.transfer.download(cams).numpy() for cams in predict(batch[view], labels)]
 
-    crops = [[scaled_cam(cam, side) for cam in cams] for cams in maps_of('image')]
-    wholes = [[None] * len(labels)] * 2
-    if 'whole' in batch:
-        wholes = [[cv2.resize(cam, (BENCHMARK_SIDE, BENCHMARK_SIDE), interpolation=cv2.INTER_CUBIC)
-                   for cam in cams]
-                  for cams in maps_of('whole')]
-    maps = {kind: list(map(ScoreMaps, *views))
-            for kind, *views in zip(('deep', 'fused'), crops, wholes, strict=True)}
-    return {kind: maps[kind] for kind in kinds}
+def measure_list(score_maps: Scorer, images: ImageList, crop: CentreCrop, inference: Inference,
+                 thresholds: np.ndarray, bad: BadImages, whole: bool = True,
+                 map_folder: Path | None = None) -> Iterator[tuple[str, Measurement]]:
+    """Yield what the maps of this rank's images give, as `measure_batch`.
 
-
-class Evaluation:
-    """Measures the maps of all images of a list, accumulates the metrics, and writes the tables.
-
-    Several kinds of maps (`names`) may be evaluated at once.
+    `whole`: whether the whole image is measured too; `map_folder`: where the maps of the last kind
+    are written, if at all.
     """
+    def measurements_of(batch: dict) -> list[tuple[str, Measurement]]:
+        maps = score_maps(batch)
+        if map_folder is not None:
+            write_maps(map_folder, images, batch, list(maps.values())[-1])
+        return measure_batch(maps, batch, images, crop, thresholds)
 
-    def __init__(self, images: ImageList, crop: CentreCrop, inference: Inference, run: RunFolder,
-                 options: EvaluationOptions, hits: Hits | None = None,
-                 names: tuple[str, ...] = ('SPOL',)):
-        if options.save_maps and options.metrics == 'paper':
-            raise InputError('--save_maps needs the maps of whole images: leave out --metrics '
-                             'paper')
-        self.images, self.crop, self.inference = images, crop, inference
-        self.run_folder, self.options, self.hits = run, options, hits
-        self.names, self.saved = names, names[-1]
-        self.thresholds = thresholds_of(options.threshold, options.sweep)
-        self.chosen = int(np.searchsorted(self.thresholds, options.threshold))
-        self.bad = BadImages(images, run.file('bad_images.txt'))
-        self.accumulators = {name: EvaluationMetrics(self.thresholds, hits is not None)
-                             for name in names}
-        self.records: dict[str, dict] = {name: {} for name in names}
+    dataset = EvalImages(images, **evaluation_views(crop, whole))
+    for measurements in inference.map(dataset, measurements_of, 'localizing', bad):
+        yield from measurements
 
-    def run(self, maps_of_batch: MapsOfBatch) -> dict[str, dict] | None:
-        """The metrics of each kind of maps, on rank 0; None on other ranks."""
-        begin = time.monotonic()
-        views = {'image': eval_transform(self.crop.resize, self.crop.crop)}
-        if self.options.metrics == 'all':
-            views['whole'] = eval_transform(BENCHMARK_SIDE)
 
-        def measure_batch(batch: dict) -> dict[str, list[Measurement]]:
-            maps = maps_of_batch(batch)
-            if self.options.save_maps:
-                self._save_maps(batch, maps[self.saved])
-            return {name: self._measure(batch, maps[name]) for name in self.names}
+def measure_batch(maps: dict[str, list[ScoreMaps]], batch: dict, images: ImageList,
+                  crop: CentreCrop, thresholds: np.ndarray) -> list[tuple[str, Measurement]]:
+    """(kind of maps, measurement) of each image of a batch."""
+    measurements = []
+    for number, (index, size) in enumerate(zip(batch['index'].tolist(), batch['size'].tolist(),
+                                               strict=True)):
+        boxes = None if images.boxes is None else images.boxes[index]
+        path = images.segmentation_path(index)
+        mask = read_binary_mask(path) if path and boxes is not None and 'whole' in batch else None
+        measurements += [(kind, measure(index, maps[kind][number], tuple(size), boxes, crop,
+                                        thresholds, mask)) for kind in maps]
+    return measurements
 
-        for measured in self.inference.map(EvalImages(self.images, **views), measure_batch,
-                                           'localizing', self.bad):
-            for name in self.names:
-                for measurement in measured[name]:
-                    self._accumulate(name, measurement)
-        self._merge_ranks()
-        if not is_main_process():
-            return None
-        self.seconds = time.monotonic() - begin
-        metrics = {name: self._compute(name) for name in self.names}
-        self._write_tables(metrics)
-        return metrics
 
-    def _merge_ranks(self) -> None:
-        """Gather what the ranks have accumulated, on rank 0."""
-        gathered = gather_to_main((self.accumulators, self.records, self.bad.names))
-        if not is_main_process():
-            return
-        for accumulators, records, _ in gathered[1:]:
-            for name in self.names:
-                self.accumulators[name].merge(accumulators[name])
-                self.records[name].update(records[name])
-        if self.inference.options.skip_bad:
-            self.bad.write(names for *_, names in gathered)
+@dataclass
+class ListResults:
+    """What is accumulated over a list for a kind of maps: metrics, and each image's record by its
+    index."""
 
-    def _measure(self, batch: dict, maps: list[ScoreMaps]) -> list[Measurement]:
-        return [self._measure_image(index, maps_of_image, tuple(size))
-                for index, size, maps_of_image in zip(
-                    batch['index'].tolist(), batch['size'].tolist(), maps, strict=True)]
+    metrics: EvaluationMetrics
+    records: dict[int, ImageResult] = field(default_factory=dict)
 
-    def _measure_image(self, index: int, maps: ScoreMaps, size: tuple[int, int]) -> Measurement:
-        boxes = None if self.images.boxes is None else self.images.boxes[index]
-        path = self.images.segmentation_path(index)
-        mask = None
-        if path and boxes is not None and maps.whole is not None:
-            mask = read_binary_mask(path)
-        return measure(index, maps, size, boxes, self.crop, self.thresholds, mask)
+    def merge(self, other: 'ListResults') -> None:
+        """Add another part of the list."""
+        self.metrics.merge(other.metrics)
+        self.records.update(other.records)
 
-    def _accumulate(self, name: str, image: Measurement) -> None:
-        if self.images.boxes is not None:
-            hits = (False, False)
-            if self.hits is not None:
-                hits = self.hits[self.images.name(image.index)]
-            self.accumulators[name].accumulate(image, hits)
-        self.records[name][image.index] = (image.size, image.has_box,
-                                           image.localizations[self.chosen])
+    def compute(self, threshold: float, sweep: bool = False) -> dict:
+        """The metrics as results.json has them; for a list without boxes the count alone."""
+        if not self.metrics.counts.count:
+            return {'count': len(self.records)}
+        return self.metrics.compute(threshold, sweep)
 
-    def _compute(self, name: str) -> dict:
-        if self.images.boxes is None:
-            return {'count': len(self.records[name])}
-        return self.accumulators[name].compute(self.options.threshold, self.options.sweep)
 
-    def _save_maps(self, batch: dict, maps: list[ScoreMaps]) -> None:
-        for index, maps_of_image in zip(batch['index'].tolist(), maps, strict=True):
-            path = self.run_folder.file('maps') / f'{self.images.name(index)}.npy'
-            score_map = maps_of_image.whole.astype(np.float32)
-            atomic_write(path, lambda file, content=score_map: np.save(file, content))
+def accumulate(measurements: Iterable[tuple[str, Measurement]], kinds: Iterable[str],
+               images: ImageList, thresholds: np.ndarray, threshold: float,
+               hits: Hits | None = None) -> dict[str, ListResults]:
+    """The results of each kind of maps. Records are those at `threshold`, one of the `thresholds`
+    that were measured; `hits`: the classifier's, or None where only GT-known is wanted."""
+    results = {kind: ListResults(EvaluationMetrics(thresholds, hits is not None))
+               for kind in kinds}
+    chosen = int(np.searchsorted(thresholds, threshold))
+    for kind, image in measurements:
+        if images.boxes is not None:
+            found = (False, False) if hits is None else hits[images.name(image.index)]
+            results[kind].metrics.accumulate(image, found)
+        results[kind].records[image.index] = ImageResult(image.size, image.has_box,
+                                                         image.localizations[chosen])
+    return results
 
-    def _write_tables(self, metrics: dict[str, dict]) -> None:
-        several = len(self.names) > 1 or self.names != ('SPOL',)
-        for name in self.names:
-            prefix, records = f'{name}-' if several else '', self.records[name]
-            file = self.run_folder.file
-            write_boxes(file(f'{prefix}boxes.csv'), self.images, records, self.crop)
-            if self.images.boxes is not None:
-                write_classes(file(f'{prefix}classes.csv'), self.images, records, self.hits)
-                if self.options.sweep:
-                    write_sweep(file(f'{prefix}sweep.csv'), metrics[name]['sweep'])
-        if self.options.sweep and self.images.boxes is not None:
-            curves = sweep_curves({name: metrics[name]['sweep'] for name in self.names})
-            atomic_write(self.run_folder.file('sweep.png'), lambda file: file.write(curves))
 
-    def print_summary(self, metrics: dict[str, dict]) -> None:
-        if self.images.boxes is None:
-            print(f'{self.images.source} has no boxes: no localization metrics')
-            return
-        for name in self.names:
-            label = name if name == 'SPOL' else f'{name} CAM'
-            print(summarize(label, metrics[name], self.options.threshold))
-        if self.images.segmentation and self.options.metrics == 'all' and (
-                metrics[self.saved]['pxap'] is None):
-            print(f'no PxAP: the masks in {self.images.segmentation} have no foreground '
-                  '(white is 255)')
+def merge(parts: list[dict[str, ListResults]]) -> dict[str, ListResults]:
+    """The results of several parts of a list as one; the first is changed."""
+    first, *others = parts
+    for other in others:
+        for kind, results in first.items():
+            results.merge(other[kind])
+    return first

@@ -1,0 +1,67 @@
+"""The score maps of a batch of images, by the networks.
+
+The paper's protocol looks at the view 'image', a centre crop. The benchmark's looks at the view
+'whole', the whole image at 224 x 224, where the batch has it.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import albumentations as A
+import cv2
+import numpy as np
+
+from utils.data.lists import ImageList
+from utils.data.transforms import eval_transform
+from utils.engine.inference import Predictor, labels_of
+from utils.localization.boxes import CentreCrop
+from utils.localization.losses import segmentation_probability
+from utils.localization.measurement import ScoreMaps
+from utils.localization.metrics import BENCHMARK_SIDE
+from utils.localization.pseudo_mask import scaled_cam
+from utils.outputs.files import atomic_write
+
+# A batch of `EvalImages` -> for each kind of maps (SPOL, deep, fused) those of the images.
+Scorer = Callable[[dict], dict[str, list[ScoreMaps]]]
+
+
+def evaluation_views(crop: CentreCrop, whole: bool) -> dict[str, A.Compose]:
+    """The views of an image for `EvalImages`; 'whole' only where it is wanted."""
+    views = {'image': eval_transform(crop.resize, crop.crop)}
+    return {**views, 'whole': eval_transform(BENCHMARK_SIDE)} if whole else views
+
+
+def segmentation_maps(predict: Predictor, batch: dict) -> dict[str, list[ScoreMaps]]:
+    """SPOL's maps: the foreground probabilities."""
+    views = [segmentation_probability(predict(batch[view]), batch[view].shape[1])
+             for view in ('image', 'whole') if view in batch]
+    views = [predict.transfer.download(view).numpy() for view in views]
+    return {'SPOL': [ScoreMaps(*maps) for maps in zip(*views, strict=True)]}
+
+
+def cam_maps(predict: Predictor, images: ImageList, kinds: tuple[str, ...], batch: dict
+             ) -> dict[str, list[ScoreMaps]]:
+    """The `deep` (plain) and `fused` CAMs of each image's true class; `kinds`: which of them.
+    `predict` runs `CamNet.class_cams`."""
+    labels, side = labels_of(images, batch), batch['image'].shape[1]
+
+    def maps_of(view: str) -> list[np.ndarray]:
+        return [predict.transfer.download(cams).numpy() for cams in predict(batch[view], labels)]
+
+    crops = [[scaled_cam(cam, side) for cam in cams] for cams in maps_of('image')]
+    wholes = [[None] * len(labels)] * 2
+    if 'whole' in batch:
+        wholes = [[cv2.resize(cam, (BENCHMARK_SIDE, BENCHMARK_SIDE), interpolation=cv2.INTER_CUBIC)
+                   for cam in cams]
+                  for cams in maps_of('whole')]
+    maps = {kind: list(map(ScoreMaps, *views))
+            for kind, *views in zip(('deep', 'fused'), crops, wholes, strict=True)}
+    return {kind: maps[kind] for kind in kinds}
+
+
+def write_maps(folder: Path, images: ImageList, batch: dict, maps: list[ScoreMaps]) -> None:
+    """Write the maps of the whole images, float32, to `<folder>/<image name>.npy`."""
+    for index, maps_of_image in zip(batch['index'].tolist(), maps, strict=True):
+        score_map = maps_of_image.whole.astype(np.float32)
+        atomic_write(folder / f'{images.name(index)}.npy',
+                     lambda file, content=score_map: np.save(file, content))
