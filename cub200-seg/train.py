@@ -7,6 +7,7 @@ Reads <datapath>/train.txt, <datapath>/image/ and <datapath>/mask/ (of cub200-ca
 out/model-N, out/last.ckpt, out/results.json and TensorBoard events. Then run cub200-seg/test.py.
 """
 
+import math
 import sys
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def main():
             RunFolder(args.savepath, vars(args), images.class_names),
             should_save=every_epoch,
             draw=seg_drawer(images, CentreCrop(args.resize, args.crop), args.maskpath,
-                            args.show)).run()
+                            args.show),
+            random_guess=math.log(2), paper_steps=376).run()
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ writes out/model-STEP every 2,000 steps and at the end, out/last.ckpt, out/resul
 TensorBoard events. Then run imagenet-seg/test.py.
 """
 
+import math
 import sys
 from pathlib import Path
 
@@ -67,7 +68,8 @@ def main():
             RunFolder(args.savepath, vars(args), images.class_names),
             save_model_every=2000,
             draw=seg_drawer(images, CentreCrop(args.resize, args.crop), args.maskpath,
-                            args.show, threshold=0.8)).run()
+                            args.show, threshold=0.8),
+            random_guess=math.log(2), paper_steps=10_010).run()
 
 
 if __name__ == '__main__':

@@ -58,7 +58,9 @@ def test_a_first_fp16_step_that_overflows_does_no_harm(cuda):
     optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9, nesterov=True,
                                 fused=precision.allows_fused_sgd)
     for factor in (1e38, 1.0):
-        precision.step((parameter * factor).sum(), optimizer)
+        optimizer.zero_grad()
+        precision.backward((parameter * factor).sum(), optimizer)
+        precision.step(optimizer)
     torch.testing.assert_close(parameter.detach(), torch.full((1000,), -0.19, device=cuda))
 
 

@@ -32,7 +32,9 @@ def sgd_step_after_overflow(fused):
     precision = Precision('off', CPU)
     precision.scaler = torch.amp.GradScaler('cpu', init_scale=2.0**16)
     for factor in (1e38, 1.0):
-        precision.step((parameter * factor).sum(), optimizer)
+        optimizer.zero_grad()
+        precision.backward((parameter * factor).sum(), optimizer)
+        precision.step(optimizer)
     return parameter.detach()
 
 

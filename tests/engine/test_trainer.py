@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from utils.data.lists import ImageList
 from utils.data.loader import EpochSampler
-from utils.engine import trainer as trainer_module
+from utils.engine import training_log
 from utils.engine.precision import Precision
 from utils.engine.trainer import (
     Trainer,
@@ -150,7 +150,7 @@ def test_tensorboard_gets_a_point_after_each_epoch(tmp_path):
 
 
 def test_tensorboard_gets_a_point_every_so_many_steps_within_an_epoch(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_module, 'STEPS_BETWEEN_POINTS', 2)
+    monkeypatch.setattr(training_log, 'STEPS_BETWEEN_POINTS', 2)
     train(tmp_path, epoch=1, batch_size=2)
     assert sorted(set(points(tmp_path, 'loss/total'))) == [2, 4, 5]
 
@@ -184,18 +184,18 @@ def test_a_picture_does_not_change_the_training(tmp_path):
 def test_checkpoints_are_plain_state_dicts_and_the_last_always_is_kept(tmp_path):
     final = train(tmp_path, epoch=1)
     assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith('events')) == [
-        'last.ckpt', 'model-1', 'results.json']
+        'last.ckpt', 'model-1', 'model-1.json', 'results.json']
     assert equal(torch.load(tmp_path / 'model-1', weights_only=True), final)
 
 
 def test_models_named_by_step(tmp_path):
     train(tmp_path, save_model_every=4, epoch=3)
-    assert {p.name for p in tmp_path.glob('model-*')} == {'model-4', 'model-8', 'model-9'}
+    assert {p.name for p in tmp_path.glob('model-?')} == {'model-4', 'model-8', 'model-9'}
 
 
 def test_max_steps_ends_within_an_epoch(tmp_path):
     train(tmp_path, save_model_every=4, max_steps=7)
-    assert {p.name for p in tmp_path.glob('model-*')} == {'model-4', 'model-7'}
+    assert {p.name for p in tmp_path.glob('model-?')} == {'model-4', 'model-7'}
 
 
 def test_rates_of_groups_follow_the_schedule(tmp_path):
@@ -257,10 +257,10 @@ def test_resuming_a_finished_run_writes_what_it_has_not_written(tmp_path):
 
 def test_a_run_that_starts_anew_forgets_the_bad_images_of_another(tmp_path):
     (tmp_path / 'bad_images.txt').write_text('old.jpg\n')
-    assert not build(tmp_path, resume='auto', skip_bad=True).bad.names
+    assert not build(tmp_path, resume='auto', skip_bad=True).log.bad.names
     trainer = build(tmp_path, resume='auto', skip_bad=True)
     trainer.run()
-    assert trainer.bad.names == set()
+    assert trainer.log.bad.names == set()
 
 
 def test_resume_needs_the_same_run(tmp_path):

@@ -236,7 +236,7 @@ def test_a_full_disk_leaves_the_last_state_whole(tmp_path):
         train(tmp_path, resume='yes')
     assert (tmp_path / 'last.ckpt').read_bytes() == old
     assert sorted(p.name for p in tmp_path.iterdir() if 'tfevents' not in p.name) == [
-        'last.ckpt', 'model-1', 'results.json']
+        'last.ckpt', 'model-1', 'model-1.json', 'results.json']
 
 
 def test_a_disk_too_full_for_a_large_checkpoint(tmp_path):

@@ -7,17 +7,19 @@ does not depend on the worker or process, and a resumed run repeats it.
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import albumentations as A
 import numpy as np
 from torch.utils.data import Dataset
 
 from utils.data.images import read_image, read_stored_mask
 from utils.data.lists import ImageList
-from utils.data.transforms import seed_transform
+from utils.data.transforms import EvalTransform, seed_transform
 from utils.errors import InputError
 from utils.localization.pseudo_mask import seg_target
+
+if TYPE_CHECKING:
+    import albumentations as A
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class TrainImages(Dataset):
     """(epoch, index) -> {'image': uint8 H x W x 3, 'label': int}, H and W as `transform` says."""
 
     images: ImageList
-    transform: A.Compose
+    transform: 'A.Compose'
     seed: int
 
     def __len__(self) -> int:
@@ -73,13 +75,19 @@ class EvalImages(Dataset):
     """index -> {'index', 'size': (height, width) of the image, and each view by its name: float32
     in [0, 1], H x W x 3 as its transform says}."""
 
-    def __init__(self, images: ImageList, **views: A.Compose):
+    def __init__(self, images: ImageList, **views: EvalTransform):
         self.images, self.views = images, views
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image = read_image(self.images.path(index))
+        return self.item(index, self.read(index))
+
+    def read(self, index: int) -> np.ndarray:
+        """The decoded image, uint8 H x W x 3."""
+        return read_image(self.images.path(index))
+
+    def item(self, index: int, image: np.ndarray) -> dict[str, Any]:
         return {'index': index, 'size': np.array(image.shape[:2]),
                 **{name: view(image=image)['image'] for name, view in self.views.items()}}

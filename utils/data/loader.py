@@ -1,6 +1,7 @@
 """Batches of a training set, read by worker processes."""
 
 import atexit
+import errno
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from utils.data.images import BadImageError
+from utils.engine.interruption import SIGNALS
 from utils.errors import InputError
 
 MAX_CONSECUTIVE_BAD = 100
@@ -110,7 +112,7 @@ def _collate(items: list) -> tuple[dict, list[int]] | InputError:
 def _init_worker(worker: int) -> None:
     cv2.setNumThreads(0)
     # A signal goes to all processes of a run; the workers must outlive it until the run is saved.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -123,11 +125,25 @@ def _kill(workers: set) -> None:
 
 @contextmanager
 def explain_dead_workers() -> Iterator[None]:
-    """Turn the death of a worker process into an InputError."""
+    """Turn the death of a worker process, or a lack of what processes need to share their images,
+    into an InputError."""
     try:
         yield
-    except RuntimeError as error:
-        if 'DataLoader worker' not in str(error):
+    except (RuntimeError, OSError) as error:
+        if reason := _lack_of_sharing(error):
+            raise InputError(f'processes cannot share the images that they read ({reason}): allow '
+                             'more shared memory (/dev/shm) or open files (ulimit -n), or use '
+                             '--num_workers 0') from error
+        if 'DataLoader worker' not in str(error) or 'Caught ' in str(error):
             raise
         raise InputError('a process that reads images was killed (out of memory?): continue with '
                          '--resume, and try a smaller --num_workers') from error
+
+
+def _lack_of_sharing(error: Exception) -> str | None:
+    """What PyTorch or the system says of shared memory and open files; None for other errors."""
+    if isinstance(error, OSError):
+        return str(error) if error.errno in (errno.EMFILE, errno.ENOSPC, errno.EROFS) else None
+    words = ('shared memory', '/torch_', 'Too many open files', 'ancdata')
+    return next((line.strip() for line in str(error).splitlines()
+                 if any(word in line for word in words)), None)

@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import albumentations as A
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from network.mffnet import CamNet, SegNet
-from utils.data.images import BadImageError, read_image, read_stored_mask
+from utils.data.images import BadImageError, read_image, read_stored_mask, resize_nearest
 from utils.data.lists import ImageList
-from utils.data.transforms import eval_transform
+from utils.data.transforms import EvalTransform, eval_transform
 from utils.engine.normalize import Normalize
 from utils.localization.boxes import CentreCrop, clip_to_image
 from utils.localization.losses import segmentation_probability
@@ -42,7 +40,7 @@ class View:
         return np.round(255 * self.pixels).astype(np.uint8)
 
 
-def views_of(images: ImageList, indices: Iterable[int], transform: A.Compose,
+def views_of(images: ImageList, indices: Iterable[int], transform: EvalTransform,
              crop: CentreCrop | None = None) -> Iterator[View]:
     """The images that can be decoded; their boxes are taken along where `crop` says what
     `transform` does."""
@@ -57,7 +55,7 @@ def views_of(images: ImageList, indices: Iterable[int], transform: A.Compose,
         yield View(index, transform(image=image)['image'], boxes)
 
 
-def first_views(images: ImageList, transform: A.Compose, count: int,
+def first_views(images: ImageList, transform: EvalTransform, count: int,
                 crop: CentreCrop | None = None) -> list[View]:
     """The first `count` images that can be decoded."""
     return list(islice(views_of(images, range(len(images)), transform, crop), count))
@@ -119,7 +117,7 @@ def with_captions(rows: list[list[np.ndarray]], ious: list[float | None]) -> lis
     return result
 
 
-def write_cam_sheet(path: Path, predict: Callable, images: ImageList, transform: A.Compose,
+def write_cam_sheet(path: Path, predict: Callable, images: ImageList, transform: EvalTransform,
                     count: int, crop: CentreCrop | None = None, threshold: float = 0.2) -> None:
     """Write the contact sheet of the first `count` images' CAMs."""
     if views := first_views(images, transform, count, crop):
@@ -180,6 +178,6 @@ def _normalize_for(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _stored_target(path: Path, crop: CentreCrop) -> tuple[np.ndarray, np.ndarray]:
-    transform = A.Compose([A.Resize(crop.resize, crop.resize, interpolation=cv2.INTER_NEAREST),
-                           A.CenterCrop(crop.side, crop.side)])
-    return seg_target(transform(image=read_stored_mask(path))['image'])
+    stored = resize_nearest(read_stored_mask(path), (crop.resize, crop.resize))
+    kept = EvalTransform(crop.resize, crop.crop).kept
+    return seg_target(stored[kept, kept])
