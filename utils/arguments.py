@@ -19,7 +19,6 @@ from typing import NoReturn, TypeVar
 
 from utils.errors import InputError
 from utils.outputs.files import make_output_folder
-from utils.outputs.results import checkpoints
 from utils.stages.run_settings import training_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -266,10 +265,11 @@ def _check(args: argparse.Namespace) -> None:
     if not args.datapath.is_dir():
         raise InputError(f'no data folder {args.datapath}: check --datapath '
                          '(the README says how to make or prepare one)')
-    if args.snapshot and not args.snapshot.is_file() and (
-            others := [path.name for path in checkpoints(args.snapshot.parent)]):
-        raise InputError(f'no checkpoint {args.snapshot}, but {", ".join(others)}: choose one '
-                         'with --snapshot')
+    if args.snapshot and not args.snapshot.is_file():
+        others = [path.name for path in args.snapshot.parent.glob('model-*') if not path.suffix]
+        if others:
+            raise InputError(f'no checkpoint {args.snapshot}; there are '
+                             f'{", ".join(sorted(others, key=len))}: choose one with --snapshot')
 
 
 def _resumes(args: argparse.Namespace) -> bool:

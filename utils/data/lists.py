@@ -60,10 +60,9 @@ class ImageList:
     @property
     def class_names(self) -> list[str]:
         """The classes by their labels: the first folder of their images' names."""
-        labels, first = np.unique(self.labels, return_index=True)
-        folders = {label: self.name(index).rpartition('/')[0].split('/')[0]
-                   for label, index in zip(labels.tolist(), first, strict=True)}
-        return [folders.get(label) or f'class {label}' for label in range(labels[-1] + 1)]
+        names = {label: name.rpartition('/')[0].partition('/')[0]
+                 for label, name in zip(self.labels.tolist(), self.names.tolist(), strict=True)}
+        return [names.get(label) or f'class {label}' for label in range(max(names) + 1)]
 
     def checksum(self) -> int:
         """A checksum of names and labels in their order."""

@@ -60,12 +60,6 @@ class RunFolder:
             'class_names': list(self.class_names), 'versions': versions(), 'commit': commit()})
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """Each `model-N`, in the order of N."""
-    return sorted((path for path in folder.glob('model-*') if path.name[6:].isdecimal()),
-                  key=lambda path: int(path.name[6:]))
-
-
 def newest_checkpoint(folder: Path) -> Path | None:
     """The `model-N` that was written last; None if there is none."""
     models = [path for path in folder.glob('model-*') if path.name[6:].isdigit()]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +39,10 @@ def make_pseudo_masks(model: CamNet, images: ImageList, transform: EvalTransform
     if is_main_process():
         remove_temporary_files(mask_folder)
     barrier()
-    masks = MaskFolder(mask_folder, images, inference.predictor(model, method='class_cams'))
     if record:
         record.write(mask_folder)
-        masks = replace(masks, since=record.started)
+    masks = MaskFolder(mask_folder, images, inference.predictor(model, method='class_cams'),
+                       record.started if record else 0)
     bad = BadImages(images, run.file('bad_images.txt'))
     counts = np.zeros(2, int)
     with Interruption() as interruption:
