@@ -55,7 +55,7 @@ def main():
         return distillation_loss(deep, fused, batch['label'])
 
     Trainer(model, dataset, groups, loss, select(args, TrainingOptions), device,
-            RunFolder(args.savepath, vars(args)),
+            RunFolder(args.savepath, vars(args), images.class_names),
             draw=cam_drawer(images, CentreCrop(args.resize, args.crop), args.show),
             random_guess=math.log(args.clsnum), paper_steps=3008).run()
 

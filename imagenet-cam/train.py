@@ -57,7 +57,7 @@ def main():
         return classification_loss(model(batch['image']), batch['label'])
 
     Trainer(model, dataset, groups, loss, select(args, TrainingOptions), device,
-            RunFolder(args.savepath, vars(args)), save_model_every=2000,
+            RunFolder(args.savepath, vars(args), images.class_names), save_model_every=2000,
             draw=cam_drawer(images, CentreCrop(args.resize, args.crop), args.show),
             random_guess=math.log(args.clsnum), paper_steps=10_010).run()
 

@@ -50,7 +50,8 @@ def main():
         return classification_loss(model(batch['image']), batch['label'])
 
     Trainer(model, dataset, parameter_groups(model, args.lr), loss,
-            select(args, TrainingOptions), device, RunFolder(args.savepath, vars(args)),
+            select(args, TrainingOptions), device,
+            RunFolder(args.savepath, vars(args), images.class_names),
             schedule=linear_decay,
             random_guess=math.log(args.clsnum)).run()
 

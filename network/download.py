@@ -58,11 +58,16 @@ def _fetch_whole(url: str, path: Path, checksum: str) -> None:
 def has_checksum(path: Path, checksum: str) -> bool:
     """Whether the file's digest begins as `checksum` (`ALGORITHM:HEX`) says."""
     algorithm, expected = checksum.split(':')
-    digest = hashlib.new(algorithm)
+    return digest(path, algorithm).startswith(expected)
+
+
+def digest(path: Path, algorithm: str = 'sha256') -> str:
+    """The digest of a file, in hexadecimal."""
+    found = hashlib.new(algorithm)
     with open(path, 'rb') as file:
         while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest().startswith(expected)
+            found.update(chunk)
+    return found.hexdigest()
 
 
 def _fetch(url: str, part: Path) -> None:

@@ -326,16 +326,14 @@ def test_the_output_folder_is_not_that_of_the_pictures(run_script, folder, three
     assert 'is the folder of the pictures' in err
 
 
-@pytest.mark.parametrize('line', ['{},{}', '{},{},1 2 30 40', '{} {}'])
-def test_class_names_are_those_of_the_training_list(folder, tmp_path, line):
-    images = ('zebra/a 1.jpg', 2), ('ant/b,2.jpg', 0), ('bee/c.jpg', 1), ('zebra/d.jpg', 2)
-    (tmp_path / 'train.txt').write_text(
-        ''.join(f'{line.format(name, label)}\n' for name, label in images))
-    (tmp_path / 'results.json').write_text(json.dumps({'training': {'arguments': {
-        'backbone': LITE, 'resize': 96, 'datapath': str(tmp_path)}}}))
-    (tmp_path / 'cam').write_bytes(checkpoint(folder, 'cam').read_bytes())
-    model = load_spol(cam=tmp_path / 'cam', device='cpu')
+def test_a_checkpoint_is_described_by_the_file_beside_it(folder, tmp_path):
+    """Without the run's folder."""
+    (tmp_path / 'model-1').write_bytes(checkpoint(folder, 'cam').read_bytes())
+    (tmp_path / 'model-1.json').write_text(json.dumps(
+        {'backbone': LITE, 'resize': 64, 'threshold': 0.8, 'class_names': ['ant', 'bee', 'zebra']}))
+    model = load_spol(cam=tmp_path / 'model-1', device='cpu')
     assert model.class_names == ['ant', 'bee', 'zebra', 'class 3']
+    assert (model.resize, model.threshold) == (64, 0.8)
 
 
 def test_the_classifier_has_its_own_size(folder, tmp_path):

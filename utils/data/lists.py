@@ -57,6 +57,13 @@ class ImageList:
         """The file of the image's ground-truth mask."""
         return self.segmentation and self.mask_path(self.segmentation, index)
 
+    @property
+    def class_names(self) -> list[str]:
+        """The classes by their labels: the first folder of their images' names."""
+        names = {label: name.rpartition('/')[0].partition('/')[0]
+                 for label, name in zip(self.labels.tolist(), self.names.tolist(), strict=True)}
+        return [names.get(label) or f'class {label}' for label in range(max(names) + 1)]
+
     def checksum(self) -> int:
         """A checksum of names and labels in their order."""
         return crc32(self.labels.tobytes(), crc32(self.names.tobytes()))

@@ -4,7 +4,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -14,17 +14,19 @@ from utils.outputs.files import write_json
 
 SECTIONS = ('training', 'evaluation')
 MODEL_ARGUMENTS = ('stage', 'backbone', 'arch', 'resize', 'crop', 'clsnum', 'list', 'datapath',
-                   'seed')
+                   'seed', 'threshold')
 PACKAGES = {'torch': 'torch', 'torchvision': 'torchvision', 'timm': 'timm',
             'albumentations': 'albumentations', 'opencv': 'cv2', 'numpy': 'numpy'}
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder that a run writes to; `arguments` are recorded in its results.json."""
+    """The folder that a run writes to; `arguments` are recorded in its results.json, and
+    `class_names` beside its checkpoints."""
 
     path: Path
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    class_names: Sequence[str] = ()
 
     def file(self, name: str) -> Path:
         return self.path / name
@@ -50,11 +52,12 @@ class RunFolder:
         return path
 
     def describe_model(self, model: Path) -> None:
-        """Write `model-N.json`: the arguments that the network depends on, versions and commit."""
+        """Write `model-N.json`: the arguments that the network depends on, the classes, versions
+        and commit."""
         arguments = _plain(self.arguments)
         write_json(model.with_name(f'{model.name}.json'), {
             **{name: arguments[name] for name in MODEL_ARGUMENTS if name in arguments},
-            'versions': versions(), 'commit': commit()})
+            'class_names': list(self.class_names), 'versions': versions(), 'commit': commit()})
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -23,22 +23,26 @@ from utils.localization.pseudo_mask import has_foreground, pseudo_mask
 from utils.outputs.bad_images import BadImages
 from utils.outputs.files import atomic_write, encode_png, remove_temporary_files
 from utils.outputs.results import RunFolder
+from utils.stages.mask_record import MaskRecord
 from utils.stages.show import write_cam_sheet
 
 
 def make_pseudo_masks(model: CamNet, images: ImageList, transform: EvalTransform, mask_folder: Path,
                       inference: Inference, run: RunFolder, resume: bool = False,
-                      show: int = 0) -> None:
+                      show: int = 0, record: MaskRecord | None = None) -> None:
     """Write a pseudo mask for each image of a list to `mask_folder`, and results.json.
 
-    With `resume`, parts of the list whose masks are all there are left as they are. `show`
-    images are drawn to show.png.
+    With `resume`, parts of the list whose masks are all there, and made since `record.started`, are
+    left as they are. `show` images of the list are drawn to show.png.
     """
     begin = time.monotonic()
     if is_main_process():
         remove_temporary_files(mask_folder)
     barrier()
-    masks = MaskFolder(mask_folder, images, inference.predictor(model, method='class_cams'))
+    if record:
+        record.write(mask_folder)
+    masks = MaskFolder(mask_folder, images, inference.predictor(model, method='class_cams'),
+                       record.started if record else 0)
     bad = BadImages(images, run.file('bad_images.txt'))
     counts = np.zeros(2, int)
     with Interruption() as interruption:
@@ -58,6 +62,8 @@ def make_pseudo_masks(model: CamNet, images: ImageList, transform: EvalTransform
         print(f'stopped after {count} of {len(images)} images, whose masks are complete: '
               'continue with the same command and --resume')
         return
+    if record:
+        record.write(mask_folder, complete=images)
     run.write_results({'count': count, 'empty': empty}, time.monotonic() - begin, count)
     write_cam_sheet(run.file('show.png'), masks.predict, images, transform, show)
     print(f'wrote {count} pseudo masks to {mask_folder}'
@@ -66,7 +72,8 @@ def make_pseudo_masks(model: CamNet, images: ImageList, transform: EvalTransform
 
 @dataclass(frozen=True)
 class MaskFolder:
-    """The folder of the pseudo masks of a list, and the network that makes them.
+    """The folder of the pseudo masks of a list, and the network that makes them; those from before
+    `since`, in seconds, are another network's.
 
     Both methods return the number of masks, and of those without foreground, (2,) int.
     """
@@ -74,6 +81,7 @@ class MaskFolder:
     path: Path
     images: ImageList
     predict: Predictor
+    since: float = 0
 
     def write(self, batch: dict) -> np.ndarray:
         """Make and write a batch's masks."""
@@ -86,11 +94,13 @@ class MaskFolder:
         return np.array([len(cams), empty])
 
     def count(self, indices: range) -> np.ndarray | None:
-        """Count the masks of a part of the list; None if one of them is missing."""
+        """Count the masks of a part of the list; None if one of them is missing or too old."""
+        paths = [self.images.mask_path(self.path, index) for index in indices]
         try:
-            stored = [read_stored_mask(self.images.mask_path(self.path, index))
-                      for index in indices]
+            stored = [read_stored_mask(path) for path in paths]
         except InputError:
+            return None
+        if any(path.stat().st_mtime < self.since for path in paths):
             return None
         return np.array([len(stored), len(stored) - sum(map(has_foreground, stored))])
 
