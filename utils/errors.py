@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from network.errors import InputError
 
-__all__ = ['InputError', 'run']
+__all__ = ['InputError', 'run', 'warn']
 
 LOST_CONNECTION = ('connection', 'closed by peer', 'timed out', 'nccl')
 
@@ -35,6 +35,12 @@ def run(main: Callable[[], None]) -> None:
         from utils.engine.distributed import destroy_process_group
 
         destroy_process_group()
+
+
+def warn(message: str) -> None:
+    """Print a warning, one line on stderr; in a distributed run, on rank 0 alone."""
+    if os.environ.get('RANK', '0') == '0':
+        print('warning:', message, file=sys.stderr)
 
 
 def _world_size() -> int:
