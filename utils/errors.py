@@ -9,7 +9,7 @@ from types import TracebackType
 
 from network.errors import InputError
 
-__all__ = ['InputError', 'run']
+__all__ = ['InputError', 'run', 'warn']
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,6 +39,12 @@ def run(main: Callable[[], None]) -> None:
         from utils.engine.distributed import destroy_process_group
 
         destroy_process_group()
+
+
+def warn(message: str) -> None:
+    """Print a warning, one line on stderr; in a distributed run, on rank 0 alone."""
+    if os.environ.get('RANK', '0') == '0':
+        print('warning:', message, file=sys.stderr)
 
 
 def _missing_package(kind: type[BaseException], error: BaseException,
