@@ -76,7 +76,8 @@ def segmentation_folder(datapath: Path) -> Path | None:
 
 def read_cub_list(path: Path, classes: int, folder: Path = Path(),
                   segmentation: Path | None = None) -> ImageList:
-    """Read lines `name,label,xmin ymin xmax ymax`; a list without boxes has `name,label`.
+    """Read lines `name,label,xmin ymin xmax ymax`, with a field for each box of an image; a list
+    without boxes has `name,label`.
 
     Raises InputError, with the line's number, for anything else: a label outside 0 ... classes-1,
     a box without area, a name that leaves the data folder, lines with and without a box in one
@@ -86,13 +87,13 @@ def read_cub_list(path: Path, classes: int, folder: Path = Path(),
     for number, line in read_lines(path):
         fields = line.split(',')
         where = f'{path}, line {number}'
-        if len(fields) not in (2, 3):
+        if len(fields) < 2:
             raise InputError(f'{where}: expected `name,label,xmin ymin xmax ymax`, '
                              f'found {line[:80]!r}: correct the line')
         names.append(checked_name(fields[0], where))
         labels.append(checked_label(fields[1].strip(), classes, where))
-        if len(fields) == 3:
-            boxes.append(_checked_box(fields[2], where))
+        if len(fields) > 2:
+            boxes.append(np.array([_checked_box(field, where) for field in fields[2:]]))
         if boxes and len(boxes) != len(names):
             raise InputError(f'{where}: some lines have a box and some have none: '
                              'give one to all or to none')
@@ -101,8 +102,7 @@ def read_cub_list(path: Path, classes: int, folder: Path = Path(),
                          '`name,label,xmin ymin xmax ymax`')
     _check_masks(path, names)
     return ImageList(np.array(names), np.array(labels, dtype=np.int64),
-                     np.array(boxes, dtype=np.float64)[:, None] if boxes else None, folder,
-                     segmentation, path)
+                     boxes or None, folder, segmentation, path)
 
 
 def read_imagenet_list(path: Path, classes: int, folder: Path = Path(), *,
