@@ -1,8 +1,6 @@
 """Network definitions (backbones, MFF-Net, classifiers) and weight loading.
 
 Names are imported when they are first used, so that `import network` does not import PyTorch.
-`load_spol` is the one name that comes from `utils`: it is here so that three lines suffice in a
-notebook.
 """
 
 from importlib import import_module
@@ -14,16 +12,14 @@ if TYPE_CHECKING:
     from network.classifier import build_classifier
     from network.mffnet import CamNet, SegNet
     from network.weights import load_checkpoint
-    from utils.stages.load import load_spol
 
-__all__ = ['CamNet', 'InputError', 'SegNet', 'build_classifier', 'load_checkpoint', 'load_spol']
+__all__ = ['CamNet', 'InputError', 'SegNet', 'build_classifier', 'load_checkpoint']
 
 _MODULES = {
     'CamNet': 'network.mffnet',
     'SegNet': 'network.mffnet',
     'build_classifier': 'network.classifier',
     'load_checkpoint': 'network.weights',
-    'load_spol': 'utils.stages.load',
 }
 
 

@@ -98,7 +98,7 @@ def runs() -> list[str]:
 
 def load(name: str, device: str):
     """The networks of a run, each one's newest checkpoint."""
-    from network import load_spol
+    from spol import load_spol
 
     models = {stage: newest_checkpoint(ROOT / f'cub200-{stage}' / 'out' / name)
               for stage in STAGES}

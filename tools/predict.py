@@ -40,7 +40,7 @@ def main():
     import numpy as np
     from tqdm import tqdm
 
-    from network import load_spol
+    from spol import load_spol
     from utils.data.images import read_image
     from utils.outputs.files import write_png
     from utils.outputs.predictions import PredictionWriter

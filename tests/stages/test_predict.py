@@ -11,7 +11,8 @@ from conftest import LITE
 from PIL import Image
 from pycocotools.coco import COCO
 
-from network import CamNet, InputError, SegNet, build_classifier, load_spol
+from network import CamNet, InputError, SegNet, build_classifier
+from spol import load_spol
 from utils.data.images import BadImageError
 from utils.engine.inference import Predictor
 from utils.outputs.predictions import run_lengths
@@ -127,7 +128,7 @@ def test_pictures_run_in_batches_except_huge_ones(folder, many, batches, monkeyp
     together = list(model.predict(many))
     assert batches == [20]
     batches.clear()
-    monkeypatch.setattr('utils.stages.predict.MOST_HELD', 3 * 120 * 80)
+    monkeypatch.setattr('spol.MOST_HELD', 3 * 120 * 80)
     apart = list(model.predict(many))
     assert batches == [4] * 5  # the fourth picture of 120 x 60 and more exceeds the bound
     for one, other in zip(together, apart, strict=True):
@@ -341,9 +342,9 @@ def test_the_classifier_has_its_own_size(folder, tmp_path):
     (tmp_path / 'cls').write_bytes(checkpoint(folder, 'cls').read_bytes())  # no results.json
     model = load_spol(seg=checkpoint(folder, 'seg'), cls=tmp_path / 'cls', arch=LITE, resize=64,
                       device='cpu')
-    views = model._read(folder / 'photo.jpg')
-    assert views.view.shape == (64, 64, 3)
-    assert views.cls_view.shape == (685, 685, 3)
+    inputs = model._read(folder / 'photo.jpg')
+    assert inputs.image.shape == (64, 64, 3)
+    assert inputs.cls_image.shape == (685, 685, 3)
 
 
 @pytest.mark.parametrize(('stage', 'other'), [('cam', 'cls'), ('cam', 'seg'), ('cls', 'seg')])

@@ -1,4 +1,13 @@
-"""The pipeline as one function: a picture -> class, CAM, mask and box."""
+"""SPOL in Python: a picture -> class, CAM, mask and box.
+
+    from spol import load_spol
+
+    model = load_spol(cam='cub200-cam/out/model-32', seg='cub200-seg/out/model-8')
+    prediction = model('photo.jpg')
+    prediction.box, prediction.mask, prediction.cam, prediction.classes
+
+A picture is a path, a PIL image, or an array, uint8 H x W x 3 (RGB), H x W x 4 or H x W.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -10,19 +19,24 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor
+from torch import Tensor, nn
 
+from network.checkpoints import load_cam, load_cls, load_seg
 from utils.data.images import read_upright_image
 from utils.data.transforms import eval_transform
-from utils.engine.inference import Inference, Predictor
+from utils.engine.device import choose_device, configured
+from utils.engine.inference import Inference, InferenceOptions, Predictor
 from utils.errors import InputError
 from utils.localization.boxes import CentreCrop, largest_box
 from utils.localization.losses import segmentation_probability
 from utils.localization.pseudo_mask import MASK_SIDE, gaussian_prior, scaled_cam
 from utils.outputs.drawing import Row, contact_sheet, draw_boxes, heatmap, outline
+from utils.stages.run_settings import recorded_class_names, recorded_settings
 
 Picture = str | Path | np.ndarray | Image.Image
-BEST = 5
+DEFAULTS = {'backbone': 'resnet50', 'resize': 256, 'threshold': 0.2}
+CLS_DEFAULTS = {'arch': 'efficientnet_b7', 'resize': 685}
+BEST = 5                # classes
 CELL = 240              # pixels; the side of a view that is drawn
 MOST_HELD = 48_000_000  # pixels of the pictures in a batch; beyond it, the batch is not filled up
 
@@ -100,12 +114,12 @@ class Prediction:
         return replace(self, image=cv2.resize(self.image, size, interpolation=cv2.INTER_AREA))
 
 
-class Views(NamedTuple):
-    """A picture, and what the networks see of it: float32 in [0, 1], S x S x 3."""
+class Inputs(NamedTuple):
+    """A picture, and the networks' inputs: float32 in [0, 1], S x S x 3."""
 
     picture: np.ndarray
-    view: np.ndarray
-    cls_view: np.ndarray | None
+    image: np.ndarray
+    cls_image: np.ndarray | None
 
     @property
     def pixels(self) -> int:
@@ -113,10 +127,9 @@ class Views(NamedTuple):
 
 
 class Spol:
-    """The networks of the pipeline, each optional, as one function.
+    """The networks of the pipeline, each optional, as one function; made by `load_spol`.
 
-    `model(picture)` -> Prediction; `model([picture, ...])` -> a list of them. A picture is a path,
-    a PIL image, or an array, uint8 H x W x 3 (RGB), H x W x 4 or H x W. The whole picture is
+    `model(picture)` -> Prediction; `model([picture, ...])` -> a list of them. The whole picture is
     resized, without a crop, so that objects at the border count.
 
     Arguments:
@@ -134,7 +147,7 @@ class Spol:
         self._cam, self._seg, self._cls, self.inference = cam, seg, cls, inference
         self._names, self.threshold, self.resize = names, threshold, resize
         self._classes = classes
-        self._view, self._cls_view = eval_transform(resize), eval_transform(cls_resize)
+        self._transform, self._cls_transform = eval_transform(resize), eval_transform(cls_resize)
 
     def __call__(self, picture: Picture | list[Picture], label: int | None = None
                  ) -> Prediction | list[Prediction]:
@@ -153,10 +166,10 @@ class Spol:
                 ) -> Iterator[Prediction | InputError]:
         """Yield the prediction of each picture, or the error where it cannot be read. The pictures
         are one batch, unless they are so large that several take less memory."""
-        held: list[Views | InputError] = []
+        held: list[Inputs | InputError] = []
         for picture in pictures:
             held.append(self._read(picture))
-            if sum(views.pixels for views in held if isinstance(views, Views)) > MOST_HELD:
+            if sum(inputs.pixels for inputs in held if isinstance(inputs, Inputs)) > MOST_HELD:
                 yield from self._predict(held, label)
                 held.clear()
         yield from self._predict(held, label)
@@ -166,55 +179,90 @@ class Spol:
         """The classes by their labels; empty without a CAM network."""
         return [self._names(label) for label in range(self._classes)]
 
-    def _read(self, picture: Picture) -> Views | InputError:
+    def _read(self, picture: Picture) -> Inputs | InputError:
         try:
             image = as_rgb(picture)
         except InputError as error:
             return error
-        return Views(image, self._view(image=image)['image'],
-                     self._cls_view(image=image)['image'] if self._cls else None)
+        return Inputs(image, self._transform(image=image)['image'],
+                      self._cls_transform(image=image)['image'] if self._cls else None)
 
-    def _predict(self, held: list[Views | InputError], label: int | None
+    def _predict(self, held: list[Inputs | InputError], label: int | None
                  ) -> Iterator[Prediction | InputError]:
         """The predictions of a batch; errors stay in their places."""
-        read = [views for views in held if isinstance(views, Views)]
+        read = [inputs for inputs in held if isinstance(inputs, Inputs)]
         predictions = self._predict_batch(read, label) if read else iter(())
-        for views in held:
-            yield next(predictions) if isinstance(views, Views) else views
+        for inputs in held:
+            yield next(predictions) if isinstance(inputs, Inputs) else inputs
 
-    def _predict_batch(self, batch: list[Views], label: int | None) -> Iterator[Prediction]:
-        view = _stack(views.view for views in batch)
-        all_class_cams = self._cam(view).float() if self._cam and not self._cls else None
+    def _predict_batch(self, batch: list[Inputs], label: int | None) -> Iterator[Prediction]:
+        images = _stack(inputs.image for inputs in batch)
+        all_class_cams = self._cam(images).float() if self._cam and not self._cls else None
         scores = self._class_scores(batch, all_class_cams)
         cams = probabilities = classes = [None] * len(batch)
         if scores is not None:
             classes = scores.argsort(descending=True)[:, :BEST]
         if self._cam:
             labels = classes[:, 0] if label is None else torch.full((len(batch),), label)
-            fused = (self._cam(view, labels)[1] if all_class_cams is None
+            fused = (self._cam(images, labels)[1] if all_class_cams is None
                      else all_class_cams[torch.arange(len(batch)), labels])
             cams = [scaled_cam(cam, self.resize) for cam in fused.float().cpu().numpy()]
         if self._seg:
-            probabilities = segmentation_probability(self._seg(view), self.resize)
+            probabilities = segmentation_probability(self._seg(images), self.resize)
             probabilities = probabilities.float().cpu().numpy()
-        for number, views in enumerate(batch):
+        for number, inputs in enumerate(batch):
             score_map = cams[number] if self._seg is None else probabilities[number]
-            found = Prediction(views.picture, score_map, self.threshold, cams[number])
+            found = Prediction(inputs.picture, score_map, self.threshold, cams[number])
             if scores is not None:
                 first = classes[number].tolist()
                 named = tuple((self._names(best), float(scores[number, best])) for best in first)
                 found = replace(found, classes=named, label=first[0])
             yield found
 
-    def _class_scores(self, batch: list[Views], all_class_cams: Tensor | None) -> Tensor | None:
+    def _class_scores(self, batch: list[Inputs], all_class_cams: Tensor | None) -> Tensor | None:
         """Softmax over the classes, N x classes: the classifier's, or else the CAM network's."""
         if self._cls:
-            logits = self._cls(_stack(views.cls_view for views in batch))
+            logits = self._cls(_stack(inputs.cls_image for inputs in batch))
         elif all_class_cams is not None:
             logits = all_class_cams.mean((2, 3))
         else:
             return None
         return logits.float().softmax(1).cpu()
+
+
+def load_spol(cam: str | Path | None = None, seg: str | Path | None = None,
+              cls: str | Path | None = None, *, backbone: str | None = None,
+              arch: str | None = None, class_names: list[str] | None = None,
+              resize: int | None = None, threshold: float | None = None, device: str = 'auto',
+              amp: str = 'off') -> Spol:
+    """Load checkpoints of this repository or of the authors, as one model.
+
+    At least one of `cam` and `seg` is required; `cls` is optional.
+
+    Backbone, sizes, class names and threshold are those of the results.json beside a checkpoint,
+    else the paper's on CUB-200-2011 (on ImageNet-1K the paper's threshold is 0.8). A parameter that
+    is given is used instead; `resize` is that of cam and seg. On CUDA, TF32 is turned off.
+    Raises InputError where a checkpoint is missing, or belongs to another network.
+    """
+    if cam is None and seg is None:
+        raise InputError('a box needs a CAM or a segmentation checkpoint: give cam or seg')
+    given = {'backbone': backbone, 'resize': resize, 'threshold': threshold}
+    settings = recorded_settings(seg or cam, DEFAULTS, given)
+    cls_settings = recorded_settings(cls, CLS_DEFAULTS, {'arch': arch}) if cls else CLS_DEFAULTS
+    inference = Inference(configured(choose_device(device)), InferenceOptions(amp))
+    cam_net = cam and load_cam(cam, recorded_settings(cam, DEFAULTS, given)['backbone'])
+    seg_net = seg and load_seg(seg, settings['backbone'])
+    cls_net = cls and load_cls(cls, cls_settings['arch'])
+
+    def predictor(model: nn.Module | None, method: str = 'forward') -> Predictor | None:
+        return model and inference.predictor(model, method)
+
+    names = dict(enumerate(class_names or [])) or next(
+        filter(None, (recorded_class_names(path) for path in (cam, seg, cls) if path)), {})
+    return Spol(predictor(cam_net, 'class_cams' if cls else 'forward'), predictor(seg_net),
+                predictor(cls_net), inference, lambda label: names.get(label, f'class {label}'),
+                settings['resize'], cls_settings['resize'], settings['threshold'],
+                cam_net.head.out_channels if cam_net else 0)
 
 
 def as_rgb(picture: Picture) -> np.ndarray:
@@ -237,8 +285,8 @@ def _checked(found: Prediction | InputError) -> Prediction:
     return found
 
 
-def _stack(views: Iterable[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(list(views)))
+def _stack(images: Iterable[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(list(images)))
 
 
 def _fit(score_map: np.ndarray, image: np.ndarray) -> np.ndarray:
