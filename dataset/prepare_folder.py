@@ -91,15 +91,16 @@ class Problem(NamedTuple):
 # ---------------------------------------------------------------- what there is
 
 
-def find_classes(folder: Path) -> list[str]:
-    """The class folders in the order of their names; at least two."""
+def find_classes(folder: Path, least: int = 2) -> list[str]:
+    """The class folders in the order of their names. Raises InputError for fewer than `least`: one
+    class alone cannot be learned."""
     if not folder.is_dir():
         raise InputError(f'no folder {folder}: give the folder that has the class folders')
     classes = sorted(entry.name for entry in os.scandir(folder)
                      if entry.is_dir() and not entry.name.startswith('.'))
-    if len(classes) < 2:
-        raise InputError(f'{folder} has {len(classes)} class folders: at least two are needed, '
-                         '<class>/<name>.jpg in each')
+    if len(classes) < least:
+        raise InputError(f'{folder} has {len(classes)} class folders: at least {least} are '
+                         'needed, <class>/<name>.jpg in each')
     return classes
 
 

@@ -20,7 +20,6 @@ which must not be installed beside ours:
 
 import hashlib
 import importlib.util
-import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -53,12 +52,14 @@ def main():
     from utils.data.datasets import EvalImages
     from utils.data.transforms import eval_transform
     from utils.engine.device import choose_device
+    from utils.outputs.files import keep_settings
 
     images = cub.read_images(args.datapath, args.list, 10**9)
     side = args.resize or trained_side(args.cls)
-    check_settings(args.out / 'settings.json', args.cls, side)
     model = load_cls(args.cls, args.arch).to(choose_device(args.device)).eval()
     check_labels(images, model)
+    keep_settings(args.out / 'settings.json', {
+        'cls': hashlib.sha256(args.cls.read_bytes()).hexdigest(), 'resize': side})
     dataset, layers = EvalImages(images, image=eval_transform(side)), feature_layers(model, side)
     for method in args.methods:
         name, several = METHODS[method]
@@ -105,23 +106,6 @@ def trained_side(checkpoint: Path) -> int:
     return side
 
 
-def check_settings(path: Path, checkpoint: Path, side: int) -> None:
-    """Refuse to continue with another checkpoint or size than that of the maps in the folder."""
-    from utils.outputs.files import write_json
-
-    try:
-        digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f'{checkpoint} cannot be read ({error.strerror}): check --cls') from error
-    settings = {'checkpoint': digest, 'resize': side}
-    try:
-        if json.loads(path.read_text()) != settings:
-            raise InputError(f'{path.parent} has maps of another checkpoint or size: delete it, '
-                             'or give another --out')
-    except (OSError, ValueError):
-        write_json(path, settings)
-
-
 def check_labels(images, model) -> None:
     classes = model.get_submodule(model.head_name).out_features
     if images.labels.max() >= classes:
@@ -146,23 +130,23 @@ def feature_layers(model, side: int) -> list:
         model(torch.zeros(1, 3, side, side, device=next(model.parameters()).device))
     for hook in hooks:
         hook.remove()
-    halving = {name for name, _, before, after in seen if before and before in (2 * after,
-                                                                                2 * after - 1)}
+    halving = {name for name, _, before, after in seen if 0 < before in (2 * after, 2 * after - 1)}
     last = {after: layer for name, layer, _, after in seen
             if after > 1 and not any(name.startswith(f'{block}.') for block in halving)}
-    layers = [last[size] for size in sorted(last, reverse=True)][-SEVERAL:]
-    if not layers or last[min(last)] is not layers[-1]:
-        raise InputError('this classifier has no feature maps N x C x H x W: choose a '
+    if not last or [after for *_, after in seen if after][-1] < 0:
+        raise InputError('this classifier does not end with feature maps N x C x H x W: choose a '
                          'convolutional network')
-    return layers
+    return [last[size] for size in sorted(last, reverse=True)][-SEVERAL:]
 
 
 def map_side(value) -> int:
-    """The side of square feature maps N x C x S x S; 0 for anything else."""
+    """The side of square feature maps N x C x S x S; -1 for other maps and tokens, 0 for what is
+    neither."""
     import torch
 
-    is_map = isinstance(value, torch.Tensor) and value.ndim == 4
-    return value.shape[2] if is_map and value.shape[2] == value.shape[3] else 0
+    if not isinstance(value, torch.Tensor) or value.ndim < 3:
+        return 0
+    return value.shape[2] if value.ndim == 4 and value.shape[2] == value.shape[3] else -1
 
 
 def class_maps(cam, batch, labels: list[int]):
