@@ -74,6 +74,16 @@ def write_json(path: Path, content: dict) -> None:
     write_text(path, json.dumps(content, indent=2) + '\n')
 
 
+def keep_settings(path: Path, settings: dict) -> None:
+    """Write the settings of a run that may continue. Raises InputError if the file has others."""
+    try:
+        if json.loads(path.read_text()) != settings:
+            raise InputError(f'{path.parent} belongs to a run with other data or another '
+                             'checkpoint: delete it, or give another --out')
+    except (OSError, ValueError):
+        write_json(path, settings)
+
+
 def write_png(path: Path, image: np.ndarray) -> None:
     """Write an RGB image, uint8 H x W x 3, or grey levels, uint8 H x W, as PNG."""
     if image.ndim == 3:

@@ -1,0 +1,211 @@
+"""label.sh and tools/label.py: class folders in, boxes and masks out."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import LITE, ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from utils.localization.threshold import STEPS, area_curve, choose_threshold, stability
+
+# ---------------------------------------------------------------- the threshold
+
+maps = st.lists(st.integers(0, 255), min_size=1, max_size=30).map(
+    lambda values: np.array([values], np.float32) / np.float32(255))
+
+
+@given(maps)
+def test_areas_and_stability_are_those_of_the_masks(probability):
+    curve = area_curve(probability)
+    masks = [probability > np.float32(step) / np.float32(STEPS) for step in range(STEPS)]
+    assert curve == pytest.approx([mask.mean() for mask in masks])
+    for step, value in enumerate(stability(curve)):
+        low, high = masks[max(step - 20, 0)], masks[min(step + 20, STEPS - 1)]
+        iou = (low & high).sum() / (low | high).sum() if low.any() else 0
+        assert value == pytest.approx(iou)
+
+
+def test_the_threshold_lies_between_object_and_halo():
+    """Background 0.1, a halo of 0.45 around the object, which is 0.95."""
+    probability = np.full((40, 40), 0.1, np.float32)
+    probability[10:30, 10:30] = 0.45
+    probability[15:25, 15:25] = 0.95
+    assert 0.65 <= choose_threshold([area_curve(probability)] * 3) < 0.95
+    assert 0.2 <= choose_threshold([area_curve(0 * probability)]) < 0.8
+
+
+# ---------------------------------------------------------------- tools/label.py
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Two classes of two photographs, one of which has an EXIF rotation."""
+    rng, exif = np.random.default_rng(0), Image.Exif()
+    exif[0x0112] = 6
+    for name, options in (('a/1.jpg', {'exif': exif}), ('a/2.png', {}), ('b/<i>.jpg', {}),
+                          ('b/x y.jpg', {})):
+        path = tmp_path / 'photos' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (40, 64, 3), np.uint8)).save(path, **options)
+    return tmp_path / 'photos'
+
+
+@pytest.fixture
+def checkpoint(tmp_path, untrained_run) -> Path:
+    """A segmentation network whose training list knows the classes a (1) and b (0)."""
+    untrained_run(tmp_path, 2)
+    (tmp_path / 'train.txt').write_text('b/x.jpg,0\na/x.jpg,1\n')
+    run = tmp_path / 'cub200-seg' / 'out' / 'mini'
+    (run / 'results.json').write_text(json.dumps({'training': {'arguments': {
+        'backbone': LITE, 'resize': 96, 'datapath': str(tmp_path), 'list': 'train.txt'}}}))
+    return run / 'model-1'
+
+
+@pytest.fixture
+def label(run_script, checkpoint, tmp_path):
+    return lambda folder, *more: run_script('tools/label.py', folder, '--seg', checkpoint,
+                                            '--out', tmp_path / 'out', *more)
+
+
+def test_labels(photos, label, tmp_path):
+    from pycocotools.coco import COCO
+
+    code, out, err = label(photos)
+    assert code == 0, err
+    assert re.search(r'labelled 4 photographs at threshold 0\.\d+ \(chosen', out)
+    labels = COCO(tmp_path / 'out' / 'labels.json')
+    assert {entry['id']: entry['name'] for entry in labels.loadCats([1, 2])} == {1: 'b', 2: 'a'}
+    assert [image['file_name'] for image in labels.imgs.values()] == [
+        'a/1.jpg', 'a/2.png', 'b/<i>.jpg', 'b/x y.jpg']
+    assert [image['height'] for image in labels.imgs.values()] == [64, 40, 40, 40]
+    for annotation in labels.anns.values():
+        name = labels.imgs[annotation['image_id']]['file_name']
+        mask = labels.annToMask(annotation)
+        png = tmp_path / 'out' / 'masks' / Path(name).with_suffix('.png')
+        assert np.array_equal(cv2.imread(str(png), cv2.IMREAD_UNCHANGED), 255 * mask)
+        assert annotation['bbox'] == list(cv2.boundingRect(mask))
+        assert annotation['area'] == mask.sum() > 0
+        assert annotation['category_id'] == (2 if name[0] == 'a' else 1)
+        assert 0 <= annotation['score'] <= 1
+
+
+def test_the_overview_has_relative_links_and_the_least_certain_first(photos, label, tmp_path):
+    assert label(photos)[0] == 0
+    page = (tmp_path / 'out' / 'overview.html').read_text()
+    links = re.findall(r'src="([^"]+)"', page)
+    assert set(links) == {'overview/a/1.jpg', 'overview/a/2.jpg', 'overview/b/%3Ci%3E.jpg',
+                          'overview/b/x%20y.jpg'}
+    assert all((tmp_path / 'out' / link.replace('%3C', '<').replace('%3E', '>')
+                .replace('%20', ' ')).is_file() for link in links)
+    scores = [float(score) for score in re.findall(r'<figcaption>(\S+)', page)]
+    assert scores == sorted(scores)
+    assert '<i>' not in page
+
+
+def test_added_photographs_and_another_threshold_need_no_new_maps(photos, label, tmp_path):
+    assert label(photos)[0] == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'out/maps').rglob('*.png')}
+    shutil.copy(photos / 'a' / '2.png', photos / 'b' / 'new.png')
+    code, out, _ = label(photos, '--threshold', '0.4')
+    assert code == 0
+    assert 'labelled 5 photographs at threshold 0.4 (given)' in out
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / 'out/maps').rglob('*.png')}
+    assert len(after) == len(before) + 1
+    assert before.items() < after.items()
+
+
+def test_what_is_wrong(photos, label, checkpoint, tmp_path):
+    (photos / 'a' / 'bad.jpg').write_text('no image')
+    code, _, err = label(photos)
+    assert code == 1
+    assert err.endswith('1 files cannot be read as images: a/bad.jpg\n')
+    assert len(json.loads((tmp_path / 'out' / 'labels.json').read_text())['images']) == 4
+    (photos / 'c').mkdir()
+    code, _, err = label(photos)
+    assert (code, 'not trained with the class folder c' in err) == (2, True)
+    (photos / 'c').rmdir()
+    with open(checkpoint, 'ab') as file:
+        file.write(b'another')
+    code, _, err = label(photos)
+    assert (code, 'another checkpoint' in err) == (2, True)
+
+
+# ---------------------------------------------------------------- label.sh
+
+STUB = '''#!/bin/bash
+echo "$@" >> calls
+[ "$1" != -c ] || exit 0
+case $1 in
+  dataset/prepare_folder.py) mkdir -p "$4"; for k in 1 2 3; do echo "a/$k.jpg,$((k > 2))"; done \\
+    > "$4/train.txt" ;;
+  *train.py) mkdir -p "$3"; touch "$3/model-2320" "$3/model-774" ;;
+esac
+'''
+
+
+@pytest.fixture
+def script(tmp_path):
+    """label.sh with a Python that only notes its calls: script(arguments) -> (exit code, output,
+    the scripts that it called)."""
+    (tmp_path / 'tools').mkdir()
+    for name in ('label.sh', 'tools/venv.sh', 'requirements.txt', 'requirements-dev.txt'):
+        shutil.copy(ROOT / name, tmp_path / name)
+    python = tmp_path / '.venv' / 'bin' / 'python'
+    python.parent.mkdir(parents=True)
+    python.write_text(STUB)
+    python.chmod(0o755)
+
+    def call(*arguments):
+        (tmp_path / 'calls').unlink(missing_ok=True)
+        result = subprocess.run(['bash', tmp_path / 'label.sh', *arguments], cwd=tmp_path,
+                                capture_output=True, text=True, env=dict(os.environ))
+        calls = (tmp_path / 'calls').read_text().splitlines() if (
+            tmp_path / 'calls').exists() else []
+        return result.returncode, result.stdout + result.stderr, [
+            line for line in calls if '.py' in line.split()[0]]
+
+    return call
+
+
+def test_label_sh_trains_once(script, photos, tmp_path):
+    code, out, calls = script(photos, '--out', 'labels of mine')
+    assert code == 0, out
+    assert [line.split()[0] for line in calls] == [
+        'dataset/prepare_folder.py', 'cub200-cam/train.py', 'cub200-cam/test.py',
+        'cub200-seg/train.py', 'tools/label.py']
+    assert all(word in calls[1] for word in ('--clsnum 2', '--epoch 2320', '--resume auto'))
+    assert '--epoch 774' in calls[3]
+    assert '3 photographs of 2 classes: about 5 minutes' in out
+    code, out, calls = script(photos, '--out', 'labels of mine', '--threshold', '0.6')
+    assert code == 0
+    assert [line.split()[0] for line in calls] == ['tools/label.py']
+    assert calls[0].endswith(f'--out {tmp_path}/labels of mine --threshold 0.6')
+
+
+@pytest.mark.parametrize(('arguments', 'words'), [
+    ([], '--out'), (['photos'], '--out'), (['none', '--out', 'x'], 'no such folder'),
+    (['photos', 'b', '--out', 'x'], 'two folders'), (['photos', '--out'], 'needs a value'),
+    (['photos', '--out', 'photos/x'], 'lies in the folder'), (['--what'], 'unknown option'),
+])
+def test_label_sh_refuses(script, photos, tmp_path, arguments, words):
+    before = sorted(tmp_path.rglob('*'))
+    code, out, calls = script(*arguments)
+    assert (code, calls) == (2, [])
+    assert out.startswith('error: ')
+    assert words in out
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_the_recipe_is_that_of_the_demo():
+    recipe = re.compile(r'^(?:batch_size|cam_size|mask_size|seg_size)=.*$', re.MULTILINE)
+    demo, label = (recipe.findall((ROOT / name).read_text()) for name in ('demo.sh', 'label.sh'))
+    assert label == demo != []
