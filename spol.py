@@ -119,9 +119,9 @@ class Prediction:
         """The same at another threshold in [0, 1], without another forward pass."""
         return replace(self, threshold=checked_threshold(threshold))
 
-    def draw(self) -> np.ndarray:
+    def views(self) -> dict[str, np.ndarray]:
         """Image, fused CAM and its Gaussian prior (where there is a CAM), probability (where there
-        is a segmentation), mask and box side by side, uint8 RGB, each within 240 x 240 pixels."""
+        is a segmentation), mask and box, by their names: uint8 RGB, each within 240 x 240."""
         small = self.within(CELL)
         image, views = small.image, {'image': small.image}
         if small.cam is not None:
@@ -129,8 +129,12 @@ class Prediction:
             views['Gaussian prior'] = heatmap(image, small.prior)
         if small.score_map is not small.cam_map:
             views['probability'] = heatmap(image, _fit(small.score_map, image))
-        views['mask'] = outline(image, small.mask)
-        views['box'] = draw_boxes(image, None, small.box)
+        return {**views, 'mask': outline(image, small.mask),
+                'box': draw_boxes(image, None, small.box)}
+
+    def draw(self) -> np.ndarray:
+        """The views side by side, below their names, uint8 RGB."""
+        views = self.views()
         return contact_sheet([Row(list(views.values()), self.caption)], list(views), side=CELL)
 
     def overlay(self) -> np.ndarray:
@@ -244,6 +248,8 @@ class Spol:
         try:
             image = as_rgb(picture)
         except InputError as error:
+            if not isinstance(error, BadImageError) and not isinstance(error.__cause__, OSError):
+                raise  # the machine's fault, as a lack of memory, or the caller's
             return error
         return Inputs(image, self._transform(image=image)['image'],
                       self._cls_transform(image=image)['image'] if self._cls else None)
@@ -378,13 +384,16 @@ def as_rgb(picture: Picture) -> np.ndarray:
     picture, and BadImageError for a file that cannot be decoded."""
     if isinstance(picture, (str, os.PathLike)):
         if not os.path.isfile(picture):
-            raise InputError(f'no picture at {os.fspath(picture)}: check the path')
-        return read_upright_image(Path(picture))
+            raise BadImageError(f'no picture at {os.fspath(picture)}: check the path')
+        try:
+            return read_upright_image(Path(picture))
+        except BadImageError as error:  # without the flag of the stages
+            raise BadImageError(str(error).partition(', or skip')[0]) from error
     if isinstance(picture, Image.Image):
         return _from_pil(picture)
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
-    raise InputError(f'a {type(picture).__name__} is not a picture: give a path, a PIL image or an '
+    raise InputError(f'{type(picture).__name__} is not a picture: give a path, a PIL image or an '
                      'array')
 
 
@@ -407,7 +416,7 @@ def _from_array(picture: np.ndarray) -> np.ndarray:
             or not picture.size):
         shape = ' x '.join(map(str, picture.shape))
         raise InputError(f'an array of {picture.dtype}, {shape}, is not an image: give uint8 '
-                         'H x W x 3 (RGB), H x W x 4 or H x W')
+                         'H x W x 3 (RGB), H x W x 4 or H x W, not C x H x W')
     if channels == 1:
         return cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_GRAY2RGB)
     return np.ascontiguousarray(picture[..., :3])

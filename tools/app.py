@@ -8,7 +8,9 @@ The slider changes the threshold without another forward pass. The page is serve
 alone (127.0.0.1). Files of more than 20 MB, and those that cannot be read as images, are refused.
 """
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 from argparse import ArgumentTypeError
@@ -27,13 +29,14 @@ BEST_CLASS = 'the best class'
 LARGE = 1200      # pixels; the side of the large picture
 EXAMPLES = 4
 GIVEN = 'those of the command line'
-VIEWS = """
-- **fused CAM**: how much each place speaks for the class, from shallow × deep features.
-- **Gaussian prior**: Gaussians fitted to the CAM's weak regions, which often still are the object.
-- **probability**: the segmentation network's probability of foreground, for any class.
-- **mask**: the foreground, where the probability (without a segmentation network, the CAM) exceeds
-  the threshold. **box**: around its largest part.
-"""
+VIEWS = {
+    'fused CAM': 'how much each place speaks for the class, from shallow × deep features',
+    'Gaussian prior': "Gaussians fitted to the CAM's weak regions, which often still are the "
+                      'object',
+    'probability': "the segmentation network's probability of foreground, for any class",
+    'mask': 'where the probability (without a segmentation network, the CAM) exceeds the threshold',
+    'box': 'around the largest part of the mask',
+}
 DRAWN = ('\n\nThese networks were trained on drawn birds: their classes mean nothing on '
          'photographs.')
 
@@ -87,10 +90,12 @@ def page(checkpoints: dict[str, dict], settings: dict):
                                     label='class of the CAM')
                 threshold = gr.Slider(0, 0.99, model(first).threshold, step=0.01,
                                       label='threshold')
-        large = gr.Image(label='mask and box', interactive=False, format='png')
+        large = gr.Image(show_label=False, interactive=False, format='png', buttons=['download'])
         text = gr.Textbox(label='box and classes', interactive=False, lines=3)
-        views = gr.Image(label='views', interactive=False, format='png')
-        gr.Markdown(VIEWS)
+        with gr.Row():  # on narrow pages several rows
+            views = [gr.Image(label=name, interactive=False, format='png', buttons=[],
+                              min_width=150) for name in VIEWS]
+        gr.Markdown('\n'.join(f'- **{name}**: {text}' for name, text in VIEWS.items()))
         prediction = gr.State()
 
         def predict(path, name, chosen, value):
@@ -101,14 +106,14 @@ def page(checkpoints: dict[str, dict], settings: dict):
             except InputError as error:
                 message = str(error).replace(str(path), Path(path).name)
                 gr.Warning(message)
-                return None, None, message, None
+                return None, message, *[None] * (1 + len(VIEWS))
             return found, *show(found, value)
 
         def change_checkpoint(name):
             return (gr.Dropdown(info=repr(model(name))),
                     gr.Dropdown([BEST_CLASS, *model(name).class_names], value=BEST_CLASS))
 
-        inputs, shown = [file, checkpoint, label, threshold], [large, text, views]
+        inputs, shown = [file, checkpoint, label, threshold], [text, large, *views]
         outputs = [prediction, *shown]
         file.change(predict, inputs, outputs)
         examples.click(lambda index: examples.raw_samples[index][0], examples, file)
@@ -143,6 +148,7 @@ def drawn_birds() -> list[list[str]]:
     from make_mini import DrawnSource, make_samples, write_image
 
     folder = Path(tempfile.mkdtemp(prefix='spol-'))
+    atexit.register(shutil.rmtree, folder)
     samples = make_samples(DrawnSource(EXAMPLES, 256, 0), (0, 1), 256, 0, pair_share=0)
     paths = []
     for sample in samples:
@@ -152,15 +158,15 @@ def drawn_birds() -> list[list[str]]:
 
 
 def show(prediction, threshold: float) -> tuple:
-    """The large picture, the box and classes as text, and the views, at a threshold."""
+    """The box and classes as text, the large picture and the views, at a threshold."""
     if prediction is None:
-        return None, '', None
+        return '', *[None] * (1 + len(VIEWS))
     found = prediction.at(threshold)
     box = 'no box' if found.box is None else ', '.join(f'{value:.0f}' for value in found.box)
     asked = f'{found.asked[0]}: {found.asked[1]:.1%} (asked for)\n' if found.asked else ''
     classes = '\n'.join(f'{name}: {score:.1%}' for name, score in found.classes[:2])
-    return (found.within(LARGE).overlay(), f'box (x0, y0, x1, y1): {box}\n{asked}{classes}',
-            found.draw())
+    return (f'box (x0, y0, x1, y1): {box}\n{asked}{classes}', found.within(LARGE).overlay(),
+            *map(found.views().get, VIEWS))
 
 
 if __name__ == '__main__':
