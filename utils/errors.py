@@ -23,6 +23,8 @@ def run(main: Callable[[], None]) -> None:
     because another rank has exited; 130 for Ctrl-C. Errors are printed as one line on stderr.
     """
     warnings.filterwarnings('ignore', module=r'PIL\.')  # damaged images are reported in one line
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors='backslashreplace')  # names that the encoding does not have
     try:
         main()
     except InputError as error:
