@@ -45,6 +45,8 @@ def main():
         require_results(paths['cam'], ('evaluation', 'fused', 'sweep'))
         require_results(paths['seg'], ('sweep',))
         print(localization(cam['evaluation'], seg))
+    else:
+        print(f'{seg["arguments"]["list"]} has no boxes: no localization metrics')
     print(mask_quality(args.dataset, cam['arguments']))
     write_png(out, picture(args.dataset, cam_arguments(cam), seg['arguments'], args.images))
     print(f'\npicture: {out}')
