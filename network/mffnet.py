@@ -13,6 +13,7 @@ Figure 1(b) compares numbers of fused stages and ways of fusing them: `stages` a
 """
 
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -151,7 +152,7 @@ class CamNet(MFFNet):
     """
 
     def __init__(self, classes: int, backbone: str = 'resnet50', auxiliary: bool = True,
-                 pretrained: str = 'auto', **fusion: object):
+                 pretrained: str = 'auto', **fusion: Any):
         super().__init__(classes, backbone, pretrained, **fusion)
         self.auxiliary = auxiliary
 
@@ -189,7 +190,7 @@ class SegNet(MFFNet):
     Normalised images N x 3 x H x W -> logits N x 1 x H/8 x W/8.
     """
 
-    def __init__(self, backbone: str = 'resnet50', pretrained: str = 'auto', **fusion: object):
+    def __init__(self, backbone: str = 'resnet50', pretrained: str = 'auto', **fusion: Any):
         super().__init__(1, backbone, pretrained, **fusion)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def load_pretrained(model: nn.Module, name: str, pretrained: str) -> None:
     """
     if pretrained == 'none':
         return
-    path = pretrained
+    path: str | Path = pretrained
     if pretrained == 'auto':
         path = _find_torchvision_file(TORCHVISION_FILES[name])
     expected = {key: value.shape for key, value in model.state_dict().items()}
