@@ -3,7 +3,7 @@
     python cub200-seg/test.py                     Top-1, Top-5 and GT-known localization
     python cub200-seg/test.py --sweep             at all thresholds
     python cub200-seg/test.py --top1top5 none     GT-known alone, without a classifier
-    python cub200-seg/test.py --select LIST       also at the threshold that is best on other images
+    python cub200-seg/test.py --select LIST       also at the best threshold of other images
 
 Reads out/model-8 (or --snapshot: ours or the authors'), cub200-cls/out/top1top5.npy,
 <datapath>/val.txt and <datapath>/image/; writes out/boxes.csv, out/classes.csv and

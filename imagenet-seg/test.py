@@ -3,7 +3,7 @@
     python imagenet-seg/test.py                     Top-1, Top-5 and GT-known localization
     python imagenet-seg/test.py --sweep             at all thresholds
     python imagenet-seg/test.py --top1top5 none     GT-known alone, without a classifier
-    python imagenet-seg/test.py --select LIST       also at the threshold that is best on other images
+    python imagenet-seg/test.py --select LIST       also at the best threshold of other images
 
 Reads out/model-6000 (or --snapshot: ours or the authors'), imagenet-cls/out/top1top5.npy,
 <datapath>/val.txt, <datapath>/val/ and <datapath>/box/; writes out/boxes.csv, out/classes.csv and
