@@ -282,7 +282,7 @@ class Spol:
             found = Prediction(inputs.picture, score_maps[number], self.threshold, cams[number])
             if scores is not None:
                 found = replace(found, **self._named(scores[number], classes[number], label))
-            if not np.isfinite([score_map.sum(), found.score or 0]).all():
+            if not np.isfinite([score_maps[number].sum(), found.score or 0]).all():
                 raise InputError(f'the networks return values that are not finite: {self!r} is '
                                  'damaged, or --amp does not suit it')
             yield found

@@ -3,6 +3,7 @@
     python cub200-seg/test.py                     Top-1, Top-5 and GT-known localization
     python cub200-seg/test.py --sweep             at all thresholds
     python cub200-seg/test.py --top1top5 none     GT-known alone, without a classifier
+    python cub200-seg/test.py --select LIST       also at the best threshold of other images
 
 Reads out/model-8 (or --snapshot: ours or the authors'), cub200-cls/out/top1top5.npy,
 <datapath>/val.txt and <datapath>/image/; writes out/boxes.csv, out/classes.csv and
@@ -17,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.arguments import (
     add_backbone,
     add_evaluation,
+    add_select,
     add_snapshot,
     add_top1top5,
     inference_parser,
@@ -33,6 +35,7 @@ def main():
     add_snapshot(parser, 'model-8')
     add_evaluation(parser, threshold=0.2)
     add_top1top5(parser, 'cub200-cls')
+    add_select(parser)
     args = parse(parser)
 
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
@@ -47,13 +50,14 @@ def main():
 
     device = init_distributed_device(args.device, args.seed, test=True)
     images = cub.read_images(args.datapath, args.list, args.clsnum)
+    selection = cub.read_images(args.datapath, args.select, args.clsnum) if args.select else None
     hits = read_top1top5(args.top1top5, images.names) if args.top1top5 else None
     model = SegNet(args.backbone, pretrained='none')
     load_checkpoint(model, args.snapshot)
     evaluate_segmentation(model, images, CentreCrop(args.resize, args.crop),
                           Inference(device, select(args, InferenceOptions)),
                           RunFolder(args.savepath, vars(args)),
-                          select(args, EvaluationOptions), hits)
+                          select(args, EvaluationOptions), hits, selection)
 
 
 if __name__ == '__main__':

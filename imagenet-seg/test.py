@@ -3,6 +3,7 @@
     python imagenet-seg/test.py                     Top-1, Top-5 and GT-known localization
     python imagenet-seg/test.py --sweep             at all thresholds
     python imagenet-seg/test.py --top1top5 none     GT-known alone, without a classifier
+    python imagenet-seg/test.py --select LIST       also at the best threshold of other images
 
 Reads out/model-6000 (or --snapshot: ours or the authors'), imagenet-cls/out/top1top5.npy,
 <datapath>/val.txt, <datapath>/val/ and <datapath>/box/; writes out/boxes.csv, out/classes.csv and
@@ -17,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.arguments import (
     add_backbone,
     add_evaluation,
+    add_select,
     add_snapshot,
     add_top1top5,
     inference_parser,
@@ -33,6 +35,7 @@ def main():
     add_snapshot(parser, 'model-6000')
     add_evaluation(parser, threshold=0.8)
     add_top1top5(parser, 'imagenet-cls')
+    add_select(parser)
     args = parse(parser)
 
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
@@ -47,13 +50,16 @@ def main():
 
     device = init_distributed_device(args.device, args.seed, test=True)
     images = imagenet.read_val_images(args.datapath, args.list, args.clsnum, boxes=True)
+    selection = None
+    if args.select:
+        selection = imagenet.read_val_images(args.datapath, args.select, args.clsnum, boxes=True)
     hits = read_top1top5(args.top1top5, images.names) if args.top1top5 else None
     model = SegNet(args.backbone, pretrained='none')
     load_checkpoint(model, args.snapshot)
     evaluate_segmentation(model, images, CentreCrop(args.resize, args.crop),
                           Inference(device, select(args, InferenceOptions)),
                           RunFolder(args.savepath, vars(args)),
-                          select(args, EvaluationOptions), hits)
+                          select(args, EvaluationOptions), hits, selection)
 
 
 if __name__ == '__main__':

@@ -227,6 +227,12 @@ def demo_checkpoints() -> dict[str, Path]:
     return found
 
 
+def add_select(parser: Parser) -> None:
+    parser.add_argument('--select', metavar='LIST',
+                        help='also report at the threshold whose GT-known is best on the images of '
+                             'this list: a path, or a file in the data folder')
+
+
 def parse(parser: Parser) -> argparse.Namespace:
     """Parse and check the command line, and fill in the defaults that depend on other flags and on
     the checkpoint.

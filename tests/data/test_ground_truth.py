@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from utils.data.ground_truth import from_image_list, read_benchmark
+from utils.data.ground_truth import check_scale, from_image_list, read_benchmark
+from utils.data.images import read_binary_mask
 from utils.data.lists import read_cub_list
 from utils.data.score_maps import find_score_map, read_score_map
 from utils.errors import InputError
@@ -60,10 +62,41 @@ def test_masks_of_open_images_are_joined_and_objects_are_never_ignored(metadata,
     ('localization.txt', [''], 'is empty'),
     ('image_sizes.txt', ['a/1.jpg,500,300'], 'a/2.jpg is not in image_sizes.txt'),
     ('image_ids.txt', ['../1.jpg'], 'does not stay in the data folder'),
+    ('localization.txt', ['a/1.jpg,30,2,1,40', 'a/2.jpg,0,0,5,6'], 'line 1: .* before it begins'),
+    ('localization.txt', ['a/1.jpg,1,2,30,40', 'a/2.jpg,0,6,5,0'], 'line 2: .* before it begins'),
+    ('localization.txt', ['a/1.jpg,1,2,3,4', 'a/2.jpg,10,0,15,6'], 'line 2: .* outside its image'),
+    ('localization.txt', ['a/1.jpg,1,2,3,4', 'a/2.jpg,-9,0,-2,6'], 'line 2: .* outside its image'),
+    ('image_sizes.txt', ['a/1.jpg,500,300', 'a/2.jpg,0,20'], 'image_sizes.txt, line 2: .* 0 x 20'),
+    ('localization.txt', ['a/1.jpg,0.1,0.2,0.5,0.6', 'a/2.jpg,0,0,1,1'], 'fractions'),
 ])
 def test_a_bad_line_is_named(metadata, file, lines, message):
     with pytest.raises(InputError, match=message):
-        read_benchmark(metadata({**BOXES, file: lines}))
+        check_scale(read_benchmark(metadata({**BOXES, file: lines})))
+
+
+def test_boxes_of_one_pixel_and_boxes_that_stick_out_are_accepted(metadata):
+    truths = read_benchmark(metadata({**BOXES, 'localization.txt': [
+        'a/1.jpg,7,7,7,7', 'a/2.jpg,-1,0,5,21']}))
+    assert truths[0].boxes.tolist() == [[7, 7, 7, 7]]
+    assert 'boxes of 1 of 2 images stick out of their images, the first is a/2.jpg' in (
+        check_scale(truths))
+    assert truths[1].object_size == 0.5   # 5 x 20 of 10 x 20
+
+
+def test_labels_of_the_benchmark(metadata):
+    assert [truth.label for truth in read_benchmark(metadata(BOXES))] == [None, None]
+    folder = metadata({**BOXES, 'class_labels.txt': ['a/1.jpg,4', 'a/2.jpg,0']})
+    assert [truth.label for truth in read_benchmark(folder)] == [4, 0]
+
+
+@pytest.mark.parametrize(('box', 'message'), [
+    ('0.1 0.2 0.5 0.9', 'fractions'), ('60 2 70 9', r'list, image 1 \(c/1.png\).* outside')])
+def test_boxes_of_our_lists_are_checked_as_well(tmp_path, box, message):
+    (tmp_path / 'c').mkdir()
+    cv2.imwrite(str(tmp_path / 'c' / '1.png'), np.zeros((30, 50, 3), np.uint8))
+    (tmp_path / 'list').write_text(f'c/1.png,0,{box}\n')
+    with pytest.raises(InputError, match=message):
+        check_scale(list(from_image_list(read_cub_list(tmp_path / 'list', 1, tmp_path))))
 
 
 @given(text=st.text(max_size=80))
@@ -117,3 +150,22 @@ def test_what_is_no_map_is_one_clear_error(tmp_path):
                           ('cut.npy', 'not a valid'), ('cut.png', 'damaged')):
         with pytest.raises(InputError, match=message):
             read_score_map(tmp_path / name, 224)
+
+
+def test_coloured_maps_and_masks_are_refused(tmp_path):
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    jet = cv2.applyColorMap(levels, cv2.COLORMAP_JET)
+    alpha = np.dstack([levels] * 3 + [np.full_like(levels, 255)])
+    for name, content in (('jet', jet), ('alpha', alpha)):
+        cv2.imwrite(str(tmp_path / f'{name}.png'), content)
+        with pytest.raises(InputError, match='colours or an alpha channel'):
+            read_score_map(tmp_path / f'{name}.png', 16)
+    palette = Image.fromarray(levels % 3, 'P')
+    palette.putpalette([0, 0, 0, 128, 0, 0, 224, 224, 192])
+    palette.save(tmp_path / 'palette.png')
+    for reader in (read_binary_mask, lambda path: read_score_map(path, 16)):
+        with pytest.raises(InputError, match='palette'):
+            reader(tmp_path / 'palette.png')
+    cv2.imwrite(str(tmp_path / 'equal.png'), np.dstack([levels] * 3))
+    np.testing.assert_array_equal(read_score_map(tmp_path / 'equal.png', 16), levels)
+    np.testing.assert_array_equal(read_binary_mask(tmp_path / 'equal.png'), levels > 127)

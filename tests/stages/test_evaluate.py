@@ -1,5 +1,8 @@
 """The evaluation as a chain of functions, each used alone: without a network, and without a run."""
 
+import re
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -7,13 +10,20 @@ import torch
 
 from utils.data.lists import read_cub_list
 from utils.engine.inference import Inference, InferenceOptions
+from utils.errors import InputError
 from utils.localization.boxes import CentreCrop
 from utils.localization.measurement import ScoreMaps
 from utils.localization.metrics import BENCHMARK_SIDE
 from utils.outputs.bad_images import BadImages
 from utils.outputs.results import RunFolder
 from utils.outputs.tables import print_summary, write_tables
-from utils.stages.evaluate import accumulate, measure_batch, measure_list, merge
+from utils.stages.evaluate import (
+    accumulate,
+    choose_thresholds,
+    measure_batch,
+    measure_list,
+    merge,
+)
 
 CROP = CentreCrop(64)
 THRESHOLDS = np.array([0.2, 0.5])
@@ -96,4 +106,20 @@ def test_tables_and_summary_need_no_run(images, tmp_path, results, capsys, kind,
     for name in (f'{prefix}sweep.csv', 'sweep.png'):
         assert (tmp_path / name).is_file()
     print_summary(metrics, images, 0.2)
-    assert 'gt_known 0.8000' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert 'gt_known 0.8000' in out
+    assert re.search(r'95% intervals: gt_known 0\.4000 to 1\.0000, max_box_acc 0\.4000 to 1', out)
+
+
+def test_a_threshold_is_chosen_on_a_list(images, tmp_path):
+    """The whole image at 0.5, its left half, the object of four of five images, at 1."""
+    def score_halves(batch: dict) -> dict[str, list[ScoreMaps]]:
+        return {'SPOL': [ScoreMaps(0.5 + left_half(64)) for _ in batch['index']]}
+
+    inference = Inference(torch.device('cpu'), InferenceOptions(batch_size=2))
+    chosen = choose_thresholds(score_halves, ('SPOL',), images, CROP, inference,
+                               RunFolder(tmp_path))
+    assert chosen == {'SPOL': 0.5}   # the first above which the right half is background
+    unboxed = replace(images, boxes=None)
+    with pytest.raises(InputError, match='no boxes: choose a list'):
+        choose_thresholds(score_halves, ('SPOL',), unboxed, CROP, inference, RunFolder(tmp_path))

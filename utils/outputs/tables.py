@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from utils.data.ground_truth import NO_FOREGROUND
 from utils.data.lists import ImageList
 from utils.localization.boxes import CentreCrop
 from utils.localization.protocol import Localization
@@ -58,7 +59,7 @@ def print_summary(metrics: Mapping[str, dict], images: ImageList, threshold: flo
         print(summarize(kind if kind == 'SPOL' else f'{kind} CAM', values, threshold))
     values = list(metrics.values())[-1]
     if images.segmentation and values['max_box_acc'] is not None and values['pxap'] is None:
-        print(f'no PxAP: the masks in {images.segmentation} have no foreground (white is 255)')
+        print(f'no PxAP: {NO_FOREGROUND}')
 
 
 def write_boxes(path: Path, images: ImageList, records: ImageResults, crop: CentreCrop) -> None:
@@ -122,6 +123,11 @@ def summarize(name: str, metrics: dict, threshold: float) -> str:
     field = {'MaxBoxAcc': 'max_box_acc', 'MaxBoxAccV2': 'max_box_acc_v2', 'PxAP': 'pxap'}
     values = _values({name: metrics[key] for name, key in field.items()})
     lines += [f'  {values}'] if values else []
+    lines += [_interval_line(metrics['intervals'])] if 'intervals' in metrics else []
+    if 'selected' in metrics:
+        selected = metrics['selected']
+        lines.append(f'  at threshold {selected["threshold"]}, chosen on the images of --select: '
+                     f'{_values(selected["strict"])} (strict)')
     if 'classification' in metrics:
         lines.append(f'  classifier: {_values(metrics["classification"])}')
     if 'sweep' in metrics:
@@ -143,6 +149,14 @@ def size_warning(records: ImageResults, metrics: dict, side: int) -> str:
             return (f'\nwarning: {odd.sum()} of {len(odd)} boxes cover {what} of the image: look '
                     f'at show.png; train for more steps, or try a {cure} --threshold')
     return ''
+
+
+def _interval_line(intervals: dict) -> str:
+    """The intervals of the strict count and of the benchmark's metrics."""
+    found = {**intervals['strict'], **{name: ends for name, ends in intervals.items()
+                                       if isinstance(ends, tuple)}}
+    values = ', '.join(f'{name} {low:.4f} to {high:.4f}' for name, (low, high) in found.items())
+    return f'  {intervals["confidence"]:.0%} intervals: {values}'
 
 
 def _values(metrics: dict) -> str:

@@ -32,6 +32,7 @@ from utils.localization.measurement import (
     measure,
     thresholds_of,
 )
+from utils.localization.protocol import SWEEP_THRESHOLDS
 from utils.outputs.bad_images import BadImages
 from utils.outputs.results import RunFolder
 from utils.outputs.tables import ImageResult, print_summary, size_warning, write_tables
@@ -59,14 +60,15 @@ class EvaluationOptions:
 
 def evaluate_segmentation(model: SegNet, images: ImageList, crop: CentreCrop,
                           inference: Inference, run: RunFolder, options: EvaluationOptions,
-                          hits: Hits | None = None) -> None:
+                          hits: Hits | None = None, selection: ImageList | None = None) -> None:
     """Write boxes.csv, classes.csv and results.json of the segmentation network.
 
-    `hits`: the classifier's, or None where only GT-known is wanted.
+    `hits`: the classifier's, or None where only GT-known is wanted; `selection`: other images, on
+    which a threshold is chosen.
     """
     predict = inference.predictor(model)
     result = evaluate(partial(segmentation_maps, predict), ('SPOL',), images, crop, inference, run,
-                      options, hits)
+                      options, hits, selection)
     if result is None:
         return
     metrics = result.metrics['SPOL']
@@ -108,29 +110,56 @@ class Evaluation(NamedTuple):
 
 def evaluate(score_maps: Scorer, kinds: tuple[str, ...], images: ImageList, crop: CentreCrop,
              inference: Inference, run: RunFolder, options: EvaluationOptions,
-             hits: Hits | None = None) -> Evaluation | None:
-    """Evaluate the maps of a list and write the tables, on rank 0; None on other ranks."""
+             hits: Hits | None = None, selection: ImageList | None = None) -> Evaluation | None:
+    """Evaluate the maps of a list and write the tables, on rank 0; None on other ranks.
+
+    With `selection`, the metrics include those at the threshold whose GT-known (strict count) is
+    best on these images.
+    """
     whole = options.metrics == 'all'
     if options.save_maps and not whole:
         raise InputError('--save_maps needs the maps of whole images: leave out --metrics paper')
     begin = time.monotonic()
+    selected = {}
+    if selection is not None:
+        selected = choose_thresholds(score_maps, kinds, selection, crop, inference, run)
     bad = BadImages(images, run.file('bad_images.txt'))
-    thresholds = thresholds_of(options.threshold, options.sweep)
+    thresholds = thresholds_of(options.threshold, options.sweep or selection is not None)
     measurements = measure_list(score_maps, images, crop, inference, thresholds, bad, whole,
                                 run.file('maps') if options.save_maps else None)
-    results = accumulate(measurements, kinds, images, thresholds, options.threshold, hits)
-    results_of_ranks, bad_of_ranks = gather_to_main(results), gather_to_main(bad.names)
-    if not results_of_ranks:
+    results = gather(accumulate(measurements, kinds, images, thresholds, options.threshold, hits),
+                     bad, inference)
+    if not results:
         return None
-    results = merge(results_of_ranks)
-    if inference.options.skip_bad:
-        bad.write(bad_of_ranks)
     seconds = time.monotonic() - begin
-    metrics = {kind: results[kind].compute(options.threshold, options.sweep) for kind in kinds}
+    metrics = {kind: results[kind].compute(options.threshold, options.sweep, selected.get(kind))
+               for kind in kinds}
     write_tables(run, images, crop, {kind: results[kind].records for kind in kinds}, metrics, hits)
     last = kinds[-1]
     warning = size_warning(results[last].records, metrics[last], crop.side)
     return Evaluation(metrics, seconds, bad.summary() + warning)
+
+
+def choose_thresholds(score_maps: Scorer, kinds: tuple[str, ...], images: ImageList,
+                      crop: CentreCrop, inference: Inference, run: RunFolder) -> dict[str, float]:
+    """The threshold at which GT-known (strict count) is best on a list, for each kind of maps; on
+    rank 0 alone. Raises InputError for a list without boxes."""
+    if images.boxes is None:
+        raise InputError(f'{images.source} has no boxes: choose a list that has for --select')
+    bad = BadImages(images, run.file('bad_select_images.txt'))
+    measurements = measure_list(score_maps, images, crop, inference, SWEEP_THRESHOLDS, bad,
+                                whole=False)
+    results = gather(accumulate(measurements, kinds, images, SWEEP_THRESHOLDS, 0), bad, inference)
+    return {kind: part.metrics.counts.sweep()['best_threshold'] for kind, part in results.items()}
+
+
+def gather(results: 'dict[str, ListResults]', bad: BadImages, inference: Inference
+           ) -> 'dict[str, ListResults]':
+    """The results of all ranks on rank 0, which writes what they have left out; else empty."""
+    results_of_ranks, bad_of_ranks = gather_to_main(results), gather_to_main(bad.names)
+    if results_of_ranks and inference.options.skip_bad:
+        bad.write(bad_of_ranks)
+    return merge(results_of_ranks) if results_of_ranks else {}
 
 
 def measure_list(score_maps: Scorer, images: ImageList, crop: CentreCrop, inference: Inference,
@@ -179,11 +208,12 @@ class ListResults:
         self.metrics.merge(other.metrics)
         self.records.update(other.records)
 
-    def compute(self, threshold: float, sweep: bool = False) -> dict:
+    def compute(self, threshold: float, sweep: bool = False, selected: float | None = None
+                ) -> dict:
         """The metrics as results.json has them; for a list without boxes the count alone."""
         if not self.metrics.counts.count:
             return {'count': len(self.records)}
-        return self.metrics.compute(threshold, sweep)
+        return self.metrics.compute(threshold, sweep, selected)
 
 
 def accumulate(measurements: Iterable[tuple[str, Measurement]], kinds: Iterable[str],
