@@ -63,13 +63,15 @@ if [ -n "$data" ]; then
   [ "$dataset" = cub200 ] || fail "--data takes the CUB layout: leave out --dataset $dataset"
   [ -z "$photos" ] || fail "--data and --photos exclude each other: give one of them"
   data=$(cd "$data" 2>/dev/null && pwd) || fail "--data: no such folder"
-  train=$(list train "$train") val=$(list val "$val") mini=$data name=$(basename "$data")
+  train=$(list train "$train")
+  val=$(list val "$val")
+  mini=$data name=$(basename "$data")
   stem=$(basename "$train" .txt)
   [ "$stem" = train ] || name=$name-$stem
-  read -r images classes <<<"$(awk -F, 'NF > 1 { if (FNR == NR) n++; if ($2 + 0 > top) top = $2 + 0 }
-    END { print n + 0, top + 1 }' "$train" "$val")"
+  images=$(awk -F, 'NF && !seen[$1]++ { n++ } END { print n + 0 }' "$train")
+  classes=$(awk -F, '$2 + 0 > top { top = $2 + 0 } END { print top + 1 }' "$train" "$val")
   [ "$classes" -le "$images" ] ||
-    fail "the lists have $images training images and the label $((classes - 1)): labels count from 0, and each class needs training images: correct $train"
+    fail "$images training images and the label $((classes - 1)): each class needs training images, and labels count from 0: correct $train"
   awk -F, 'NF { exit NF < 3 }' "$val" || boxes=''
   cls_epochs=$(epochs $cls_epochs $cls_steps)
   cam_epochs=$(epochs $cam_epochs $cam_steps) cam_model=$cam_epochs

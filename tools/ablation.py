@@ -60,6 +60,7 @@ from utils.outputs.files import atomic_write, write_json
 
 MADE_CLASSES, MADE_IMAGES = 10, 400  # of the sets that make_mini.py makes
 CAM_STEPS, SEG_STEPS = 400, 200  # of SGD, rounded up to whole epochs
+TUNED = ('backbone', 'resize', 'crop', 'batch_size', 'cam_epochs', 'seg_epochs', 'seg_lr')
 LABELS = 10**9  # above every label, for lists whose number of classes is not known
 
 
@@ -181,7 +182,7 @@ def write_results(out: Path, seeds: list[int], settings: Settings, folder: Path 
                           ('curve.png', learning_curve(curves(out, seeds)))):
         atomic_write(out / name, lambda file, content=content: file.write(content))
     for name, several in records.items():
-        print(f'\n{table({name: several}, name)}')
+        print(f'\n{table({name: several})}')
     print(f'\nwrote the metrics to {folder}, ablation.png and curve.png to {out}')
 
 
@@ -192,11 +193,11 @@ def write_group(name: str, rows: dict[str, str], out: Path, number: int, setting
     results = [read_results(path) for path in runs.values()]
     recorded = json.loads((out / 'settings.json').read_text())
     where = settings.data, settings.train
+    tuned = ' '.join(f'--{option} {getattr(settings, option)}' for option in TUNED)
     flags = set_flags(*where, settings.val, bool(settings.photos))
     write_record(name, set_name(*where, bool(settings.photos)), number,
                  {row: metrics_of(read_metrics(path)) for row, path in runs.items()},
-                 command=f'python tools/ablation.py{flags} --seeds {number} --cam_epochs '
-                         f'{settings.cam_epochs} --seg_epochs {settings.seg_epochs}',
+                 command=f'python tools/ablation.py{flags} --seeds {number} {tuned}',
                  commit=recorded['commit'],
                  versions=results[0]['training']['versions'], folder=folder,
                  seconds=sum(result['training']['seconds'] for result in results))

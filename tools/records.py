@@ -20,6 +20,7 @@ from utils.outputs.files import write_json
 
 RESULTS = ROOT / 'results'
 METRICS = ('GT-known', 'best threshold', 'MaxBoxAcc', 'MaxBoxAccV2', 'PxAP')
+TITLES = {'fusion': 'fused stages (box of the CAM)', 'parts': 'parts of SPOL'}
 CPU_FLAGS = ('avx2', 'avx512f', 'avx512_bf16', 'amx_bf16')  # decide which kernels are used
 Rows = dict[str, dict[str, tuple[float, float]]]  # {row: {metric: (mean, standard deviation)}}
 
@@ -121,9 +122,10 @@ def summarize(records: list[dict]) -> Rows:
             for row, metrics in records[0]['metrics'].items()}
 
 
-def table(groups: Mapping[str, list[dict]], title: str = '') -> str:
+def table(groups: Mapping[str, list[dict]]) -> str:
     """Records as a Markdown table, and a line that says where they come from. Metrics that no row
-    has are left out; `title` heads the rows' names."""
+    has are left out."""
+    title = TITLES.get(next(iter(groups)), '')
     rows = [(name, row, len(records)) for records in groups.values()
             for name, row in summarize(records).items()]
     columns = [metric for metric in METRICS if any(metric in row for _, row, _ in rows)]

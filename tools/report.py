@@ -45,6 +45,8 @@ def main():
         require_results(paths['cam'], ('evaluation', 'fused', 'sweep'))
         require_results(paths['seg'], ('sweep',))
         print(localization(cam['evaluation'], seg))
+    else:
+        print(f'{seg["arguments"]["list"]} has no boxes: no localization metrics')
     print(mask_quality(args.dataset, cam['arguments']))
     write_png(out, picture(args.dataset, cam_arguments(cam), seg['arguments'], args.images))
     print(f'\npicture: {out}')
@@ -145,7 +147,6 @@ def read_images(dataset: str, arguments: dict):
 def picture(dataset: str, cam: dict, seg: dict, count: int):
     """The contact sheet of images spread evenly over the list; `cam` and `seg` are the arguments
     that the two evaluations have recorded."""
-    import numpy as np
     import torch
 
     from network import CamNet, SegNet, load_checkpoint
@@ -153,7 +154,7 @@ def picture(dataset: str, cam: dict, seg: dict, count: int):
     from utils.engine.inference import Predictor
     from utils.localization.boxes import CentreCrop
     from utils.outputs.drawing import Row, contact_sheet
-    from utils.stages.show import cam_rows, seg_rows, views_of
+    from utils.stages.show import cam_rows, seg_rows, spread_views
 
     images = read_images(dataset, seg)
     cam_net = CamNet(cam['clsnum'], cam['backbone'], pretrained='none')
@@ -161,11 +162,9 @@ def picture(dataset: str, cam: dict, seg: dict, count: int):
     seg_net = SegNet(seg['backbone'], pretrained='none')
     load_checkpoint(seg_net, seg['snapshot'])
 
-    chosen = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int).tolist()
-
     def views(arguments: dict) -> list:
         crop = CentreCrop(arguments['resize'], arguments['crop'])
-        return list(views_of(images, chosen, eval_transform(crop.resize, crop.crop), crop))
+        return spread_views(images, eval_transform(crop.resize, crop.crop), count, crop)
 
     device = torch.device('cpu')
     cams = cam_rows(Predictor(cam_net, device, method='class_cams'), images, views(cam),

@@ -36,7 +36,6 @@ from utils.outputs.files import write_text
 from utils.outputs.results import read_results
 
 STAGES = ('cls', 'cam', 'seg')
-TITLES = {'fusion': 'fused stages (box of the CAM)', 'parts': 'parts of SPOL'}
 TABLE = re.compile(r'(<!-- results: (\S+)((?: \S+)*) -->\n).*?(<!-- end -->)', re.DOTALL)
 
 
@@ -118,7 +117,7 @@ def rendered(text: str, folder: Path = RESULTS) -> str:
     def content(match: re.Match) -> str:
         names = match[3].split() or ['demo']
         records = read_records(match[2], names, folder)
-        return f'{match[1]}{table(records, TITLES.get(names[0], ""))}\n{match[4]}'
+        return f'{match[1]}{table(records)}\n{match[4]}'
 
     return TABLE.sub(content, text)
 

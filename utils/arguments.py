@@ -120,7 +120,7 @@ def add_pretrained(parser: Parser) -> None:
 
 def add_show(parser: Parser, picture: str) -> None:
     parser.add_argument('--show', type=nonnegative_int, default=12, metavar='N',
-                        help=f'draw the first N images to {picture}; 0 = no picture')
+                        help=f'draw N images of the list to {picture}; 0 = no picture')
 
 
 def add_snapshot(parser: Parser, default: str) -> None:

@@ -46,8 +46,9 @@ def test_ablation_is_recorded_and_drawn(tmp_path):
     ablation.write_results(tmp_path, [0, 1], SETTINGS, tmp_path / 'results')
     written = json.loads((tmp_path / 'results' / 'birds-fusion-1.json').read_text())
     assert written['metrics']['multiply 2345']['GT-known'] == 70
-    assert written['command'] == ('python tools/ablation.py --data birds --seeds 1 --cam_epochs 2 '
-                                  '--seg_epochs 1')
+    assert written['command'] == (
+        f'python tools/ablation.py --data birds --seeds 1 --backbone {LITE} --resize 72 --crop 64 '
+        '--batch_size 5 --cam_epochs 2 --seg_epochs 1 --seg_lr 0.1')
     assert (written['commit'], written['seconds']) == ('abc', 20)
     assert len(list((tmp_path / 'results').iterdir())) == 4
     assert (tmp_path / 'ablation.png').stat().st_size > 1000

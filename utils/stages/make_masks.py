@@ -34,8 +34,8 @@ def make_pseudo_masks(model: CamNet, images: ImageList, transform: A.Compose, ma
                       show: int = 0) -> None:
     """Write a pseudo mask for each image of a list to `mask_folder`, and results.json.
 
-    With `resume`, parts of the list whose masks are all there are left as they are. The first
-    `show` images are drawn to show.png.
+    With `resume`, parts of the list whose masks are all there are left as they are. `show`
+    images are drawn to show.png.
     """
     begin = time.monotonic()
     if is_main_process():
