@@ -9,7 +9,7 @@ from types import TracebackType
 
 from network.errors import InputError
 
-__all__ = ['InputError', 'run']
+__all__ = ['InputError', 'run', 'warn']
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,6 +52,12 @@ def _missing_package(kind: type[BaseException], error: BaseException,
     if venv.is_dir() and not venv.samefile(sys.prefix):
         cure = f'source {venv}/bin/activate'
     raise SystemExit(_report(f'{sys.executable} has no package {package}: {cure}'))
+
+
+def warn(message: str) -> None:
+    """Print a warning, one line on stderr; in a distributed run, on rank 0 alone."""
+    if os.environ.get('RANK', '0') == '0':
+        print('warning:', message, file=sys.stderr)
 
 
 def _world_size() -> int:
