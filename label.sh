@@ -81,10 +81,10 @@ if [ ! -f "$seg" ]; then
   stage 'step 3 of 4: training the segmentation network' seg train "${seg_size[@]}" \
     "${batch[@]}" --epoch "$seg_epochs" --lr "$seg_lr" --show 6 "${masks[@]}"
 fi
-step 'step 4 of 4: labelling' tools/label.py "$dir" --seg "$seg" --out "$out" \
+step 'step 4 of 4: labelling' tools/label.py "$dir" --cam "$cam" --seg "$seg" --out "$out" \
   ${threshold:+--threshold "$threshold"}
 cat <<END
 
 New photographs in $dir: the same command labels them without training. Elsewhere:
-  $PYTHON tools/label.py FOLDER --seg $(printf %q "$seg") --out OTHER
+  $PYTHON tools/label.py FOLDER --cam $(printf %q "$cam") --seg $(printf %q "$seg") --out OTHER
 END

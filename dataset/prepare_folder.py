@@ -47,15 +47,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from utils.arguments import Parser, fraction, nonnegative_int
-from utils.data.images import BadImageError, read_image
+from utils.data.images import DAMAGED, BadImageError, is_rotated, read_image
 from utils.data.lists import checked_name
-from utils.errors import InputError, run
+from utils.errors import InputError, run, warn
 from utils.outputs.files import write_png, write_text
 
 # Those of ImageFolder.
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp'}
-ORIENTATION = 0x0112  # the EXIF tag; 1 = as stored
-NAMED = 3             # files in a message
+NAMED = 3  # files in a message
 GREY_LIMIT = 127
 
 Box = tuple[float, float, float, float]
@@ -220,7 +219,7 @@ def read_values(path: Path) -> np.ndarray:
             if image.mode not in ('1', 'L', 'I', 'I;16', 'F', 'RGB'):
                 image = image.convert('RGB')
             values = np.array(image)
-    except Exception as error:  # Pillow's plug-ins raise anything on damaged files
+    except DAMAGED as error:
         raise BadImageError(f'{path} cannot be read as a mask: replace it') from error
     return values.max(2) if values.ndim == 3 else values
 
@@ -262,15 +261,6 @@ def checked_mask(path: Path, size: tuple[int, int], read_mask: Callable[[Path], 
     if mask.shape != size:
         return 'mask of another size than the image'
     return mask if mask.any() else 'mask without foreground'
-
-
-def is_rotated(path: Path) -> bool:
-    """Whether the file's EXIF data ask for another orientation than that of the stored pixels."""
-    try:
-        with Image.open(path) as image:
-            return image.getexif().get(ORIENTATION, 1) in range(2, 9)
-    except Exception:  # Pillow raises anything on damaged EXIF data
-        return False
 
 
 # ---------------------------------------------------------------- split and lists
@@ -390,10 +380,6 @@ def warn_about(images: list[Prepared]) -> None:
 def some(names: Iterable[str]) -> str:
     names = list(names)
     return ', '.join(names[:NAMED]) + (', ...' if len(names) > NAMED else '')
-
-
-def warn(text: str) -> None:
-    print(f'warning: {text}', file=sys.stderr)
 
 
 def parse_args() -> argparse.Namespace:

@@ -33,7 +33,7 @@ from prepare_folder import SUFFIXES, Sample, check_free, files_below, prepare
 
 from network.download import download
 from utils.arguments import Parser, fraction, nonnegative_int
-from utils.data.images import BadImageError, read_image
+from utils.data.images import DAMAGED, BadImageError, read_image
 from utils.errors import InputError, run
 
 URL = 'https://zenodo.org/records/7559420/files/leedsbutterfly_dataset_v1.1.zip'
@@ -73,7 +73,7 @@ def read_mask(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             if image.mode == 'P':
                 return np.isin(np.array(image), FOREGROUND)
-    except Exception as error:  # Pillow's plug-ins raise anything on damaged files
+    except DAMAGED as error:
         raise BadImageError(f'{path} cannot be read as a mask: replace it') from error
     return colours[..., 1] > 127
 

@@ -1,10 +1,10 @@
-"""Label a folder of photographs: a box and a mask for each, by a network that label.sh has trained.
+"""Label a folder of photographs: a box and a mask for each, by networks that label.sh has trained.
 
-    python tools/label.py photos --seg labels/seg/model-4 --out labels
-    python tools/label.py more --seg labels/seg/model-4 --out more-labels --threshold 0.7
+    python tools/label.py photos --cam labels/cam/model-12 --seg labels/seg/model-4 --out labels
+    python tools/label.py more --cam ... --seg ... --out more-labels --threshold 0.7
 
-Reads <folder>/<class>/<name>.jpg, with the class folders that the network was trained with (or some
-of them), and writes to --out:
+Reads <folder>/<class>/<name>.jpg, with the class folders that the networks were trained with (or
+some of them), and writes to --out:
 
     labels.json               COCO: categories, boxes (x, y, width, height) and run-length encoded
                               masks, for pycocotools, CVAT and Label Studio; file names start from
@@ -12,15 +12,17 @@ of them), and writes to --out:
     masks/<class>/<name>.png  0 and 255
     overview.html             all photographs with mask and box, the least certain first
     maps/<class>/<name>.png   255 x the probability of foreground, in the network's size
+    cams/<class>/<name>.png   255 x the fused CAM of the class
 
 A mask is the largest connected region above the threshold, the box its bounding rectangle, both in
 pixels of the upright photograph: an EXIF rotation is applied.
 
-Threshold: where the masks depend least on it, if it is not given. Certainty (the `score` of an
-annotation): the area above threshold + 0.2 as a share of the area above threshold - 0.2.
+The threshold, if it is not given, is that at which the masks agree best with the CAMs: the mean IoU
+of a photograph's mask and that of its CAM at 0.2, the paper's threshold, is largest. Its certainty
+(the `score` of the annotation) is this IoU.
 
 After an interruption the same command continues, and photographs that have been added are labelled
-with the same network; maps that exist are kept. Files that cannot be read are reported at the end,
+with the same networks; maps that exist are kept. Files that cannot be read are reported at the end,
 and the exit code is then 1.
 """
 
@@ -48,28 +50,24 @@ def main():
     from tqdm import tqdm
 
     from spol import load_spol
-    from utils.localization.threshold import area_curve, choose_threshold
+    from utils.localization.threshold import agreement, choose_threshold
     from utils.outputs.files import keep_settings
-    from utils.stages.run_settings import recorded_class_names
 
     cv2.setNumThreads(0)  # each core has photographs of its own already
-    names = {name: label for label, name in recorded_class_names(args.seg).items()}
-    samples = find_images(args.folder, known_classes(find_classes(args.folder, 1), names))[0]
+    samples = find_images(args.folder, find_classes(args.folder, least=1))[0]
+    model = load_spol(args.cam, args.seg, device=args.device)
+    samples = with_labels(samples, known_labels(args.cam, model))
     keep_settings(args.out / 'settings.json', {
-        'folder': str(args.folder.resolve()),
-        'seg': hashlib.sha256(args.seg.read_bytes()).hexdigest()})
-    model = load_spol(seg=args.seg, device=args.device)
-    todo = [sample for sample in samples if not map_file(args.out, sample).exists()]
-    done = model.inference.in_parts(lambda part: write_maps(model, part, args.out), todo)
-    bad = [name for name in tqdm(done, 'predicting', len(todo), unit='img', disable=None) if name]
+        'folder': str(args.folder.resolve()), 'cam': digest(args.cam), 'seg': digest(args.seg)})
+    bad = write_maps(model, samples, args.out)
     samples = [sample for sample in samples if sample.name not in set(bad)]
     if not samples:
         raise InputError(f'no photograph in {args.folder} can be read: check the folder')
     threshold = args.threshold
     if threshold is None:
-        threshold = choose_threshold(area_curve(read_map(args.out, sample)) for sample in samples)
+        threshold = choose_threshold(agreement(*read_maps(args.out, sample)) for sample in samples)
     with ThreadPoolExecutor(model.inference.threads) as pool:
-        work = pool.map(lambda sample: label(sample, args.out, threshold, names), samples)
+        work = pool.map(lambda sample: label(sample, args.out, threshold), samples)
         records = list(tqdm(work, 'labelling', len(samples), unit='img', disable=None))
     write_coco(args.out, records)
     write_overview(args.out, records, threshold)
@@ -80,76 +78,110 @@ def parse():
     parser = Parser(__doc__)
     add = parser.add_argument
     add('folder', type=Path, help='the folder that has the class folders')
-    add('--seg', type=Path, required=True, help='the checkpoint of the segmentation network')
+    add('--cam', type=Path, required=True, help='the checkpoint of the cam stage')
+    add('--seg', type=Path, required=True, help='the checkpoint of the seg stage')
     add('--out', type=Path, required=True, help='the output folder')
     add('--threshold', type=fraction, help='a pixel is foreground where its probability exceeds '
         'this (default: chosen, see above)')
     add('--device', default='auto', help='auto | cpu | cuda | cuda:N')
     args = parser.parse_args()
-    if not args.seg.is_file():
-        raise InputError(f'no checkpoint at {args.seg}: run label.sh first, or check --seg')
+    for path in (args.cam, args.seg):
+        if not path.is_file():
+            raise InputError(f'no checkpoint at {path}: run label.sh first, or check the path')
     return args
 
 
-def known_classes(found: list[str], names: dict[str, int]) -> list[str]:
-    """The class folders. Raises InputError for one that the network does not know."""
-    if unknown := [name for name in found if names and name not in names]:
-        raise InputError(f'the network was not trained with the class folder {unknown[0]}: run '
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def known_labels(checkpoint: Path, model) -> dict[str, int]:
+    """The label of each class folder that the networks were trained with."""
+    from utils.stages.run_settings import recorded_class_names
+
+    names = recorded_class_names(checkpoint)
+    if len(names) < len(model.class_names):
+        raise InputError(f'the class folders that {checkpoint} was trained with are not known: its '
+                         'results.json, or the list that this names, is gone')
+    return {name: label for label, name in names.items()}
+
+
+def with_labels(samples: list, labels: dict[str, int]) -> list:
+    """The samples with the labels of the training."""
+    folders = {sample: sample.name.split('/')[0] for sample in samples}
+    if unknown := set(folders.values()) - labels.keys():
+        raise InputError(f'the networks were not trained with the class folder {min(unknown)}: run '
                          'label.sh with another --out, or remove the folder')
-    return found
+    return [sample._replace(label=labels[folder]) for sample, folder in folders.items()]
 
 
 # ---------------------------------------------------------------- maps
 
 
-def map_file(out: Path, sample) -> Path:
-    return out / 'maps' / Path(sample.name).with_suffix('.png')
+def write_maps(model, samples: list, out: Path) -> list[str]:
+    """Write the maps that do not exist; the names of the photographs that cannot be read."""
+    from tqdm import tqdm
+
+    todo: dict[int, list] = {}  # by label, which a batch has in common
+    for sample in samples:
+        if not map_file(out, 'maps', sample.name).exists():
+            todo.setdefault(sample.label, []).append(sample)
+    done = (result for label, members in todo.items() for result in model.inference.in_parts(
+        lambda part, label=label: predict(model, part, label, out), members))
+    count = sum(map(len, todo.values()))
+    return [name for name in tqdm(done, 'predicting', count, unit='img', disable=None) if name]
 
 
-def read_map(out: Path, sample):
-    """The probability of foreground, float32 S x S in [0, 1]."""
-    import numpy as np
-
-    from utils.data.images import read_grey
-
-    return read_grey(map_file(out, sample)) / np.float32(255)
-
-
-def write_maps(model, part: list, out: Path) -> Iterator[str | None]:
-    """Write the maps of a part of the photographs; the names of those that cannot be read."""
+def predict(model, part: list, label: int, out: Path) -> Iterator[str | None]:
+    """Write the maps of photographs of a class; for each None, or its name if it cannot be read."""
     import numpy as np
 
     from utils.outputs.files import write_png
 
-    found = model.predict(sample.source for sample in part)
+    found = model.predict((sample.source for sample in part), label)
     for sample, prediction in zip(part, found, strict=True):
         if isinstance(prediction, InputError):
             yield sample.name
-        else:
-            write_png(map_file(out, sample), np.round(255 * prediction.score_map).astype('u1'))
-            yield None
+            continue
+        # The one whose existence is looked for is written last.
+        for kind, values in (('cams', prediction.cam_map), ('maps', prediction.score_map)):
+            write_png(map_file(out, kind, sample.name), np.round(255 * values).astype('u1'))
+        yield None
+
+
+def map_file(out: Path, kind: str, name: str) -> Path:
+    return out / kind / Path(name).with_suffix('.png')
+
+
+def read_maps(out: Path, sample):
+    """(probability of foreground, CAM), float32 S x S in [0, 1]."""
+    import numpy as np
+
+    from utils.data.images import read_grey
+
+    return [read_grey(map_file(out, kind, sample.name)) / np.float32(255)
+            for kind in ('maps', 'cams')]
 
 
 # ---------------------------------------------------------------- labels
 
 
-def label(sample, out: Path, threshold: float, names: dict[str, int]) -> dict:
+def label(sample, out: Path, threshold: float) -> dict:
     """Write a photograph's mask and its picture in the overview; its record."""
     import numpy as np
 
     from utils.data.images import read_upright_image
-    from utils.localization.threshold import STEPS, area_curve, stability
+    from utils.localization.threshold import STEPS, agreement
     from utils.outputs.files import write_png
 
-    image, probability = read_upright_image(sample.source), read_map(out, sample)
+    image, (probability, cam) = read_upright_image(sample.source), read_maps(out, sample)
     mask, box = main_region(probability, threshold, image.shape[:2])
-    write_png(mask_file(out, sample.name), np.where(mask, np.uint8(255), np.uint8(0)))
+    write_png(map_file(out, 'masks', sample.name), np.where(mask, np.uint8(255), np.uint8(0)))
     write_thumbnail(thumbnail_file(out, sample.name), image, mask, box)
-    name = sample.name.split('/')[0]
-    certainty = float(stability(area_curve(probability))[round(threshold * STEPS)])
+    certainty = agreement(probability, cam)[min(round(threshold * STEPS), STEPS - 1)]
     return {'file': sample.name, 'width': image.shape[1], 'height': image.shape[0],
-            'box': [float(side) for side in box], 'label': names.get(name, sample.label),
-            'class': name, 'score': round(certainty, 4)}
+            'box': [float(side) for side in box], 'label': sample.label,
+            'class': sample.name.split('/')[0], 'score': round(float(certainty), 4)}
 
 
 def main_region(probability, threshold: float, size: tuple[int, int]):
@@ -168,10 +200,6 @@ def main_region(probability, threshold: float, size: tuple[int, int]):
     largest = 1 + int(statistics[1:, cv2.CC_STAT_AREA].argmax()) if len(statistics) > 1 else 0
     x, y, width, height = statistics[largest, :4].tolist()
     return regions == largest, (x, y, x + width, y + height)
-
-
-def mask_file(out: Path, name: str) -> Path:
-    return out / 'masks' / Path(name).with_suffix('.png')
 
 
 def thumbnail_file(out: Path, name: str) -> Path:
@@ -205,7 +233,7 @@ def write_coco(out: Path, records: list[dict]) -> None:
 
     def with_masks() -> Iterator[dict]:
         for record in records:
-            mask = read_binary_mask(mask_file(out, record['file']))
+            mask = read_binary_mask(map_file(out, 'masks', record['file']))
             yield {**record, 'segmentation': run_lengths(mask)}
 
     def write(file) -> None:
@@ -235,15 +263,15 @@ PAGE = '''<!DOCTYPE html>
 body {{ font: 13px sans-serif; display: flex; flex-wrap: wrap; gap: 8px }}
 p {{ width: 100% }}  figure {{ margin: 0; width: 240px; overflow-wrap: anywhere }}
 </style></head><body>
-<p>{count} photographs at threshold {threshold}, the least certain first. Certainty: the area above
-threshold + 0.2 as a share of the area above threshold - 0.2.</p>
+<p>{count} photographs at threshold {threshold}, the least certain first. Certainty: the IoU of the
+mask and that of the CAM.</p>
 {figures}
 </body></html>
 '''
 
 
 def report(args, count: int, threshold: float, bad: list[str]) -> None:
-    how = 'given' if args.threshold is not None else 'chosen: the masks depend least on it there'
+    how = 'given' if args.threshold is not None else 'chosen: masks and CAMs agree best'
     print(f'labelled {count} photographs at threshold {threshold} ({how})\n'
           f'labels:   {args.out / "labels.json"}\nmasks:    {args.out / "masks"}\n'
           f'overview: {args.out / "overview.html"}, the least certain first')

@@ -15,32 +15,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from utils.localization.threshold import STEPS, area_curve, choose_threshold, stability
+from utils.localization.threshold import STEPS, agreement, choose_threshold
 
 # ---------------------------------------------------------------- the threshold
 
-maps = st.lists(st.integers(0, 255), min_size=1, max_size=30).map(
-    lambda values: np.array([values], np.float32) / np.float32(255))
+levels = st.integers(0, 255).map(lambda value: value / 255)
+maps = st.lists(st.tuples(levels, levels), min_size=1, max_size=30)
 
 
 @given(maps)
-def test_areas_and_stability_are_those_of_the_masks(probability):
-    curve = area_curve(probability)
-    masks = [probability > np.float32(step) / np.float32(STEPS) for step in range(STEPS)]
-    assert curve == pytest.approx([mask.mean() for mask in masks])
-    for step, value in enumerate(stability(curve)):
-        low, high = masks[max(step - 20, 0)], masks[min(step + 20, STEPS - 1)]
-        iou = (low & high).sum() / (low | high).sum() if low.any() else 0
+def test_agreement_is_the_iou_of_the_masks(values):
+    probability, cam = np.array([values], np.float32).transpose(2, 0, 1)
+    for step, value in enumerate(agreement(probability, cam)):
+        mask, other = probability > np.float32(step) / np.float32(STEPS), cam > 0.2
+        iou = (mask & other).sum() / (mask | other).sum() if (mask | other).any() else 0
         assert value == pytest.approx(iou)
 
 
-def test_the_threshold_lies_between_object_and_halo():
-    """Background 0.1, a halo of 0.45 around the object, which is 0.95."""
-    probability = np.full((40, 40), 0.1, np.float32)
-    probability[10:30, 10:30] = 0.45
-    probability[15:25, 15:25] = 0.95
-    assert 0.65 <= choose_threshold([area_curve(probability)] * 3) < 0.95
-    assert 0.2 <= choose_threshold([area_curve(0 * probability)]) < 0.8
+def test_the_threshold_separates_the_object_from_a_halo():
+    """Background 0.1, a halo of 0.6 around the object, which is 0.95; the CAM is a blob in it."""
+    probability, cam = np.full((40, 40), 0.1, np.float32), np.zeros((40, 40), np.float32)
+    probability[5:35, 5:35], probability[15:25, 15:25], cam[16:24, 16:24] = 0.6, 0.95, 1
+    assert 0.6 <= choose_threshold([agreement(probability, cam)] * 3) < 0.95
 
 
 # ---------------------------------------------------------------- tools/label.py
@@ -61,19 +57,21 @@ def photos(tmp_path) -> Path:
 
 @pytest.fixture
 def checkpoint(tmp_path, untrained_run) -> Path:
-    """A segmentation network whose training list knows the classes a (1) and b (0)."""
+    """Networks whose training list knows the classes a (1) and b (0); that of the seg stage."""
     untrained_run(tmp_path, 2)
     (tmp_path / 'train.txt').write_text('b/x.jpg,0\na/x.jpg,1\n')
-    run = tmp_path / 'cub200-seg' / 'out' / 'mini'
-    (run / 'results.json').write_text(json.dumps({'training': {'arguments': {
-        'backbone': LITE, 'resize': 96, 'datapath': str(tmp_path), 'list': 'train.txt'}}}))
-    return run / 'model-1'
+    for stage in ('cam', 'seg'):
+        (tmp_path / f'cub200-{stage}' / 'out' / 'mini' / 'results.json').write_text(json.dumps({
+            'training': {'arguments': {'backbone': LITE, 'resize': 96, 'datapath': str(tmp_path),
+                                       'list': 'train.txt'}}}))
+    return tmp_path / 'cub200-seg' / 'out' / 'mini' / 'model-1'
 
 
 @pytest.fixture
 def label(run_script, checkpoint, tmp_path):
-    return lambda folder, *more: run_script('tools/label.py', folder, '--seg', checkpoint,
-                                            '--out', tmp_path / 'out', *more)
+    cam = tmp_path / 'cub200-cam' / 'out' / 'mini' / 'model-1'
+    return lambda folder, *more: run_script('tools/label.py', folder, '--cam', cam, '--seg',
+                                            checkpoint, '--out', tmp_path / 'out', *more)
 
 
 def test_labels(photos, label, tmp_path):
@@ -129,14 +127,17 @@ def test_what_is_wrong(photos, label, checkpoint, tmp_path):
     assert code == 1
     assert err.endswith('1 files cannot be read as images: a/bad.jpg\n')
     assert len(json.loads((tmp_path / 'out' / 'labels.json').read_text())['images']) == 4
-    (photos / 'c').mkdir()
+    (photos / 'a').rename(photos / 'c')
     code, _, err = label(photos)
     assert (code, 'not trained with the class folder c' in err) == (2, True)
-    (photos / 'c').rmdir()
+    (photos / 'c').rename(photos / 'a')
     with open(checkpoint, 'ab') as file:
         file.write(b'another')
     code, _, err = label(photos)
     assert (code, 'another checkpoint' in err) == (2, True)
+    (tmp_path / 'train.txt').unlink()
+    code, _, err = label(photos)
+    assert (code, 'are not known' in err) == (2, True)
 
 
 # ---------------------------------------------------------------- label.sh

@@ -191,7 +191,7 @@ def warn_of_rotations(images: ImageList) -> None:
     read, evenly spread, which takes some tenths of a second."""
     step = -(-len(images) // ROTATION_SAMPLE)
     looked_at = range(0, len(images), step)
-    rotated = sum(_is_rotated(images.path(index)) for index in looked_at)
+    rotated = sum(is_rotated(images.path(index)) for index in looked_at)
     if rotated:
         warn(f'{images.source}: {rotated} of {len(looked_at)} images'
              f'{" looked at" if step > 1 else ""} have an EXIF rotation, which is ignored here, '
@@ -199,7 +199,8 @@ def warn_of_rotations(images: ImageList) -> None:
              'rotate the files themselves (mogrify -auto-orient) before you draw boxes')
 
 
-def _is_rotated(path: Path) -> bool:
+def is_rotated(path: Path) -> bool:
+    """Whether the EXIF data ask for another orientation than that of the stored pixels."""
     try:
         with Image.open(path) as image:
             return image.getexif().get(ORIENTATION, 1) in range(2, 9)

@@ -1,39 +1,34 @@
-"""Choosing the threshold of probability maps without ground truth, and how certain a mask is."""
+"""Choosing the threshold of probability maps without ground truth."""
 
 from collections.abc import Iterable
 
 import numpy as np
 
 STEPS = 100
-HALF_WIDTH = 0.2
+CAM_THRESHOLD = 0.2  # the paper's
 
 
-def area_curve(probability: np.ndarray) -> np.ndarray:
-    """The share of a map's pixels that exceed the thresholds 0, 0.01, ..., 0.99: (100,) float64.
+def agreement(probability: np.ndarray, cam: np.ndarray) -> np.ndarray:
+    """The IoU of a map's mask at the thresholds 0, 0.01, ..., 0.99 with the mask of the CAM at 0.2:
+    (100,) float64; 0 where both are empty.
 
-    `probability`: 2-d float in [0, 1].
+    `probability`, `cam`: 2-d float in [0, 1], of the same shape.
     """
-    levels = np.ceil(probability.ravel() * STEPS).astype(np.int64)  # thresholds below the value
-    counts = np.bincount(levels, minlength=STEPS + 1)
-    return counts[::-1].cumsum()[-2::-1] / probability.size
+    inside = cam > CAM_THRESHOLD
+    mask, common = _areas(probability), _areas(probability[inside])
+    union = mask + inside.sum() - common
+    return np.divide(common, union, out=np.zeros(STEPS), where=union > 0)
 
 
-def stability(curve: np.ndarray) -> np.ndarray:
-    """How little a map's mask depends on the threshold, at each of `area_curve`: (100,), in [0, 1].
+def _areas(probability: np.ndarray) -> np.ndarray:
+    """The number of pixels above each of the thresholds."""
+    below = np.ceil(probability.ravel() * STEPS).astype(np.int64)  # how many a pixel exceeds
+    return np.bincount(below, minlength=STEPS + 1)[::-1].cumsum()[-2::-1]
 
-    The IoU of the masks at t - 0.2 and t + 0.2, of which the second lies in the first, so that it
-    is the ratio of their areas. Thresholds outside 0 ... 0.99 are clipped; 0 without foreground.
+
+def choose_threshold(agreements: Iterable[np.ndarray]) -> float:
+    """The threshold at which masks and CAMs agree best in the mean over all images.
+
+    `agreements`: each image's `agreement`.
     """
-    steps, shift = np.arange(STEPS), round(HALF_WIDTH * STEPS)
-    lower, upper = curve[(steps - shift).clip(0)], curve[(steps + shift).clip(max=STEPS - 1)]
-    return np.divide(upper, lower, out=np.zeros(STEPS), where=lower > 0)
-
-
-def choose_threshold(curves: Iterable[np.ndarray]) -> float:
-    """The threshold between 0.2 and 0.79 at which the masks of all maps are most stable.
-
-    `curves`: each map's `area_curve`.
-    """
-    shift = round(HALF_WIDTH * STEPS)
-    mean = np.mean([stability(curve) for curve in curves], 0)[shift:-shift]
-    return (int(mean.argmax()) + shift) / STEPS
+    return float(np.mean(list(agreements), 0).argmax()) / STEPS
