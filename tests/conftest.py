@@ -59,7 +59,7 @@ def untrained_run() -> Callable[[Path, int], None]:
             run.mkdir(parents=True)
             torch.save(model.state_dict(), run / 'model-1')
             (run / 'results.json').write_text(json.dumps(
-                {'training': {'arguments': {'backbone': LITE, 'resize': 96}}}))
+                {'training': {'arguments': {'backbone': LITE, 'resize': 96, 'crop': 80}}}))
 
     return make
 

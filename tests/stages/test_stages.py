@@ -1,6 +1,7 @@
 """The stage scripts as a user meets them: bad input gives one line and exit code 2, and whatever
 was there before stays."""
 
+import os
 import re
 import shutil
 
@@ -187,6 +188,24 @@ def test_grey_rgba_and_16_bit_images_are_read(stage, data, tmp_path):
     assert code == 0, err
     assert '6 pseudo masks' in out
     assert len(list((data / 'mask').rglob('*.png'))) == 6
+
+
+def test_masks_are_not_mixed_with_those_of_another_checkpoint(stage, data, snapshots, tmp_path):
+    first, second = data / 'mask' / '0' / '0.png', data / 'mask' / '1' / '1.png'
+    assert stage('cam', 'test')[0] == 0
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    os.utime(first, (1, 1))  # from before masks.json: --resume makes it again
+    code, _, err = stage('cam', 'test', '--resume')
+    assert code == 0, err
+    assert first.read_bytes() == content
+    other = tmp_path / 'other' / 'model-1'
+    other.parent.mkdir()
+    other.write_bytes((snapshots / 'cam').read_bytes() + b' ')
+    assert_refused(stage('cam', 'test', '--snapshot', other), snapshots / 'cam', '--overwrite')
+    code, out, err = stage('seg', 'train', '--max_steps', 1)
+    assert code == 0, err
+    assert f'made by {snapshots / "cam"} at --resize 40\n' in out
 
 
 def test_flags_have_the_documented_defaults(run_script):
