@@ -332,11 +332,9 @@ def load_spol(cam: str | Path | None = None, seg: str | Path | None = None,
     seg_net = load_seg(seg, found['seg']['backbone']) if seg else None
     cls_net = load_cls(cls, found['cls']['arch']) if cls else None
     classes = cam_net.head.out_channels if cam_net else 0
-    if cam_net and cls_net:
-        known = len(cls_net.get_parameter(f'{cls_net.head_name}.bias'))
-        if known != classes:
-            raise InputError(f'{cls} has {known} classes and {cam} has {classes}: they belong to '
-                             'different data')
+    if cam_net and cls_net and (known := _classes_of(cls_net)) != classes:
+        raise InputError(f'{cls} has {known} classes and {cam} has {classes}: they belong to '
+                         'different data')
 
     def predictor(model: nn.Module | None, method: str = 'forward') -> Predictor | None:
         return model and inference.predictor(model, method)
@@ -352,6 +350,10 @@ def load_spol(cam: str | Path | None = None, seg: str | Path | None = None,
     return Spol(predictor(cam_net, 'class_cams' if cls else 'forward'), predictor(seg_net),
                 predictor(cls_net), inference, lambda label: names.get(label, f'class {label}'),
                 classes, settings)
+
+
+def _classes_of(classifier: nn.Module) -> int:
+    return len(classifier.get_parameter(f'{classifier.head_name}.bias'))
 
 
 def _settings(checkpoint: str | Path, defaults: dict[str, Any], given: dict[str, Any]
