@@ -38,8 +38,8 @@ from utils.outputs.results import read_results
 from utils.stages.run_settings import recorded_class_names, recorded_settings
 
 Picture = str | os.PathLike | np.ndarray | Image.Image
-DEFAULTS = {'backbone': 'resnet50', 'resize': 256, 'threshold': 0.2}
-CLS_DEFAULTS = {'arch': 'efficientnet_b7', 'resize': 685}
+DEFAULTS: dict[str, Any] = {'backbone': 'resnet50', 'resize': 256, 'threshold': 0.2}
+CLS_DEFAULTS: dict[str, Any] = {'arch': 'efficientnet_b7', 'resize': 685}
 BEST = 5                # classes
 CELL = 240              # pixels; the side of a view that is drawn
 MOST_HELD = 48_000_000  # pixels of the pictures in a batch; beyond it, the batch is not filled up
@@ -266,9 +266,8 @@ class Spol:
         images = _stack(inputs.image for inputs in batch)
         all_class_cams = self._cam(images).float() if self._cam and not self._cls else None
         scores = self._class_scores(batch, all_class_cams)
-        cams = probabilities = classes = [None] * len(batch)
-        if scores is not None:
-            classes = scores.argsort(descending=True)[:, :BEST]
+        classes = None if scores is None else scores.argsort(descending=True)[:, :BEST]
+        cams: list[np.ndarray | None] = [None] * len(batch)
         if self._cam:
             labels = classes[:, 0] if label is None else torch.full((len(batch),), label)
             fused = (self._cam(images, labels)[1] if all_class_cams is None
@@ -276,13 +275,14 @@ class Spol:
             cams = [scaled_cam(cam, self.resize) for cam in fused.float().cpu().numpy()]
         if self._seg:
             probabilities = segmentation_probability(self._seg(images), self.resize)
-            probabilities = probabilities.float().cpu().numpy()
+            score_maps = probabilities.float().cpu().numpy()
+        else:
+            score_maps = cams
         for number, inputs in enumerate(batch):
-            score_map = cams[number] if self._seg is None else probabilities[number]
-            found = Prediction(inputs.picture, score_map, self.threshold, cams[number])
+            found = Prediction(inputs.picture, score_maps[number], self.threshold, cams[number])
             if scores is not None:
                 found = replace(found, **self._named(scores[number], classes[number], label))
-            if not np.isfinite([score_map.sum(), found.score or 0]).all():
+            if not np.isfinite([found.score_map.sum(), found.score or 0]).all():
                 raise InputError(f'the networks return values that are not finite: {self!r} is '
                                  'damaged, or --amp does not suit it')
             yield found
