@@ -12,7 +12,6 @@ A picture is a path, a PIL image, or an array, uint8 H x W x 3 (RGB), H x W x 4 
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -234,14 +233,11 @@ class Spol:
             return None
         if not self._classes:
             raise InputError(f'class {label!r}: only a CAM is of a class; load a CAM network too')
-        if isinstance(label, str):
-            if label in (names := self.class_names):
-                return names.index(label)
-            close = get_close_matches(label, names, 1)
-            raise InputError(f'no class {label!r}: ' + (
-                f'did you mean {close[0]!r}?' if close else 'see class_names'))
+        if label in (names := self.class_names):
+            return names.index(label)
         if not (isinstance(label, (int, np.integer)) and 0 <= label < self._classes):
-            raise InputError(f'no class {label!r}: classes are 0 to {self._classes - 1}')
+            raise InputError(f'no class {label!r}: give 0 to {self._classes - 1}, or one of '
+                             'class_names')
         return int(label)
 
     def _read(self, picture: Picture) -> Inputs | InputError:

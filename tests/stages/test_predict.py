@@ -118,11 +118,9 @@ def test_the_class_of_the_cam_by_number_and_by_name(model, folder):
     assert f'(best: {NAMES[best.label]} ' in by_name.caption
 
 
-@pytest.mark.parametrize(('label', 'message'), [
-    (-1, 'classes are 0 to 3'), (CLASSES, 'classes are 0 to 3'), (1.5, 'classes are 0 to 3'),
-    ('caat', "did you mean 'cat'"), ('?', 'see class_names')])
-def test_a_class_that_is_not_known(model, folder, label, message):
-    with pytest.raises(InputError, match=message):
+@pytest.mark.parametrize('label', [-1, CLASSES, 1.5, 'caat'])
+def test_a_class_that_is_not_known(model, folder, label):
+    with pytest.raises(InputError, match=f'no class {label!r}: give 0 to 3, or one of'):
         model(folder / 'photo.jpg', label)
 
 

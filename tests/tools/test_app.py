@@ -61,6 +61,16 @@ def test_a_threshold_needs_no_forward_pass(app, trained):
     assert app.show(None, 0.2) == ('', *[None] * 6)
 
 
+def test_what_is_wrong_with_a_picture_is_said_without_its_folder(app, trained):
+    model = app.load(app.runs()['mini'], {'device': 'cpu'})
+    found, text, *pictures = app.predict(model, str(trained / 'damaged.png'), app.BEST_CLASS, 0.2)
+    assert text.startswith('damaged.png cannot be read')
+    assert [found, *pictures] == [None] * 7
+    found, text, *pictures = app.predict(model, str(trained / 'photo.png'), 'class 1', 0.2)
+    assert text.startswith('box')
+    assert found.asked[0] == 'class 1'
+
+
 def test_networks_may_be_missing(app, trained):
     model = app.load({'cam': app.runs()['mini']['cam']}, {'threshold': 0.4})
     text, large, *views = app.show(model(trained / 'photo.png'), 0.4)
