@@ -12,7 +12,6 @@ A picture is a path, a PIL image, or an array, uint8 H x W x 3 (RGB), H x W x 4 
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -234,14 +233,11 @@ class Spol:
             return None
         if not self._classes:
             raise InputError(f'class {label!r}: only a CAM is of a class; load a CAM network too')
-        if isinstance(label, str):
-            if label in (names := self.class_names):
-                return names.index(label)
-            close = get_close_matches(label, names, 1)
-            raise InputError(f'no class {label!r}: ' + (
-                f'did you mean {close[0]!r}?' if close else 'see class_names'))
+        if label in (names := self.class_names):
+            return names.index(label)
         if not (isinstance(label, (int, np.integer)) and 0 <= label < self._classes):
-            raise InputError(f'no class {label!r}: classes are 0 to {self._classes - 1}')
+            raise InputError(f'no class {label!r}: give 0 to {self._classes - 1}, or one of '
+                             'class_names')
         return int(label)
 
     def _read(self, picture: Picture) -> Inputs | InputError:
@@ -282,7 +278,7 @@ class Spol:
             found = Prediction(inputs.picture, score_maps[number], self.threshold, cams[number])
             if scores is not None:
                 found = replace(found, **self._named(scores[number], classes[number], label))
-            if not np.isfinite([score_maps[number].sum(), found.score or 0]).all():
+            if not np.isfinite([found.score_map.sum(), found.score or 0]).all():
                 raise InputError(f'the networks return values that are not finite: {self!r} is '
                                  'damaged, or --amp does not suit it')
             yield found
@@ -332,11 +328,9 @@ def load_spol(cam: str | Path | None = None, seg: str | Path | None = None,
     seg_net = load_seg(seg, found['seg']['backbone']) if seg else None
     cls_net = load_cls(cls, found['cls']['arch']) if cls else None
     classes = cam_net.head.out_channels if cam_net else 0
-    if cam_net and cls_net:
-        known = len(cls_net.get_parameter(f'{cls_net.head_name}.bias'))
-        if known != classes:
-            raise InputError(f'{cls} has {known} classes and {cam} has {classes}: they belong to '
-                             'different data')
+    if cam_net and cls_net and (known := _classes_of(cls_net)) != classes:
+        raise InputError(f'{cls} has {known} classes and {cam} has {classes}: they belong to '
+                         'different data')
 
     def predictor(model: nn.Module | None, method: str = 'forward') -> Predictor | None:
         return model and inference.predictor(model, method)
@@ -352,6 +346,10 @@ def load_spol(cam: str | Path | None = None, seg: str | Path | None = None,
     return Spol(predictor(cam_net, 'class_cams' if cls else 'forward'), predictor(seg_net),
                 predictor(cls_net), inference, lambda label: names.get(label, f'class {label}'),
                 classes, settings)
+
+
+def _classes_of(classifier: nn.Module) -> int:
+    return len(classifier.get_parameter(f'{classifier.head_name}.bias'))
 
 
 def _settings(checkpoint: str | Path, defaults: dict[str, Any], given: dict[str, Any]

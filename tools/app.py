@@ -86,7 +86,7 @@ def page(checkpoints: dict[str, dict], settings: dict):
             with gr.Column():
                 checkpoint = gr.Dropdown(list(checkpoints), value=first, label='checkpoints',
                                          info=repr(model(first)))
-                label = gr.Dropdown([BEST_CLASS, *model(first).class_names], value=BEST_CLASS,
+                label = gr.Dropdown(choices(model(first)), value=BEST_CLASS,
                                     label='class of the CAM')
                 threshold = gr.Slider(0, 0.99, model(first).threshold, step=0.01,
                                       label='threshold')
@@ -96,32 +96,37 @@ def page(checkpoints: dict[str, dict], settings: dict):
             views = [gr.Image(label=name, interactive=False, format='png', buttons=[],
                               min_width=150) for name in VIEWS]
         gr.Markdown('\n'.join(f'- **{name}**: {text}' for name, text in VIEWS.items()))
-        prediction = gr.State()
+        found, shown = gr.State(), [text, large, *views]
 
-        def predict(path, name, chosen, value):
-            if path is None:
-                return None, *show(None, value)
-            try:
-                found = model(name)(path, None if chosen == BEST_CLASS else chosen)
-            except InputError as error:
-                message = str(error).replace(str(path), Path(path).name)
-                gr.Warning(message)
-                return None, message, *[None] * (1 + len(VIEWS))
-            return found, *show(found, value)
+        def update(path, name, *chosen):
+            return predict(model(name), path, *chosen)
 
-        def change_checkpoint(name):
-            return (gr.Dropdown(info=repr(model(name))),
-                    gr.Dropdown([BEST_CLASS, *model(name).class_names], value=BEST_CLASS))
-
-        inputs, shown = [file, checkpoint, label, threshold], [text, large, *views]
-        outputs = [prediction, *shown]
-        file.change(predict, inputs, outputs)
+        inputs, outputs = [file, checkpoint, label, threshold], [found, *shown]
+        file.change(update, inputs, outputs)
         examples.click(lambda index: examples.raw_samples[index][0], examples, file)
-        label.input(predict, inputs, outputs)
-        checkpoint.input(change_checkpoint, checkpoint, [checkpoint, label]).then(
-            predict, inputs, outputs)
-        threshold.change(show, [prediction, threshold], shown, show_progress='hidden')
+        label.input(update, inputs, outputs)
+        checkpoint.input(
+            lambda name: (gr.Dropdown(info=repr(model(name))),
+                          gr.Dropdown(choices(model(name)), value=BEST_CLASS)),
+            checkpoint, [checkpoint, label]).then(update, inputs, outputs)
+        threshold.change(show, [found, threshold], shown, show_progress='hidden')
     return blocks
+
+
+def choices(model) -> list[str]:
+    return [BEST_CLASS, *model.class_names]
+
+
+def predict(model, path: str | None, label: str, threshold: float) -> tuple:
+    """The prediction, and what `show` returns; in its place what is wrong with the picture."""
+    if path is None:
+        return None, *show(None, threshold)
+    try:
+        found = model(path, None if label == BEST_CLASS else label)
+    except InputError as error:
+        nothing = show(None, threshold)[1:]
+        return None, str(error).replace(path, Path(path).name), *nothing
+    return found, *show(found, threshold)
 
 
 def runs() -> dict[str, dict[str, Path | None]]:

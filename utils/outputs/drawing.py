@@ -110,21 +110,16 @@ def overlay(image: np.ndarray, foreground: np.ndarray, box: tuple | None, text: 
     there is room."""
     picture = draw_boxes(outline(image, foreground), None, box)
     if text:
-        scale, (length, height) = _text_size(text, image.shape[1])
+        width, scale = image.shape[1], max(0.4, image.shape[1] / 800)
+        (length, height), _ = cv2.getTextSize(text, FONT, scale, 1)
+        shrink = min(1, width / (length + 2 * height))
+        length, height = round(shrink * (length + height)), round(shrink * 2 * height)
         left, top = (0, 0) if box is None else (int(value) for value in box[:2])
-        left, top = max(0, min(left, image.shape[1] - length)), max(0, top - height)
+        left, top = max(0, min(left, width - length)), max(0, top - height)
         cv2.rectangle(picture, (left, top), (left + length, top + height), PRED_COLOUR, cv2.FILLED)
-        cv2.putText(picture, text, (left + height // 4, top + 3 * height // 4), FONT, scale,
-                    (255, 255, 255), max(1, round(2 * scale)), cv2.LINE_AA)
+        cv2.putText(picture, text, (left + height // 4, top + 3 * height // 4), FONT,
+                    shrink * scale, (255, 255, 255), max(1, round(2 * scale)), cv2.LINE_AA)
     return picture
-
-
-def _text_size(text: str, width: int) -> tuple[float, tuple[int, int]]:
-    """The font's scale for a picture of that width, and the (length, height) of a text's field."""
-    scale = max(0.4, width / 800)
-    (length, height), _ = cv2.getTextSize(text, FONT, scale, max(1, round(2 * scale)))
-    shrink = min(1, width / (length + height))
-    return scale * shrink, (round(shrink * (length + height)), round(shrink * 2 * height))
 
 
 def fitted_size(picture: np.ndarray, side: int) -> tuple[int, int]:

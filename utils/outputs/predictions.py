@@ -129,7 +129,7 @@ def coco(records: Callable[[], Iterator[dict]]) -> Iterator[str]:
     yield '{"images": ['
     for number, record in enumerate(records(), 1):
         yield (',\n' if number > 1 else '') + json.dumps({
-            'id': number, 'file_name': record['name'], 'width': record['width'],
+            'id': number, 'file_name': record.get('name', record['file']), 'width': record['width'],
             'height': record['height']})
     yield '],\n"annotations": ['
     count, categories = 0, {}
