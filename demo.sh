@@ -122,7 +122,7 @@ if [ -n "$boxes" ]; then
     --evaluate --sweep
 fi
 stage 'stage 2, CAMs: making pseudo masks' cam test "$train" "${mask_size[@]}" "${cam[@]}" \
-  "${masks[@]}"
+  "${masks[@]}" --overwrite
 stage 'stage 3, segmentation: training' seg train "$train" "${seg_size[@]}" "${batch[@]}" \
   --epoch "$seg_epochs" --lr "$seg_lr" --show 6 "${masks[@]}"
 stage 'stage 3, segmentation: testing' seg test "$val" "${seg_size[@]}" --sweep \

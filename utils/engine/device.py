@@ -1,8 +1,6 @@
 """The device that a run uses, and the global settings of PyTorch and OpenCV for it."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import cv2
 import torch
@@ -36,16 +34,6 @@ def configured(device: torch.device, tf32: bool = False) -> torch.device:
         torch.backends.cudnn.allow_tf32 = tf32
         torch.backends.cuda.matmul.allow_tf32 = tf32
     return device
-
-
-@contextmanager
-def cudnn_benchmark(enabled: bool) -> Iterator[None]:
-    """Whether cuDNN searches for the fastest kernels of each new shape, which takes seconds."""
-    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, enabled
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
 
 
 def choose_device(name: str) -> torch.device:

@@ -18,7 +18,7 @@ from network.weights import load_checkpoint
 from utils.data.datasets import TrainImages
 from utils.data.loader import EpochSampler, TrainLoader, explain_dead_workers
 from utils.engine.checkpoint import TrainingState, check_finite, save_model
-from utils.engine.device import cudnn_benchmark, default_workers
+from utils.engine.device import default_workers
 from utils.engine.distributed import any_rank, data_parallel, is_main_process, rank, world_size
 from utils.engine.graph import GraphedStep
 from utils.engine.interruption import Interruption
@@ -181,8 +181,9 @@ class Trainer:
 
     def step(self, batch: Batch, size: int) -> dict[str, Tensor]:
         """One SGD step on this rank's share of a batch of `size` images."""
-        is_full, is_long = size == self.options.batch_size, self.last_step >= STEPS_WORTH_A_SEARCH
-        with explain_out_of_memory(self.options.batch_size), cudnn_benchmark(is_full and is_long):
+        torch.backends.cudnn.benchmark = (size == self.options.batch_size
+                                          and self.last_step >= STEPS_WORTH_A_SEARCH)
+        with explain_out_of_memory(self.options.batch_size):
             with self.precision.autocast():
                 batch = {**batch, 'image': self.normalize(batch['image'])}
                 losses = self.loss(self.parallel_model, batch)  # the forward pass is part of it
