@@ -34,7 +34,7 @@ from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # also with PYTHONSAFEPATH=1
 
 from links import link_file
 from tqdm import tqdm

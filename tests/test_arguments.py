@@ -1,6 +1,7 @@
 """The command line: flags, their types, and the stage scripts' defaults."""
 
 import json
+import os
 import re
 import runpy
 import subprocess
@@ -398,6 +399,10 @@ def test_help_is_in_groups_with_paths_from_the_repository(script_parser):
     assert str(ROOT) not in text
 
 
+def test_one_class_leaves_nothing_to_tell_apart(parsed):
+    assert 'the softmax is always 1' in complaint(parsed, '--clsnum', '1')
+
+
 HEAVY = {'torch', 'torchvision', 'timm', 'albumentations', 'matplotlib'}
 
 
@@ -416,6 +421,12 @@ def test_help_and_errors_in_arguments_do_not_wait_for_pytorch(script, flag, tmp_
                           check=False, cwd=tmp_path)
     assert done.returncode == (0 if flag == '--help' else 2)
     assert done.stderr.splitlines()[-1] == ''
+
+
+@pytest.mark.parametrize('script', ['make_mini', 'prepare_cub', 'prepare_imagenet'])
+def test_scripts_find_their_modules_where_python_does_not_look_beside_them(script, tmp_path):
+    subprocess.run([sys.executable, ROOT / 'dataset' / f'{script}.py', '--help'], check=True,
+                   cwd=tmp_path, capture_output=True, env={**os.environ, 'PYTHONSAFEPATH': '1'})
 
 
 def test_making_a_data_set_needs_no_pytorch(tmp_path):

@@ -285,6 +285,9 @@ def _as_trained(parser: Parser, args: argparse.Namespace) -> argparse.Namespace:
 
 
 def _check(args: argparse.Namespace) -> None:
+    if args.clsnum == 1:
+        raise InputError('--clsnum 1 leaves nothing to tell apart: with one class the softmax is '
+                         'always 1 and the loss 0; add a class of images without the object')
     if 'evaluate' in args and not args.evaluate:
         if args.crop:
             raise InputError(f'--crop {args.crop} needs --evaluate: pseudo masks are made from '

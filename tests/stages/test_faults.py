@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -17,15 +18,31 @@ from test_trainer import Colours, equal, loss, train
 from torch.utils.data import Dataset
 
 from utils.data.images import BadImageError, read_image
+from utils.data.lists import ImageList
 from utils.data.loader import EpochSampler, TrainLoader, explain_dead_workers
 from utils.engine.checkpoint import save_checkpoint
 from utils.engine.distributed import any_rank
 from utils.engine.interruption import Interruption
+from utils.engine.transfer import Transfer
 from utils.errors import InputError
 from utils.outputs.events import quiet_thread
 from utils.outputs.top1top5 import read_top1top5
+from utils.stages.make_masks import MaskFolder
 
 # ---------------------------------------------------------------- images that cannot be decoded
+
+
+def test_a_cam_that_is_not_finite_overwrites_no_mask(tmp_path):
+    cams = torch.ones(2, 4, 4)
+    cams[1, 2, 2] = torch.nan
+    predict = Mock(return_value=(None, cams), transfer=Transfer(torch.device('cpu')))
+    images = ImageList(np.array(['a.jpg', 'b.jpg']), np.array([0, 1]), None, tmp_path)
+    batch = {'image': None, 'index': torch.tensor([0, 1]), 'size': torch.tensor([[4, 4]] * 2)}
+    (tmp_path / 'b.png').write_bytes(b'a good mask')
+    with pytest.raises(InputError, match='not finite'):
+        MaskFolder(tmp_path, images, predict).write(batch)
+    assert (tmp_path / 'b.png').read_bytes() == b'a good mask'
+    assert not (tmp_path / 'a.png').exists()
 
 
 def photograph():

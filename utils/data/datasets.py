@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from utils.data.images import read_image, read_stored_mask
+from utils.data.images import explain_lack_of_memory, read_image, read_stored_mask
 from utils.data.lists import ImageList
-from utils.data.transforms import EvalTransform, seed_transform
+from utils.data.transforms import EvalTransform, check_image, seed_transform
 from utils.errors import InputError
 from utils.localization.pseudo_mask import seg_target
 
@@ -34,11 +34,20 @@ class TrainImages(Dataset):
         return len(self.images)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        epoch, index = key
+        _, index = key
         image = read_image(self.images.path(index))
-        seed_transform(self.transform, self.seed, epoch, index)
-        return {'image': self.transform(image=image)['image'],
+        return {'image': self._transformed(key, image=image)['image'],
                 'label': self.images.labels[index]}
+
+    def _transformed(self, key: tuple[int, int], **arrays: np.ndarray) -> dict[str, np.ndarray]:
+        """The transform of an image and what belongs to it; raises InputError where the image is
+        not as the network expects it."""
+        epoch, index = key
+        seed_transform(self.transform, self.seed, epoch, index)
+        with explain_lack_of_memory(self.images.path(index)):
+            item = self.transform(**arrays)
+        check_image(item['image'], self.transform)
+        return item
 
     def fingerprint(self) -> dict[str, Any]:
         """What two runs must have in common to see the same items."""
@@ -55,15 +64,14 @@ class TrainMasks(TrainImages):
     mask_folder: Path
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        epoch, index = key
+        _, index = key
         path = self.images.mask_path(self.mask_folder, index)
         image, stored = read_image(self.images.path(index)), read_stored_mask(path)
         if stored.shape[:2] != image.shape[:2]:
             raise InputError(f'{path} is {stored.shape[1]} x {stored.shape[0]} pixels, but its '
                              f'image {image.shape[1]} x {image.shape[0]}: make the pseudo masks '
                              'of these images with the cam stage\'s test.py')
-        seed_transform(self.transform, self.seed, epoch, index)
-        item = self.transform(image=image, mask=stored)
+        item = self._transformed(key, image=image, mask=stored)
         foreground, weight = seg_target(item['mask'])
         return {'image': item['image'], 'foreground': foreground, 'weight': weight,
                 'label': self.images.labels[index]}
@@ -90,5 +98,7 @@ class EvalImages(Dataset):
         return read_image(self.images.path(index))
 
     def item(self, index: int, image: np.ndarray) -> dict[str, Any]:
-        return {'index': index, 'size': np.array(image.shape[:2]),
-                **{name: view(image=image)['image'] for name, view in self.views.items()}}
+        # A large image in float32 takes four times as much.
+        with explain_lack_of_memory(self.images.path(index)):
+            return {'index': index, 'size': np.array(image.shape[:2]),
+                    **{name: view(image=image)['image'] for name, view in self.views.items()}}

@@ -16,6 +16,7 @@ from utils.data.lists import ImageList
 from utils.errors import InputError, warn
 
 MAX_PIXELS = 256_000_000  # more than any camera's; a header that claims more is an attack
+SMALL, PIXELS_PER_BYTE = 89_000_000, 1000  # pixels; more need a file of some size
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow refuses twice as many
 # What Pillow's plug-ins raise on damaged headers.
 DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError,
@@ -106,6 +107,8 @@ def _decode(path: Path, flags: int, upright: bool = False) -> np.ndarray:
         except OSError as error:
             raise _unreadable(path, error) from error
         (height, width), orientation = _read_header(io.BytesIO(data.tobytes()), path)
+        if height * width > max(SMALL, PIXELS_PER_BYTE * len(data)):
+            raise _damaged(path)  # or made to fill the memory
         try:
             image = cv2.imdecode(data, flags | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
         except cv2.error as error:

@@ -7,13 +7,16 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from utils.data.datasets import TrainImages
 from utils.data.images import BadImageError
+from utils.data.transforms import check_sizes
 from utils.engine.interruption import SIGNALS
 from utils.errors import InputError
 
@@ -60,8 +63,8 @@ class TrainLoader:
         self._report_bad = report_bad
         self._loader = DataLoader(
             _SkipBadDataset(dataset, report_bad is not None), batch_sampler=sampler,
-            num_workers=workers, collate_fn=_collate, persistent_workers=workers > 0,
-            pin_memory=pin_memory, worker_init_fn=_init_worker)
+            num_workers=workers, collate_fn=partial(_collate, dataset),
+            persistent_workers=workers > 0, pin_memory=pin_memory, worker_init_fn=_init_worker)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         before = set(multiprocessing.active_children())
@@ -102,10 +105,15 @@ class _SkipBadDataset(Dataset):
                           'list and the folder')
 
 
-def _collate(items: list) -> tuple[dict, list[int]] | InputError:
+def _collate(dataset: Dataset, items: list) -> tuple[dict, list[int]] | InputError:
     for item in items:
         if isinstance(item, InputError):
             return item
+    if isinstance(dataset, TrainImages):
+        try:
+            check_sizes([item['image'] for item, _ in items], dataset.transform)
+        except InputError as error:
+            return error
     return default_collate([item for item, _ in items]), [i for _, bad in items for i in bad]
 
 

@@ -84,8 +84,11 @@ class MaskFolder:
     since: float = 0
 
     def write(self, batch: dict) -> np.ndarray:
-        """Make and write a batch's masks."""
+        """Make and write a batch's masks. Raises InputError if a CAM is not finite."""
         _, cams = self.predict(batch['image'], labels_of(self.images, batch))
+        if not self.predict.transfer.download(cams.isfinite().all()):
+            raise InputError('a CAM is not finite, so its mask would be empty: stopped; try '
+                             '--amp off')
         sizes, empty = list(map(tuple, batch['size'].tolist())), 0
         for index, stored in zip(batch['index'].tolist(),
                                  masks_of(cams, sizes, self.predict.transfer), strict=True):
