@@ -25,7 +25,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # least as many steps of SGD as given here.
 batch_size=8
 cls_size=(--resize 166 --crop 144) cls_epochs=3 cls_steps=215
-cam_size=(--resize 166 --crop 144) cam_epochs=12 cam_steps=870
+cam_size=(--resize 166 --crop 144) cam_epochs=12 cam_steps=530
 mask_size=(--resize 256)
 seg_size=(--resize 222 --crop 192) seg_epochs=4 seg_steps=290 seg_lr=0.1
 
