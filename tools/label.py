@@ -17,9 +17,9 @@ some of them), and writes to --out:
 A mask is the largest connected region above the threshold, the box its bounding rectangle, both in
 pixels of the upright photograph: an EXIF rotation is applied.
 
-The threshold, if it is not given, is that at which the masks agree best with the CAMs: the mean IoU
-of a photograph's mask and that of its CAM at 0.2, the paper's threshold, is largest. Its certainty
-(the `score` of the annotation) is this IoU.
+The threshold, if it is not given, is that at which masks and CAMs agree best: where the correlation
+of a photograph's mask with its CAM, in the mean over all photographs, is largest. The certainty
+(the `score` of an annotation) is the IoU of the boxes at the threshold - 0.1 and + 0.1.
 
 After an interruption the same command continues, and photographs that have been added are labelled
 with the same networks; maps that exist are kept. Files that cannot be read are reported at the end,
@@ -41,6 +41,7 @@ from utils.errors import InputError, run
 
 THUMBNAIL = 240  # pixels
 NAMED = 5        # bad files in the message
+SHIFT, HIGHEST = 0.1, 0.99  # of the thresholds for the certainty
 
 
 def main():
@@ -171,17 +172,25 @@ def label(sample, out: Path, threshold: float) -> dict:
     import numpy as np
 
     from utils.data.images import read_upright_image
-    from utils.localization.threshold import STEPS, agreement
     from utils.outputs.files import write_png
 
-    image, (probability, cam) = read_upright_image(sample.source), read_maps(out, sample)
+    image, (probability, _) = read_upright_image(sample.source), read_maps(out, sample)
     mask, box = main_region(probability, threshold, image.shape[:2])
     write_png(map_file(out, 'masks', sample.name), np.where(mask, np.uint8(255), np.uint8(0)))
     write_thumbnail(thumbnail_file(out, sample.name), image, mask, box)
-    certainty = agreement(probability, cam)[min(round(threshold * STEPS), STEPS - 1)]
     return {'file': sample.name, 'width': image.shape[1], 'height': image.shape[0],
             'box': [float(side) for side in box], 'label': sample.label,
-            'class': sample.name.split('/')[0], 'score': round(float(certainty), 4)}
+            'class': sample.name.split('/')[0],
+            'score': round(certainty(probability, threshold), 4)}
+
+
+def certainty(probability, threshold: float) -> float:
+    """How little the box depends on the threshold, in [0, 1]; 0 where there is none."""
+    from utils.localization.boxes import iou, largest_box
+
+    boxes = [largest_box(probability, min(max(threshold + shift, 0), HIGHEST))
+             for shift in (-SHIFT, SHIFT)]
+    return 0.0 if None in boxes else float(iou(*boxes))
 
 
 def main_region(probability, threshold: float, size: tuple[int, int]):
@@ -264,7 +273,7 @@ body {{ font: 13px sans-serif; display: flex; flex-wrap: wrap; gap: 8px }}
 p {{ width: 100% }}  figure {{ margin: 0; width: 240px; overflow-wrap: anywhere }}
 </style></head><body>
 <p>{count} photographs at threshold {threshold}, the least certain first. Certainty: the IoU of the
-mask and that of the CAM.</p>
+boxes at the threshold - 0.1 and + 0.1.</p>
 {figures}
 </body></html>
 '''

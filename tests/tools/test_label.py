@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -24,12 +25,13 @@ maps = st.lists(st.tuples(levels, levels), min_size=1, max_size=30)
 
 
 @given(maps)
-def test_agreement_is_the_iou_of_the_masks(values):
+def test_agreement_is_the_correlation_of_mask_and_cam(values):
     probability, cam = np.array([values], np.float32).transpose(2, 0, 1)
     for step, value in enumerate(agreement(probability, cam)):
-        mask, other = probability > np.float32(step) / np.float32(STEPS), cam > 0.2
-        iou = (mask & other).sum() / (mask | other).sum() if (mask | other).any() else 0
-        assert value == pytest.approx(iou)
+        mask = probability > np.float32(step) / np.float32(STEPS)
+        defined = mask.any() and not mask.all() and cam.min() < cam.max()
+        expected = np.corrcoef(mask.ravel(), cam.ravel())[0, 1] if defined else 0
+        assert value == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_threshold_separates_the_object_from_a_halo():
@@ -138,6 +140,14 @@ def test_what_is_wrong(photos, label, checkpoint, tmp_path):
     (tmp_path / 'train.txt').unlink()
     code, _, err = label(photos)
     assert (code, 'are not known' in err) == (2, True)
+
+
+def test_certainty():
+    """A box of 10 x 10 pixels around one of 5 x 10: certain where both lie on one side of it."""
+    tool = runpy.run_path(str(ROOT / 'tools' / 'label.py'))
+    probability = np.zeros((20, 20), np.float32)
+    probability[5:15, 5:15], probability[5:15, 5:10] = 0.55, 0.9
+    assert [tool['certainty'](probability, t) for t in (0.3, 0.5, 0.7, 0.95)] == [1, 0.5, 1, 0]
 
 
 # ---------------------------------------------------------------- label.sh

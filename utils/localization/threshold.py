@@ -5,25 +5,25 @@ from collections.abc import Iterable
 import numpy as np
 
 STEPS = 100
-CAM_THRESHOLD = 0.2  # the paper's
 
 
 def agreement(probability: np.ndarray, cam: np.ndarray) -> np.ndarray:
-    """The IoU of a map's mask at the thresholds 0, 0.01, ..., 0.99 with the mask of the CAM at 0.2:
-    (100,) float64; 0 where both are empty.
+    """Pearson's correlation of a CAM with the map's mask at the thresholds 0, 0.01, ..., 0.99:
+    (100,) float64; 0 where the mask is empty or everything, or the CAM is constant.
 
-    `probability`, `cam`: 2-d float in [0, 1], of the same shape.
+    `probability`: 2-d float in [0, 1]; `cam`: 2-d float of the same shape, of any scale.
     """
-    inside = cam > CAM_THRESHOLD
-    mask, common = _areas(probability), _areas(probability[inside])
-    union = mask + inside.sum() - common
-    return np.divide(common, union, out=np.zeros(STEPS), where=union > 0)
-
-
-def _areas(probability: np.ndarray) -> np.ndarray:
-    """The number of pixels above each of the thresholds."""
     below = np.ceil(probability.ravel() * STEPS).astype(np.int64)  # how many a pixel exceeds
-    return np.bincount(below, minlength=STEPS + 1)[::-1].cumsum()[-2::-1]
+    deviation = cam.ravel().astype(np.float64) - cam.mean(dtype=np.float64)
+    area = _from_above(np.bincount(below, minlength=STEPS + 1)) / cam.size
+    covariance = _from_above(np.bincount(below, deviation, STEPS + 1)) / cam.size
+    scale = deviation.std() * np.sqrt(area * (1 - area))
+    return np.divide(covariance, scale, out=np.zeros(STEPS), where=scale > 0)
+
+
+def _from_above(histogram: np.ndarray) -> np.ndarray:
+    """The sum over the pixels above each threshold."""
+    return histogram[::-1].cumsum()[-2::-1]
 
 
 def choose_threshold(agreements: Iterable[np.ndarray]) -> float:
