@@ -19,8 +19,8 @@ from utils.errors import InputError
 from utils.outputs.files import make_output_folder
 
 ROOT = Path(__file__).resolve().parents[1]
-AMP_HELP = ('mixed precision; auto: bf16 if the device supports it natively, else fp16 on CUDA and '
-            'off on CPUs')
+AMP_HELP = ('mixed precision; auto: bf16 if the device supports it natively and the network gains '
+            'from it, else fp16 on CUDA and off on CPUs')
 Options = TypeVar('Options')
 
 
