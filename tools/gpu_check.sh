@@ -12,7 +12,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-out=gpu_check device=cuda python=python
+out=gpu_check device=cuda python=python patience=1
 while [ $# -gt 0 ]; do
   case $1 in
     --out) out=$2 ;; --device) device=$2 ;; --python) python=$2 ;;
@@ -25,6 +25,7 @@ mkdir -p "$out" || exit 2
 out=$(cd "$out" && pwd)
 report=$out/report.md failed=0
 if [ "$device" = cpu ]; then
+  patience=10
   lite=timm/tf_efficientnet_lite0 images=8 batch=4 small=16 birds=(--train 4 --val 2 --size 96)
   sizes=(--resize 72 --crop 64 --batch_size 4) epochs=1 bench=(cam/test) net=$lite
 else
@@ -37,7 +38,7 @@ data=$out/data seg_epochs=$(( (epochs + 2) / 3 ))
 say() { echo "$@" | tee -a "$report"; }
 
 part() {  # part NAME SECONDS COMMAND...: run it, log it, add a row of the table
-  local name=$1 limit=$2 begin=$SECONDS code
+  local name=$1 limit=$(($2 * patience)) begin=$SECONDS code result
   shift 2
   timeout --kill-after=10 "$limit" "$@" > "$out/$name.log" 2>&1
   code=$?
@@ -87,7 +88,7 @@ if part data 90 "$python" dataset/make_mini.py --out "$data" --classes 4 "${bird
   head -n "$small" "$data/train.txt" > "$data/small.txt"
   run=(--backbone "$lite")
   stage cam-train 90 cub200-cam/train.py "${run[@]}" "${sizes[@]}" --epoch "$epochs" --amp off \
-    --savepath "$out/cam" --pretrained "${PRETRAINED:-auto}" &&
+    --savepath "$out/cam" --pretrained "${PRETRAINED:-auto}" && {
   stage small-list 40 cub200-cam/test.py "${run[@]}" --list small.txt --savepath "$out/small" \
     --snapshot "$out/cam/model-$epochs" --maskpath "$out/small-mask" --batch_size "$batch"
   stage cam-test 40 cub200-cam/test.py "${run[@]}" --savepath "$out/cam" --resize "${sizes[1]}" \
@@ -97,7 +98,7 @@ if part data 90 "$python" dataset/make_mini.py --out "$data" --classes 4 "${bird
   stage seg-train 60 cub200-seg/train.py "${run[@]}" "${sizes[@]}" --epoch "$seg_epochs" --amp off \
     --lr 0.1 --savepath "$out/seg" --maskpath "$out/mask" --pretrained "${PRETRAINED:-auto}" &&
   stage seg-test 40 cub200-seg/test.py "${run[@]}" --savepath "$out/seg" --top1top5 none \
-    --snapshot "$out/seg/model-$seg_epochs" --resize "${sizes[1]}" --crop "${sizes[3]}"
+    --snapshot "$out/seg/model-$seg_epochs" --resize "${sizes[1]}" --crop "${sizes[3]}"; }
 fi
 
 say

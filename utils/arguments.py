@@ -23,8 +23,8 @@ from utils.outputs.results import newest_checkpoint
 from utils.stages.run_settings import training_settings
 
 ROOT = Path(__file__).resolve().parents[1]
-AMP_HELP = ('mixed precision; auto: bf16 if the device supports it natively, else fp16 on CUDA and '
-            'off on CPUs')
+AMP_HELP = ('mixed precision; auto: bf16 if the device supports it natively and the network gains '
+            'from it, else fp16 on CUDA and off on CPUs')
 # What a test script takes from the training of its checkpoint.
 RECORDED = ('backbone', 'arch', 'resize', 'crop', 'clsnum', 'threshold')
 TEST_NOTE = """\

@@ -19,7 +19,7 @@ from utils.engine.distributed import synchronized
 from utils.engine.graph import WARM_UP_STEPS, GraphedStep, capture_cuda, warm_up_cuda
 from utils.engine.inference import Inference, InferenceOptions, Predictor
 from utils.engine.precision import Precision, is_out_of_memory, supports_bf16
-from utils.engine.resize import resized_views
+from utils.engine.resize import pixels_of, resized_views
 from utils.engine.trainer import linear_decay
 from utils.engine.transfer import Transfer, uploaded_ahead
 from utils.localization.batched_pseudo_mask import pseudo_masks
@@ -278,6 +278,8 @@ def test_views_resized_on_the_gpu_are_those_of_opencv(cuda):
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((375, 500), (30, 40), (1, 1))]
     view = eval_transform(256, 224)
-    found = resized_views(images, {'image': view}, Transfer(cuda))['image'].cpu().numpy()
+    sizes = np.array([image.shape[:2] for image in images])
+    views = resized_views(pixels_of(images), sizes, {'image': view}, Transfer(cuda))
+    found = views['image'].cpu().numpy()
     for image, resized in zip(images, found, strict=True):
         np.testing.assert_allclose(resized, view(image=image)['image'], rtol=0, atol=5e-5)

@@ -213,7 +213,7 @@ def test_no_commit_without_git(monkeypatch):
 
 @pytest.mark.parametrize(('changes', 'said'), [
     (dict(batch_size=4), ['training: 12 steps', '12 steps are few', "paper's run has 376",
-                          '--batch_size 4 --epoch 188']),
+                          '--batch_size 4 --epoch 126']),
     (dict(batch_size=64), ['training: 4 steps', '--batch_size 64 exceeds the 10 images',
                            '--batch_size 10 --epoch 376'])])
 def test_too_few_steps_are_named_at_the_start(tmp_path, capsys, changes, said):

@@ -23,7 +23,7 @@ from utils.engine.fusing import prefer_onednn, prepare_inference
 from utils.engine.normalize import Normalize
 from utils.engine.precision import Precision, explain_out_of_memory
 from utils.engine.progress import Progress
-from utils.engine.resize import resized_views
+from utils.engine.resize import pixels_of, resized_views
 from utils.engine.transfer import Transfer
 from utils.errors import InputError
 from utils.outputs.bad_images import BadImages
@@ -31,6 +31,7 @@ from utils.outputs.bad_images import BadImages
 CPU_PART = 4    # images; feature maps above 32 MiB are allocated anew, with page faults, each time
 BATCH_SIZE = 16
 MOST_CUDA_READERS = 16
+QUEUED = 2  # parts that wait between two steps of a pipeline
 MOST_BYTES = 2**27  # of the decoded images of a part; larger ones are resized when they are read
 
 Result = TypeVar('Result')
@@ -106,7 +107,7 @@ class InferenceOptions:
 class Part(NamedTuple):
     """A part of a list: the images that could be read, the others, and what was made of it.
 
-    A batch holds 'decoded', a list of uint8 images, instead of their views, where the views are
+    A batch holds 'decoded', the pixels of all its images, instead of their views where these are
     to be made on the device.
     """
 
@@ -213,12 +214,13 @@ class Inference:
         """Yield function(item) for each item in order; few results are held in memory."""
         before = torch.get_num_threads()
         pool = ThreadPoolExecutor(self.threads, initializer=self._init_thread)
+        most = self.threads + QUEUED if self._network_thread else 2 * self.threads
         waiting: deque = deque()
         try:
             for number, item in enumerate(items):
                 waiting.append(pool.submit(function, item))
                 compiles = self.options.compile and number == 0  # while the others wait
-                if compiles or len(waiting) > 2 * self.threads:
+                if compiles or len(waiting) > most:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -247,11 +249,10 @@ class Inference:
                 left_out.append(index)
         return Part(indices, left_out, self._collate(dataset, items) if items else None)
 
-    @staticmethod
-    def _collate(dataset: Dataset, items: list[dict]) -> dict[str, Any]:
+    def _collate(self, dataset: Dataset, items: list[dict]) -> dict[str, Any]:
         if all('decoded' in item for item in items):
-            decoded = [item.pop('decoded') for item in items]
-            return {**default_collate(items), 'decoded': decoded}
+            pixels = pixels_of([item.pop('decoded') for item in items])
+            return {**default_collate(items), 'decoded': self.transfer.pin(pixels)}
         return default_collate([dataset.item(item['index'], item['decoded'])
                                 if 'decoded' in item else item for item in items])
 
@@ -259,9 +260,9 @@ class Inference:
         """A batch with the views of its decoded images, made by the thread of the network."""
         if 'decoded' not in batch:
             return batch
-        decoded = batch.pop('decoded')
+        pixels, sizes = batch.pop('decoded'), batch['size'].numpy()
         return {**batch, **self._network_thread.submit(
-            resized_views, decoded, dataset.views, self.transfer).result()}
+            resized_views, pixels, sizes, dataset.views, self.transfer).result()}
 
 
 def _decoded_item(dataset: EvalImages, index: int, most: int) -> dict[str, Any]:

@@ -9,20 +9,23 @@ from utils.engine.transfer import Transfer
 
 
 @torch.inference_mode()
-def resized_views(images: list[np.ndarray], views: dict[str, EvalTransform], transfer: Transfer
-                  ) -> dict[str, Tensor]:
-    """Images, uint8 H x W x 3 of any sizes -> each view of them, float32 in [0, 1], N x S x S x 3.
+def resized_views(pixels: Tensor, sizes: np.ndarray, views: dict[str, EvalTransform],
+                  transfer: Transfer) -> dict[str, Tensor]:
+    """The pixels of N images one after the other, uint8 (sum of H W) x 3, and their sizes (H, W),
+    N x 2 -> each view of them, float32 in [0, 1], N x S x S x 3.
 
     Equal to the transforms but for rounding. The pixels are uploaded at once.
     """
-    pixels = np.concatenate([image.reshape(-1, 3) for image in images])
-    pixels = transfer.upload(torch.from_numpy(pixels))
-    sizes = np.array([image.shape[:2] for image in images])
+    pixels = transfer.upload(pixels)
     return {name: _resized(pixels, sizes, view, transfer) for name, view in views.items()}
 
 
+def pixels_of(images: list[np.ndarray]) -> Tensor:
+    """Images, uint8 H x W x 3 -> their pixels one after the other."""
+    return torch.from_numpy(np.concatenate([image.reshape(-1, 3) for image in images]))
+
+
 def _resized(pixels: Tensor, sizes: np.ndarray, view: EvalTransform, transfer: Transfer) -> Tensor:
-    """Pixels (sum of H W) x 3 uint8, sizes N x 2 -> N x S x S x 3."""
     heights, widths = sizes.T
     first = np.cumsum(heights * widths) - heights * widths
     above, below, down = _neighbours(heights, view)

@@ -69,8 +69,8 @@ class TrainingLog:
             print(f'--batch_size {batch_size} exceeds the {count} images of the list: each step '
                   'sees all of them')
         if self.paper_steps and last < FEW_STEPS:
-            size = min(batch_size, 16, max(2, count))
-            epochs = math.ceil(self.paper_steps / max(1, count // size))
+            size = min(batch_size, 16, count)
+            epochs = math.ceil(self.paper_steps / len(EpochSampler(count, size, seed=0)))
             print(f"{last} steps are few, the paper's run has {self.paper_steps}: "
                   f'--batch_size {size} --epoch {epochs} would give as many')
 
