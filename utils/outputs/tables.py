@@ -21,6 +21,9 @@ from utils.outputs.results import RunFolder
 from utils.outputs.top1top5 import Hits
 
 
+BENCHMARK = {'MaxBoxAcc': 'max_box_acc', 'MaxBoxAccV2': 'max_box_acc_v2', 'PxAP': 'pxap'}
+
+
 class ImageResult(NamedTuple):
     """An image's (H, W), whether a ground-truth box is left in the crop, and its localization."""
 
@@ -117,8 +120,7 @@ def summarize(name: str, metrics: dict, threshold: float) -> str:
              'ground-truth box in the crop):',
              f'  strict count: {_values(metrics["strict"])}',
              f'  paper\'s count: {_values(metrics["paper"])}']
-    field = {'MaxBoxAcc': 'max_box_acc', 'MaxBoxAccV2': 'max_box_acc_v2', 'PxAP': 'pxap'}
-    values = _values({name: metrics[key] for name, key in field.items()})
+    values = _values({name: metrics[key] for name, key in BENCHMARK.items()})
     lines += [f'  {values}'] if values else []
     lines += [_interval_line(metrics['intervals'])] if 'intervals' in metrics else []
     if 'selected' in metrics:
@@ -140,8 +142,8 @@ def summarize(name: str, metrics: dict, threshold: float) -> str:
 
 def _interval_line(intervals: dict) -> str:
     """The intervals of the strict count and of the benchmark's metrics."""
-    found = {**intervals['strict'], **{name: ends for name, ends in intervals.items()
-                                       if isinstance(ends, tuple)}}
+    found = {**intervals['strict'], **{name: intervals[key] for name, key in BENCHMARK.items()
+                                       if key in intervals}}
     values = ', '.join(f'{name} {low:.4f} to {high:.4f}' for name, (low, high) in found.items())
     return f'  {intervals["confidence"]:.0%} intervals: {values}'
 
