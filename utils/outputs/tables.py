@@ -20,7 +20,6 @@ from utils.outputs.files import atomic_write, write_text
 from utils.outputs.results import RunFolder
 from utils.outputs.top1top5 import Hits
 
-
 BENCHMARK = {'MaxBoxAcc': 'max_box_acc', 'MaxBoxAccV2': 'max_box_acc_v2', 'PxAP': 'pxap'}
 
 
