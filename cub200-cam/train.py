@@ -7,6 +7,7 @@ Reads <datapath>/train.txt and <datapath>/image/; writes out/model-N, out/last.c
 out/results.json and TensorBoard events. Then run cub200-cam/test.py.
 """
 
+import math
 import sys
 from pathlib import Path
 
@@ -54,8 +55,9 @@ def main():
         return distillation_loss(deep, fused, batch['label'])
 
     Trainer(model, dataset, groups, loss, select(args, TrainingOptions), device,
-            RunFolder(args.savepath, vars(args)),
-            draw=cam_drawer(images, CentreCrop(args.resize, args.crop), args.show)).run()
+            RunFolder(args.savepath, vars(args), images.class_names),
+            draw=cam_drawer(images, CentreCrop(args.resize, args.crop), args.show),
+            random_guess=math.log(args.clsnum), paper_steps=3008).run()
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ Reads <datapath>/train.txt and <datapath>/image/; writes out/model-N, out/last.c
 out/results.json and TensorBoard events. Then run cub200-cls/test.py.
 """
 
+import math
 import sys
 from pathlib import Path
 
@@ -50,8 +51,10 @@ def main():
         return classification_loss(model(batch['image']), batch['label'])
 
     Trainer(model, dataset, parameter_groups(model, args.lr), loss,
-            select(args, TrainingOptions), device, RunFolder(args.savepath, vars(args)),
-            schedule=linear_decay).run()
+            select(args, TrainingOptions), device,
+            RunFolder(args.savepath, vars(args), images.class_names),
+            schedule=linear_decay,
+            random_guess=math.log(args.clsnum)).run()
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ Reads <datapath>/train.txt, <datapath>/image/ and <datapath>/mask/ (of cub200-ca
 out/model-N, out/last.ckpt, out/results.json and TensorBoard events. Then run cub200-seg/test.py.
 """
 
+import math
 import sys
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def main():
     add_backbone(parser)
     add_maskpath(parser)
     add_show(parser, 'training.png, after each epoch')
+    parser.set_defaults(threshold=0.2)  # recorded for seg/test and predictions
     args = parse(parser)
 
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
@@ -43,10 +45,12 @@ def main():
     from utils.localization.boxes import CentreCrop
     from utils.localization.losses import segmentation_loss
     from utils.outputs.results import RunFolder
+    from utils.stages.mask_record import describe_masks
     from utils.stages.show import seg_drawer
 
     device = init_distributed_device(args.device, args.seed, args.tf32)
     images = cub.read_images(args.datapath, args.list, args.clsnum)
+    describe_masks(args.maskpath, images, args.clsnum)
     transform = A.Compose([
         A.Resize(args.resize, args.resize, interpolation=cv2.INTER_LINEAR),
         A.RandomCrop(args.crop or args.resize, args.crop or args.resize),
@@ -59,10 +63,12 @@ def main():
         return segmentation_loss(model(batch['image']), batch['foreground'], batch['weight'])
 
     Trainer(model, dataset, [{'params': model.parameters()}], loss,
-            select(args, TrainingOptions), device, RunFolder(args.savepath, vars(args)),
+            select(args, TrainingOptions), device,
+            RunFolder(args.savepath, vars(args), images.class_names),
             should_save=every_epoch,
             draw=seg_drawer(images, CentreCrop(args.resize, args.crop), args.maskpath,
-                            args.show)).run()
+                            args.show),
+            random_guess=math.log(2), paper_steps=376).run()
 
 
 if __name__ == '__main__':

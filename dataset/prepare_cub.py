@@ -26,6 +26,7 @@ import os
 import shutil
 import sys
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # also with PYTHONSAFEPATH=1
 
 from links import link_file
 from tqdm import tqdm
@@ -210,28 +211,41 @@ def open_source_folder(source: Path, scratch: Path
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar archive, packed in any way; raises InputError for a damaged one, and for one
-    with anything but files and folders that stay in `folder`."""
+    """Unpack a zip archive, or a tar archive packed in any way; raises InputError for a damaged
+    one, and for one with anything but files and folders that stay in `folder`."""
     try:
         folder.mkdir(parents=True)
-        with (
-            open(archive, 'rb') as file,
-            tqdm.wrapattr(file, 'read', total=archive.stat().st_size, desc=archive.name,
-                          disable=None) as bytes_,
-            # Not as a stream, 'r|*', to which the end of a cut file is the end of the archive.
-            tarfile.open(fileobj=bytes_, mode='r:*') as members,
-        ):
-            # Python before 3.10.12 and 3.11.4 has no filter; check_member has looked already.
-            members.extraction_filter = getattr(tarfile, 'data_filter', lambda member, path: member)
-            for member in members:
-                check_member(member, archive)
-                members.extract(member, folder)
-            # Checksums and end-of-file markers come after the last member.
-            while members.fileobj.read(CHUNK):
-                pass
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        (unpack_zip if zipfile.is_zipfile(archive) else unpack_tar)(archive, folder)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError,
+            NotImplementedError, RuntimeError) as error:  # the last two: encrypted, unknown
         raise InputError(f'cannot unpack {archive} ({error}): get the archive again, and check '
                          'the free space') from error
+
+
+def unpack_zip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as members:
+        for name in members.namelist():
+            checked_name(name, str(archive))
+        for name in tqdm(members.namelist(), archive.name, unit='file', disable=None):
+            members.extract(name, folder)
+
+
+def unpack_tar(archive: Path, folder: Path) -> None:
+    with (
+        open(archive, 'rb') as file,
+        tqdm.wrapattr(file, 'read', total=archive.stat().st_size, desc=archive.name,
+                      disable=None) as bytes_,
+        # Not as a stream, 'r|*', to which the end of a cut file is the end of the archive.
+        tarfile.open(fileobj=bytes_, mode='r:*') as members,
+    ):
+        # Python before 3.10.12 and 3.11.4 has no filter; check_member has looked already.
+        members.extraction_filter = getattr(tarfile, 'data_filter', lambda member, path: member)
+        for member in members:
+            check_member(member, archive)
+            members.extract(member, folder)
+        # Checksums and end-of-file markers come after the last member.
+        while members.fileobj.read(CHUNK):
+            pass
 
 
 def check_member(member: tarfile.TarInfo, archive: Path) -> None:

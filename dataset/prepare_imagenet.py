@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # also with PYTHONSAFEPATH=1
 
 from links import link_file, link_folder
 from tqdm import tqdm
@@ -130,16 +130,20 @@ def prepare_train(folder: Path, out: Path, labels: dict[str, int]) -> Counter:
 # ---------------------------------------------------------------- val
 
 
-def find_val_images(folder: Path, labels: dict[str, int]) -> dict[str, ValImage]:
-    """{name without suffix: image} of val/, flat or in wnid folders, sorted by name.
+def find_val_images(folder: Path, labels: dict[str, int]) -> tuple[dict[str, ValImage], int]:
+    """{name without suffix: image} of val/, flat or in wnid folders, sorted by name; and the number
+    of other files there.
 
     An image that lies flat and in a folder is one image: a second run finds the first one's links.
     """
     top = scan(folder)
     check_wnids(top.folders, labels, folder)
     images = {Path(name).stem: ValImage(folder / name, None) for name in top.images}
+    others = top.others
     for wnid in top.folders:
-        for name in scan(folder / wnid).images:
+        entries = scan(folder / wnid)
+        others += entries.others + len(entries.folders)
+        for name in entries.images:
             earlier = images.get(Path(name).stem)
             if earlier and earlier.wnid:
                 raise InputError(f'{name} is in {folder / earlier.wnid} and in {folder / wnid}: '
@@ -147,7 +151,7 @@ def find_val_images(folder: Path, labels: dict[str, int]) -> dict[str, ValImage]
             images[Path(name).stem] = ValImage(folder / wnid / name, wnid)
     if not images:
         raise InputError(f'no *{IMAGE_SUFFIX} in {folder}: check --source')
-    return dict(sorted(images.items()))
+    return dict(sorted(images.items())), others
 
 
 def link_val(folder: Path, out: Path, images: dict[str, ValImage]) -> None:
@@ -200,11 +204,11 @@ def resolve_wnid(folder_wnid: str | None, wnids: list[str] | None) -> tuple[str 
 
 def prepare_val(folder: Path, out: Path, boxes: Path, labels: dict[str, int]) -> Counter:
     """Link val/ and the boxes, write val.txt and disagreements.txt; returns the numbers of images,
-    of those with an XML, and of each conflict."""
-    images = find_val_images(folder, labels)
+    of those with an XML, of other files, and of each conflict."""
+    images, others = find_val_images(folder, labels)
     link_val(folder, out, images)
     box_files = find_boxes([boxes, out / 'box'], images)
-    counts, lines, disagreements = Counter(boxes=len(box_files)), [], []
+    counts, lines, disagreements = Counter(boxes=len(box_files), others=others), [], []
     for name, image in tqdm(images.items(), desc='box', unit='image', disable=None):
         file = box_files.get(name)
         wnid, conflicts = resolve_wnid(image.wnid, object_wnids(file) if file else None)
@@ -251,8 +255,10 @@ def parse_args() -> argparse.Namespace:
 def report(out: Path, train: Counter, val: Counter) -> Iterator[str]:
     yield (f"{out}: train: {train['images']} images of {train['classes']} classes; "
            f"val: {val['images']} images, {val['boxes']} with boxes")
-    if train['others']:
-        yield f"train: {train['others']} other files, which are in no list"
+    for split, counts in (('train', train), ('val', val)):
+        if counts['others']:
+            yield (f"{split}: {counts['others']} other files, which are in no list: images end in "
+                   f'{IMAGE_SUFFIX}')
     for conflict in (FOLDER_DIFFERS, SEVERAL_CLASSES, NO_XML, NO_OBJECT, NO_LABEL):
         if val[conflict]:
             yield f'val: {val[conflict]} images: {conflict} (named in {out / DISAGREEMENTS})'

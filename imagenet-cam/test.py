@@ -44,6 +44,7 @@ def main():
     from utils.outputs.results import RunFolder
     from utils.stages.evaluate import EvaluationOptions, evaluate_cams
     from utils.stages.make_masks import make_pseudo_masks
+    from utils.stages.mask_record import claim_masks
 
     device = init_distributed_device(args.device, args.seed, test=True)
     inference = Inference(device, select(args, InferenceOptions))
@@ -56,8 +57,10 @@ def main():
                       select(args, EvaluationOptions))
     else:
         images = imagenet.read_train_images(args.datapath, args.list, args.clsnum)
+        record = claim_masks(args.maskpath, args.snapshot, args.resize, args.clsnum, args.resume,
+                             args.overwrite)
         make_pseudo_masks(model, images, eval_transform(args.resize), args.maskpath, inference,
-                          output, args.resume, args.show)
+                          output, args.resume, args.show, record)
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ Unlike on CUB there is no deep branch, and the backbone's stem stays as it is. R
 end, out/last.ckpt, out/results.json and TensorBoard events. Then run imagenet-cam/test.py.
 """
 
+import math
 import sys
 from pathlib import Path
 
@@ -56,8 +57,9 @@ def main():
         return classification_loss(model(batch['image']), batch['label'])
 
     Trainer(model, dataset, groups, loss, select(args, TrainingOptions), device,
-            RunFolder(args.savepath, vars(args)), save_model_every=2000,
-            draw=cam_drawer(images, CentreCrop(args.resize, args.crop), args.show)).run()
+            RunFolder(args.savepath, vars(args), images.class_names), save_model_every=2000,
+            draw=cam_drawer(images, CentreCrop(args.resize, args.crop), args.show),
+            random_guess=math.log(args.clsnum), paper_steps=10_010).run()
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ of your own in the same layout. Reads <datapath>/train.txt and <datapath>/train/
 out/model-N, out/last.ckpt, out/results.json and TensorBoard events.
 """
 
+import math
 import sys
 from pathlib import Path
 
@@ -49,8 +50,10 @@ def main():
         return classification_loss(model(batch['image']), batch['label'])
 
     Trainer(model, dataset, parameter_groups(model, args.lr), loss,
-            select(args, TrainingOptions), device, RunFolder(args.savepath, vars(args)),
-            schedule=linear_decay).run()
+            select(args, TrainingOptions), device,
+            RunFolder(args.savepath, vars(args), images.class_names),
+            schedule=linear_decay,
+            random_guess=math.log(args.clsnum)).run()
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ writes out/model-STEP every 2,000 steps and at the end, out/last.ckpt, out/resul
 TensorBoard events. Then run imagenet-seg/test.py.
 """
 
+import math
 import sys
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def main():
     add_backbone(parser)
     add_maskpath(parser)
     add_show(parser, 'training.png, after each epoch')
+    parser.set_defaults(threshold=0.8)  # recorded for seg/test and predictions
     args = parse(parser)
 
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
@@ -44,10 +46,12 @@ def main():
     from utils.localization.boxes import CentreCrop
     from utils.localization.losses import segmentation_loss
     from utils.outputs.results import RunFolder
+    from utils.stages.mask_record import describe_masks
     from utils.stages.show import seg_drawer
 
     device = init_distributed_device(args.device, args.seed, args.tf32)
     images = imagenet.read_train_images(args.datapath, args.list, args.clsnum)
+    describe_masks(args.maskpath, images, args.clsnum)
     transform = A.Compose([
         A.Resize(args.resize, args.resize, interpolation=cv2.INTER_LINEAR),
         A.RandomCrop(args.crop or args.resize, args.crop or args.resize),
@@ -60,10 +64,12 @@ def main():
         return segmentation_loss(model(batch['image']), batch['foreground'], batch['weight'])
 
     Trainer(model, dataset, [{'params': model.parameters()}], loss,
-            select(args, TrainingOptions), device, RunFolder(args.savepath, vars(args)),
+            select(args, TrainingOptions), device,
+            RunFolder(args.savepath, vars(args), images.class_names),
             save_model_every=2000,
             draw=seg_drawer(images, CentreCrop(args.resize, args.crop), args.maskpath,
-                            args.show, threshold=0.8)).run()
+                            args.show, threshold=0.8),
+            random_guess=math.log(2), paper_steps=10_010).run()
 
 
 if __name__ == '__main__':

@@ -1,4 +1,7 @@
-"""Stage 1's classifiers (Table 1): which class it is, so that stage 3 need only say where."""
+"""Stage 1's classifiers (Table 1): which class it is, so that stage 3 need only say where.
+
+The paper's are EfficientNet-B7 and DenseNet-161.
+"""
 
 from torch import nn
 from torchvision import models

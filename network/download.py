@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from tqdm import tqdm
 
@@ -38,11 +39,25 @@ def download(url: str, path: Path, checksum: str) -> Path:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Wait until no other process of this machine downloads the file. The lock file is not
-    deleted: a process waiting for a deleted file would miss the lock of the next process."""
-    with open(path.with_name(path.name + '.lock'), 'wb') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    """Wait until no other process of this machine downloads the file."""
+    name = path.with_name(path.name + '.lock')
+    while True:
+        with open(name, 'wb') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_open_file(lock, name):
+                continue  # the process before has deleted it: nobody else would wait for this lock
+            try:
+                yield
+            finally:
+                name.unlink()
+            return
+
+
+def _is_open_file(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _fetch_whole(url: str, path: Path, checksum: str) -> None:
@@ -58,11 +73,16 @@ def _fetch_whole(url: str, path: Path, checksum: str) -> None:
 def has_checksum(path: Path, checksum: str) -> bool:
     """Whether the file's digest begins as `checksum` (`ALGORITHM:HEX`) says."""
     algorithm, expected = checksum.split(':')
-    digest = hashlib.new(algorithm)
+    return digest(path, algorithm).startswith(expected)
+
+
+def digest(path: Path, algorithm: str = 'sha256') -> str:
+    """The digest of a file, in hexadecimal."""
+    found = hashlib.new(algorithm)
     with open(path, 'rb') as file:
         while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest().startswith(expected)
+            found.update(chunk)
+    return found.hexdigest()
 
 
 def _fetch(url: str, part: Path) -> None:

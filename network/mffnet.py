@@ -8,9 +8,12 @@
 
 Here "stage" means a stage of the backbone: stage2 to stage5 are torchvision's layer1 to layer4.
 They are unrelated to the three stages of the pipeline, cls, cam and seg.
+
+Figure 1(b) compares numbers of fused stages and ways of fusing them: `stages` and `fusion`.
 """
 
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +47,7 @@ def conv_bn_relu(channels: int) -> nn.Sequential:
 
 
 class MCA(nn.Module):
-    """Multiplicative channel attention (Fig. 4b): maps N x C_s x H_s x W_s -> the same, scaled.
+    """Multiplicative channel attention (Figure 4): maps N x C_s x H_s x W_s -> the same, scaled.
 
     Every stage is pooled and projected to a vector of 128. The product of the vectors, shared by
     all stages, is projected back to each stage's channels and gates them.
@@ -63,10 +66,10 @@ class MCA(nn.Module):
 
 
 class MFF(nn.Module):
-    """Multiplicative feature fusion (Fig. 4b): maps N x C_s x H_s x W_s -> (deep, fused), both
+    """Multiplicative feature fusion (Figure 4): maps N x C_s x H_s x W_s -> (deep, fused), both
     N x 128 x H x W at the shallowest stage's size. `deep` is the deepest stage's map alone.
 
-    `fusion`: `multiply`, or for the comparison of Fig. 1(b) `add` or `concatenate`. Concatenated
+    `fusion`: `multiply`, or for the comparison of Figure 1(b) `add` or `concatenate`. Concatenated
     maps have 128 channels for each stage; in `deep` those of the other stages are zero.
     """
 
@@ -141,7 +144,7 @@ class MFFNet(nn.Module):
 
 
 class CamNet(MFFNet):
-    """MFF-Net 1 of Fig. 4: class activation maps (CAMs) from shallow x deep features.
+    """MFF-Net 1 of Figure 4: class activation maps (CAMs) from shallow x deep features.
 
     Evaluation mode: normalised images N x 3 x H x W -> CAMs N x classes x H/8 x W/8, >= 0.
     Training mode: -> (deep_logits, fused_logits), each N x classes, or fused_logits alone with
@@ -149,7 +152,7 @@ class CamNet(MFFNet):
     """
 
     def __init__(self, classes: int, backbone: str = 'resnet50', auxiliary: bool = True,
-                 pretrained: str = 'auto', **fusion: object):
+                 pretrained: str = 'auto', **fusion: Any):
         super().__init__(classes, backbone, pretrained, **fusion)
         self.auxiliary = auxiliary
 
@@ -182,12 +185,12 @@ class CamNet(MFFNet):
 
 
 class SegNet(MFFNet):
-    """MFF-Net 2 of Fig. 4: class-agnostic segmentation.
+    """MFF-Net 2 of Figure 4: class-agnostic segmentation.
 
     Normalised images N x 3 x H x W -> logits N x 1 x H/8 x W/8.
     """
 
-    def __init__(self, backbone: str = 'resnet50', pretrained: str = 'auto', **fusion: object):
+    def __init__(self, backbone: str = 'resnet50', pretrained: str = 'auto', **fusion: Any):
         super().__init__(1, backbone, pretrained, **fusion)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ def create_timm(name: str, pretrained: str, **options) -> nn.Module:
         return _create(timm_name, options)
     file = _find_file(timm_name) if pretrained == 'auto' else Path(pretrained)
     if file is not None:
-        state = _checked_state(timm_name, file)
+        state = _checked_state(timm_name, file, head=not options.get('features_only'))
         return _create(timm_name, options, pretrained=True,
                        pretrained_cfg_overlay={'state_dict': state})
     _create(timm_name, options)  # so that what fails below is the download
@@ -153,12 +153,19 @@ def _find_file(timm_name: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _checked_state(timm_name: str, file: Path) -> dict[str, Tensor]:
-    """The file's state dict under timm's names, or an InputError that names what differs."""
+def _checked_state(timm_name: str, file: Path, head: bool) -> dict[str, Tensor]:
+    """The file's state dict under timm's names, without the classifier's unless `head`; or an
+    InputError that names what differs."""
     state = read_state(file)
     with torch.device('meta'):
-        expected = {k: v.shape for k, v in timm.create_model(timm_name).state_dict().items()}
+        model = timm.create_model(timm_name)
+    expected = model.state_dict()
     if timm_name in WEIGHT_PACKAGES and file.name == Path(WEIGHT_PACKAGES[timm_name][1]).name:
         state = dict(zip(expected, state.values(), strict=True))
+    if not head:
+        names = model.pretrained_cfg['classifier'] or ()
+        heads = tuple(f'{name}.' for name in ([names] if isinstance(names, str) else names))
+        state, expected = ({key: value for key, value in some.items() if not key.startswith(heads)}
+                           for some in (state, expected))
     check_keys(file, state, expected)
     return state

@@ -1,5 +1,8 @@
 """The command line: flags, their types, and the stage scripts' defaults."""
 
+import json
+import os
+import re
 import runpy
 import subprocess
 import sys
@@ -315,6 +318,91 @@ def test_the_task_of_cam_test_decides_its_list_and_crop(script_parser, parsed, t
         assert f'{flag} needs --evaluate' in complaint(parsed, flag, parser=parser)
 
 
+@pytest.fixture
+def tested(parsed, tmp_path):
+    """tested({'resize': 166}, '--crop', '9') -> the arguments of a test script whose checkpoint,
+    model-7, was trained with these."""
+    def call(recorded, *flags, parser=None):
+        (tmp_path / 'out').mkdir(exist_ok=True)
+        (tmp_path / 'out' / 'model-7').touch()
+        (tmp_path / 'out' / 'model-7.json').write_text(json.dumps(recorded))
+        return parsed(*flags, parser=parser or make_parser(tmp_path, 'test'))
+
+    return call
+
+
+RECORDED = {'backbone': 'timm/x', 'resize': 166, 'crop': 144, 'clsnum': 3, 'threshold': 0.8,
+            'batch_size': 5, 'class_names': ['a', 'b', 'c'], 'arch': None}
+
+
+def test_a_test_script_is_told_what_the_training_was(tested, capsys):
+    args = tested(RECORDED)
+    assert {name: getattr(args, name) for name in ('backbone', 'arch', 'resize', 'crop', 'clsnum',
+                                                   'threshold', 'batch_size')} == {
+        'backbone': 'timm/x', 'arch': 'efficientnet_b7', 'resize': 166, 'crop': 144, 'clsnum': 3,
+        'threshold': 0.8, 'batch_size': 64}
+    assert capsys.readouterr().out == (
+        'model-7: trained with: --backbone timm/x, --resize 166, --crop 144, --clsnum 3, '
+        '--threshold 0.8\n')
+
+
+def test_what_is_given_stands_and_is_named_where_it_differs(tested, capsys):
+    args = tested(RECORDED, '--resize', '256', '--crop=144', '--threshold', '0.5', '--backbone',
+                  'timm/x', '--clsnum', '3')
+    assert (args.resize, args.crop, args.threshold) == (256, 144, 0.5)
+    assert capsys.readouterr().out == (
+        'model-7: given differently from its training: --resize 256 (training: 166)\n')
+
+
+def test_without_a_record_the_papers_defaults_hold(tested, capsys):
+    args = tested({})
+    assert (args.backbone, args.resize, args.crop) == ('resnet50', 256, 224)
+    assert capsys.readouterr().out == ''
+
+
+def test_the_arguments_of_the_run_stand_in_for_a_missing_record(parsed, tmp_path):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'results.json').write_text(json.dumps(
+        {'training': {'arguments': {'resize': 166, 'crop': 144}}, 'arguments': {'resize': 99}}))
+    args = parsed(parser=make_parser(tmp_path, 'test'))
+    assert (args.resize, args.crop) == (166, 144)
+
+
+def test_a_record_with_a_wrong_value_is_an_input_error(tested):
+    assert 'large' in complaint(tested, {'resize': 'large'})
+
+
+@pytest.mark.parametrize(('script', 'flags', 'crop'), [
+    ('cub200-cam/test.py', (), 0), ('cub200-cam/test.py', ('--evaluate',), 144),
+    ('imagenet-cam/test.py', (), 0), ('cub200-cls/test.py', (), 0),
+    ('cub200-seg/test.py', (), 144), ('imagenet-seg/test.py', (), 144)])
+def test_whole_images_stay_whole(script_parser, tested, tmp_path, script, flags, crop):
+    parser = script_parser(script)
+    parser.set_defaults(datapath=tmp_path, savepath=tmp_path / 'out', default_snapshot='model-7')
+    args = tested(RECORDED, *flags, parser=parser)
+    assert (args.resize, args.crop) == (166, crop)
+
+
+def test_where_the_default_checkpoint_is_missing_those_there_are_named(parsed, tmp_path):
+    (tmp_path / 'out').mkdir()
+    for name in ('model-12', 'model-9', 'model-9.json'):
+        (tmp_path / 'out' / name).touch()
+    message = complaint(parsed, parser=make_parser(tmp_path, 'test'))
+    assert message.endswith('model-7; there are model-9, model-12: choose one with --snapshot')
+
+
+def test_help_is_in_groups_with_paths_from_the_repository(script_parser):
+    text = script_parser('cub200-seg/test.py').format_help()
+    titles = [line[:-1] for line in text.splitlines() if re.fullmatch('[a-z ]+:', line)]
+    assert titles == ['options', 'data', 'network', 'evaluation', 'output', 'advanced']
+    assert '(default: cub200-seg/out)' in text
+    assert str(ROOT) not in text
+
+
+def test_one_class_leaves_nothing_to_tell_apart(parsed):
+    assert 'the softmax is always 1' in complaint(parsed, '--clsnum', '1')
+
+
 HEAVY = {'torch', 'torchvision', 'timm', 'albumentations', 'matplotlib'}
 
 
@@ -333,6 +421,12 @@ def test_help_and_errors_in_arguments_do_not_wait_for_pytorch(script, flag, tmp_
                           check=False, cwd=tmp_path)
     assert done.returncode == (0 if flag == '--help' else 2)
     assert done.stderr.splitlines()[-1] == ''
+
+
+@pytest.mark.parametrize('script', ['make_mini', 'prepare_cub', 'prepare_imagenet'])
+def test_scripts_find_their_modules_where_python_does_not_look_beside_them(script, tmp_path):
+    subprocess.run([sys.executable, ROOT / 'dataset' / f'{script}.py', '--help'], check=True,
+                   cwd=tmp_path, capture_output=True, env={**os.environ, 'PYTHONSAFEPATH': '1'})
 
 
 def test_making_a_data_set_needs_no_pytorch(tmp_path):

@@ -11,13 +11,14 @@
     python tools/benchmark.py variants            the bare network at each precision, and compiled
 
 Each script runs as a process of its own on a short and on a long list. Throughput is the extra
-images divided by the extra time, which excludes start-up. The bare network is the forward pass, or
-the training step, alone: on data in memory, at the same precision and batch size (for the tests,
-the faster of one loop on all cores and one loop per core). Weights are random, except that the
-projections of stages 3 and 4 output ones everywhere: maps are then about as smooth as those of a
-trained network, which decides how long post-processing takes. GPU idle and GPU MB are those that
-nvidia-smi reports for the whole GPU. Prints Markdown tables. Exits with 1 if a function's output
-differs from the plain code's.
+images divided by the extra time, which excludes start-up. The seconds to the first batch are the
+script's elapsed time on the short list, less that of the images beyond the first batch. The bare
+network is the forward pass, or the training step, alone: on data in memory, at the same precision
+and batch size (for the tests, the faster of one loop on all cores and one loop per core). Weights
+are random, except that the projections of stages 3 and 4 output ones everywhere: maps are then
+about as smooth as those of a trained network, which decides how long post-processing takes. GPU
+idle and GPU MB are those that nvidia-smi reports for the whole GPU. Prints Markdown tables. Exits
+with 1 if a function's output differs from the plain code's.
 """
 
 import os
@@ -50,7 +51,7 @@ def main():
     on_cuda = device.type == 'cuda'
     args.device = str(device)
     args.batch_size = args.batch_size or (64 if on_cuda else 16)
-    args.images = args.images or (4096 if on_cuda else 192)
+    args.images = args.images or (2048 if on_cuda else 192)
     tasks = set(args.tasks) - {'gpu'} or set(GPU_TASKS if on_cuda else CPU_TASKS)
     if tasks != {'functions'}:
         name = f'{torch.cuda.get_device_name(device)}, ' if on_cuda else ''
@@ -87,7 +88,7 @@ def parse():
     add('--compile', type=boolean, nargs='?', const=True, default=False,
         help='compile the network in the test scripts')
     add('--images', type=positive_int,
-        help='number of extra images in the long list; default: 192, with CUDA 4096')
+        help='number of extra images in the long list; default: 192, with CUDA 2048')
     add('--device', default='auto', help='auto | cpu | cuda')
     add('--photos', type=Path, help='cut-outs and backgrounds for the JPEGs; default: drawn ones')
     args = parser.parse_args()

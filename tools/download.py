@@ -13,9 +13,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import gdown
-
-from network import SegNet, load_checkpoint
 from utils.arguments import ROOT, Parser
 from utils.errors import InputError, run
 from utils.outputs.files import make_output_folder
@@ -37,6 +34,10 @@ def main():
 
 def fetch(url: str, path: Path) -> None:
     """Download a segmentation checkpoint to `path`; raises InputError where that fails."""
+    import gdown
+
+    from network import SegNet, load_checkpoint
+
     if path.exists():
         raise InputError(f'{path} is there already: move it away first')
     make_output_folder(path.parent)

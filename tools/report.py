@@ -1,12 +1,13 @@
 """Summarize a finished pipeline: a table of its metrics, and a contact sheet.
 
     python tools/report.py --run mini                     after demo.sh
+    python tools/report.py --run NAME                     after demo.sh --data .../NAME
     python tools/report.py --dataset imagenet --run mini  after demo.sh --dataset imagenet
 
-Reads the results.json of cls/test, cam/test --evaluate --sweep and seg/test --sweep from each
-stage's out/, or from the folder in it that --run names. Checkpoints, data and sizes are those
-recorded there. If the data folder has ground-truth masks, the precision and recall of the pseudo
-masks are printed too. Writes the contact sheet to --out.
+Reads the results.json of cls/test, cam/test, cam/test --evaluate --sweep and seg/test --sweep from
+each stage's out/, or from the folder in it that --run names. Checkpoints, data and sizes are those
+recorded there. A list without boxes needs no --evaluate and gives no localization metrics. If the
+data folder has ground-truth masks, the precision and recall of the pseudo masks are printed too.
 """
 
 import sys
@@ -20,7 +21,7 @@ from utils.outputs.results import read_results
 
 TITLES = ['image', 'plain CAM', 'fused CAM', 'Gaussian prior', 'pseudo mask', 'probability',
           'mask', 'box']
-NEEDED = {'cls': ('top1',), 'cam': ('evaluation', 'fused', 'sweep'), 'seg': ('sweep',)}
+NEEDED = {'cls': ('top1',), 'cam': ('arguments', 'maskpath'), 'seg': ('count',)}
 
 
 def main():
@@ -29,23 +30,26 @@ def main():
                         help='dataset whose stages have run')
     parser.add_argument('--run', default='.', help="folder in each stage's out/")
     parser.add_argument('--images', type=positive_int, default=12, help='rows of the picture')
-    parser.add_argument('--out', type=Path, default=Path('report.png'), help='the picture')
+    parser.add_argument('--out', type=Path,
+                        help="the picture (default: report.png in the run's folder of seg)")
     args = parser.parse_args()
-    cls, cam, seg = (
-        require_results(ROOT / f'{args.dataset}-{stage}' / 'out' / args.run / 'results.json', keys)
-        for stage, keys in NEEDED.items())
-    evaluation = cam['evaluation']
+    paths = {stage: ROOT / f'{args.dataset}-{stage}' / 'out' / args.run / 'results.json'
+             for stage in NEEDED}
+    cls, cam, seg = (require_results(paths[stage], keys) for stage, keys in NEEDED.items())
+    out = args.out or paths['seg'].with_name('report.png')
 
     from utils.outputs.files import write_png
 
-    print(table(cls, evaluation, seg))
+    print(classification(cls))
+    if 'strict' in seg:  # the list has boxes
+        require_results(paths['cam'], ('evaluation', 'fused', 'sweep'))
+        require_results(paths['seg'], ('sweep',))
+        print(localization(cam['evaluation'], seg))
+    else:
+        print(f'{seg["arguments"]["list"]} has no boxes: no localization metrics')
     print(mask_quality(args.dataset, cam['arguments']))
-    for name, metrics in (('fused CAM', evaluation['fused']), ('SPOL', seg)):
-        if metrics['sweep'].get('advice'):
-            print(f'\n{name}: {metrics["sweep"]["advice"]}.')
-    write_png(args.out, picture(args.dataset, evaluation['arguments'], seg['arguments'],
-                                args.images))
-    print(f'\npicture: {args.out}')
+    write_png(out, picture(args.dataset, cam_arguments(cam), seg['arguments'], args.images))
+    print(f'\npicture: {out}')
 
 
 def require_results(path: Path, keys: tuple[str, ...]) -> dict:
@@ -59,11 +63,23 @@ def require_results(path: Path, keys: tuple[str, ...]) -> dict:
     return results
 
 
-def table(cls: dict, evaluation: dict, seg: dict) -> str:
-    """The metrics, in percent, as a Markdown table."""
-    lines = [f'classification: top-1 {100 * cls["top1"]:.1f} %, top-5 {100 * cls["top5"]:.1f} %, '
-             f'{cls["count"]} images',
-             '',
+def cam_arguments(cam: dict) -> dict:
+    """The arguments that the CAMs were evaluated with; where they were not, those that pseudo masks
+    were made with, at the sizes of the training."""
+    if 'evaluation' in cam:
+        return cam['evaluation']['arguments']
+    sizes = {name: cam['training']['arguments'][name] for name in ('resize', 'crop')}
+    return {**cam['arguments'], **sizes}
+
+
+def classification(cls: dict) -> str:
+    return (f'classification: top-1 {100 * cls["top1"]:.1f} %, top-5 {100 * cls["top5"]:.1f} %, '
+            f'{cls["count"]} images')
+
+
+def localization(evaluation: dict, seg: dict) -> str:
+    """The metrics, in percent, as a Markdown table, and what the sweep of thresholds advises."""
+    lines = ['',
              '| GT-known, strict count, % | threshold in use | best threshold | MaxBoxAcc '
              '| MaxBoxAccV2 | PxAP |',
              '| --- | --- | --- | --- | --- | --- |']
@@ -81,6 +97,9 @@ def table(cls: dict, evaluation: dict, seg: dict) -> str:
             f'| {name} | {100 * metrics["strict"]["gt_known"]:.1f} (at {threshold}) '
             f'| {100 * sweep["best"]["strict"]["gt_known"]:.1f} (at {sweep["best_threshold"]:.2f}) '
             f'| {field} |')
+    lines += [f'\n{name}: {metrics["sweep"]["advice"]}.'
+              for name, metrics in (('fused CAM', evaluation['fused']), ('SPOL', seg))
+              if metrics['sweep'].get('advice')]
     return '\n'.join(lines)
 
 
@@ -128,7 +147,6 @@ def read_images(dataset: str, arguments: dict):
 def picture(dataset: str, cam: dict, seg: dict, count: int):
     """The contact sheet of images spread evenly over the list; `cam` and `seg` are the arguments
     that the two evaluations have recorded."""
-    import numpy as np
     import torch
 
     from network import CamNet, SegNet, load_checkpoint
@@ -136,7 +154,7 @@ def picture(dataset: str, cam: dict, seg: dict, count: int):
     from utils.engine.inference import Predictor
     from utils.localization.boxes import CentreCrop
     from utils.outputs.drawing import Row, contact_sheet
-    from utils.stages.show import cam_rows, seg_rows, views_of
+    from utils.stages.show import cam_rows, seg_rows, spread_views
 
     images = read_images(dataset, seg)
     cam_net = CamNet(cam['clsnum'], cam['backbone'], pretrained='none')
@@ -144,11 +162,9 @@ def picture(dataset: str, cam: dict, seg: dict, count: int):
     seg_net = SegNet(seg['backbone'], pretrained='none')
     load_checkpoint(seg_net, seg['snapshot'])
 
-    chosen = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int).tolist()
-
     def views(arguments: dict) -> list:
         crop = CentreCrop(arguments['resize'], arguments['crop'])
-        return list(views_of(images, chosen, eval_transform(crop.resize, crop.crop), crop))
+        return spread_views(images, eval_transform(crop.resize, crop.crop), count, crop)
 
     device = torch.device('cpu')
     cams = cam_rows(Predictor(cam_net, device, method='class_cams'), images, views(cam),

@@ -12,17 +12,22 @@ find_python() {
   done
 }
 
-prepare_environment() {  # $1: requirements file
-  local stamp=.venv/installed-$1 wanted python
+prepare_environment() {  # $1: requirements file, $2: not empty: PyTorch without CUDA
+  local stamp=.venv/installed-$1 wanted python index=()
   wanted=$(cat requirements*.txt | cksum)
   PYTHON=.venv/bin/python
-  [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && "$PYTHON" -c '' 2>/dev/null && return
-  python=$(find_python)
-  [ -n "$python" ] || fail "no Python 3.10 or newer found: install one and run again"
-  "$python" -m venv .venv ||
-    fail "$python cannot make a virtual environment: install its venv package (Debian, Ubuntu: python3-venv), delete .venv and run again"
+  if "$PYTHON" -c '' 2>/dev/null; then  # what the tests need includes what the demo needs
+    cat "$stamp" .venv/installed-requirements-dev.txt 2>/dev/null | grep -qx "$wanted" && return
+  else
+    python=$(find_python)
+    [ -n "$python" ] || fail "no Python 3.10 or newer found: install one and run again"
+    "$python" -m venv .venv ||
+      fail "$python cannot make a virtual environment: install its venv package (Debian, Ubuntu: python3-venv), delete .venv and run again"
+  fi
   echo "installing what $1 asks for into .venv (once; PyTorch is large)"
-  "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$1" ||
+  # A version +cpu is newer to pip than the same version without.
+  [ -z "${2:-}" ] || index=(--extra-index-url https://download.pytorch.org/whl/cpu)
+  "$PYTHON" -m pip install --quiet --disable-pip-version-check ${index[@]+"${index[@]}"} -r "$1" ||
     fail "pip could not install $1: see above; with a network, run again"
   echo "$wanted" > "$stamp"
 }

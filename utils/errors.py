@@ -4,10 +4,14 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
 
 from network.errors import InputError
 
-__all__ = ['InputError', 'run']
+__all__ = ['InputError', 'run', 'warn']
+
+ROOT = Path(__file__).resolve().parents[1]
 
 LOST_CONNECTION = ('connection', 'closed by peer', 'timed out', 'nccl')
 
@@ -19,6 +23,8 @@ def run(main: Callable[[], None]) -> None:
     because another rank has exited; 130 for Ctrl-C. Errors are printed as one line on stderr.
     """
     warnings.filterwarnings('ignore', module=r'PIL\.')  # damaged images are reported in one line
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors='backslashreplace')  # names that the encoding does not have
     try:
         main()
     except InputError as error:
@@ -37,6 +43,25 @@ def run(main: Callable[[], None]) -> None:
         destroy_process_group()
 
 
+def warn(message: str) -> None:
+    """Print a warning, one line on stderr; in a distributed run, on rank 0 alone."""
+    if os.environ.get('RANK', '0') == '0':
+        print('warning:', message, file=sys.stderr)
+
+
+def _missing_package(kind: type[BaseException], error: BaseException,
+                     traceback: TracebackType | None) -> None:
+    """The excepthook of our scripts: a package that is not installed is one line with its cure."""
+    package = (getattr(error, 'name', None) or '').partition('.')[0]
+    if kind is not ModuleNotFoundError or (ROOT / package).exists():
+        return sys.__excepthook__(kind, error, traceback)
+    venv = ROOT / '.venv'
+    cure = f'pip install -r {ROOT / "requirements.txt"}'
+    if venv.is_dir() and not venv.samefile(sys.prefix):
+        cure = f'source {venv}/bin/activate'
+    raise SystemExit(_report(f'{sys.executable} has no package {package}: {cure}'))
+
+
 def _world_size() -> int:
     return int(os.environ.get('WORLD_SIZE', 1))  # set by torchrun
 
@@ -45,3 +70,8 @@ def _report(message: str) -> int:
     rank = f'rank {os.environ["RANK"]}: ' if _world_size() > 1 else ''
     print('error:', rank + ' '.join(message.split()), file=sys.stderr)
     return 2
+
+
+# Set when this module is imported, since a script's own imports may fail before `run` is called.
+if ROOT in Path(getattr(sys.modules['__main__'], '__file__', None) or '').resolve().parents[:2]:
+    sys.excepthook = _missing_package

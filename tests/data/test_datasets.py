@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from utils.data.datasets import EvalImages, TrainImages, TrainMasks
 from utils.data.images import read_image, resize
 from utils.data.lists import ImageList
+from utils.data.loader import EpochSampler, TrainLoader
 from utils.data.transforms import eval_transform
 from utils.errors import InputError
 
@@ -181,6 +182,45 @@ def test_a_mask_of_another_size_is_refused(tmp_path):
                          tmp_path / 'masks')
     with pytest.raises(InputError, match=r'x\.png is 7 x 9 pixels, but its image 9 x 7'):
         dataset[0, 0]
+
+
+@kinds
+@pytest.mark.parametrize(('steps', 'named'), [
+    ((A.Normalize(),), r'float32 from -.*leave out A\.Normalize'),
+    ((A.Normalize(), A.HorizontalFlip()), r'leave out A\.Normalize'),
+    ((A.ToTensorV2(),), r'a Tensor.*leave out A\.ToTensorV2'),
+    ((A.ToGray(1, p=1),), r'the shape \(24, 24.*leave out A\.ToGray'),
+    ((A.FromFloat(max_value=1, dtype='uint16'),), 'leave out A.FromFloat'),
+])
+def test_a_step_that_training_takes_itself_is_named(make, kind, steps, named):
+    if named.endswith('FromFloat'):
+        steps = (A.ToFloat(max_value=255), *steps)
+    with pytest.raises(InputError, match=named):
+        make(kind, transform=crop_and_flip(RESIZE, CROP, *steps))[0, 0]
+
+
+@kinds
+def test_floats_between_0_and_1_are_images_too(make, kind):
+    item = make(kind, transform=crop_and_flip(RESIZE, CROP, A.ToFloat(max_value=255)))[0, 0]
+    assert item['image'].dtype == np.float32
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_last_step_of_random_size_is_named(make, workers):
+    transform = A.Compose([A.Resize(RESIZE, RESIZE), A.RandomScale((-0.5, 0.5), p=1)])
+    dataset = make(TrainImages, transform=transform)
+    loader = TrainLoader(dataset, EpochSampler(3, 3, 0), workers, False)
+    with pytest.raises(InputError, match=r'several sizes .*after A\.RandomScale'):
+        list(loader)
+
+
+def test_lack_of_memory_in_a_transform_is_told(make):
+    def fail(image, **_):
+        raise MemoryError
+
+    transform = A.Compose([A.Lambda(image=fail, p=1)])
+    with pytest.raises(InputError, match='out of memory'):
+        make(TrainImages, transform=transform)[0, 0]
 
 
 def test_a_missing_mask_is_named(images, tmp_path):

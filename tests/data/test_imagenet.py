@@ -95,6 +95,12 @@ def test_names_may_hold_spaces(tmp_path):
     assert list(read_imagenet_list(tmp_path / 'val.txt', 10).names) == ['my bird.JPEG']
 
 
+def test_white_space_round_a_class_name_is_no_part_of_it(tmp_path):
+    """As pretty-printed XML has it; preparation strips it as well."""
+    (tmp_path / 'a.xml').write_text(xml(('\n\t n1 \n', 1, 2, 3, 4), ('n2', 1, 2, 3, 4)))
+    assert read_xml_boxes(tmp_path / 'a.xml', 'n1').tolist() == [[1, 2, 3, 4]]
+
+
 BILLION_LAUGHS = ('<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;&x;&x;&x;&x;&x;&x;&x;&x;">'
                   ']><annotation>&y;</annotation>')
 EXTERNAL = ('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'

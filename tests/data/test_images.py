@@ -1,13 +1,23 @@
 """Images: read as they are stored, resized as OpenCV does it."""
 
+import subprocess
+import sys
+import unicodedata
+import zlib
+
 import cv2
 import numpy as np
 import pytest
+from conftest import ROOT
 
+from utils.data import images
 from utils.data.images import (
+    BadImageError,
     read_binary_mask,
     read_image,
+    read_size,
     read_stored_mask,
+    read_upright_image,
     resize,
     resize_nearest,
 )
@@ -79,6 +89,124 @@ def test_an_exif_orientation_is_ignored(tmp_path, pillow):
     with pillow.open(tmp_path / 'a.jpg') as opened:
         assert opened.getexif()[0x0112] == 6
     np.testing.assert_allclose(read_image(tmp_path / 'a.jpg'), stored, atol=6)
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('suffix', ['.tif', '.png', '.jpg'])
+def test_pixels_lie_as_they_are_stored(tmp_path, pillow, suffix, orientation):
+    """OpenCV applies a TIFF's orientation whatever its flags."""
+    stored = np.zeros((16, 32, 3), np.uint8)
+    stored[:8, :8], stored[8:, 24:] = RED, BLUE
+    exif = pillow.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f'a{suffix}'
+    lossy = suffix == '.jpg'
+    pillow.fromarray(stored).save(path, exif=exif,
+                                  **{'quality': 95, 'subsampling': 0} if lossy else {})
+    tolerance = 10 if lossy else 0
+    np.testing.assert_allclose(read_image(path), stored.astype(int), atol=tolerance)
+    assert read_size(path) == (16, 32)
+    turned = read_upright_image(path)
+    assert turned.shape[:2] == ((32, 16) if orientation > 4 else (16, 32))
+    from PIL import ImageOps
+
+    with pillow.open(path) as opened:
+        upright = np.asarray(ImageOps.exif_transpose(opened).convert('RGB'))
+    np.testing.assert_allclose(turned, upright.astype(int), atol=tolerance)
+
+
+def png_with(chunk, content):
+    """A 4 x 5 PNG with a further chunk after its header."""
+    whole = cv2.imencode('.png', np.full((5, 4, 3), 9, np.uint8))[1].tobytes()
+    body = chunk + content
+    return (whole[:33] + len(content).to_bytes(4, 'big') + body
+            + zlib.crc32(body).to_bytes(4, 'big') + whole[33:])
+
+
+@pytest.mark.parametrize(('chunk', 'content'), [
+    (b'iCCP', b'profile\0\0' + zlib.compress(np.random.default_rng(0).bytes(3 << 20))),
+    (b'zTXt', b'comment\0\0' + zlib.compress(bytes(3 << 20))),
+    (b'tEXt', b'comment\0' + b'x' * (3 << 20))])
+def test_a_png_with_a_long_profile_or_text_is_read(tmp_path, chunk, content):
+    """Pillow, which reads the size, refuses more than 1 MiB."""
+    (tmp_path / 'a.png').write_bytes(png_with(chunk, content))
+    assert read_image(tmp_path / 'a.png').shape == (5, 4, 3)
+
+
+def test_as_many_pixels_as_a_camera_has(tmp_path, pillow, monkeypatch):
+    """102 million are a current camera's. A smaller limit here, to save memory and time."""
+    assert images.MAX_PIXELS >= 200e6
+    assert pillow.MAX_IMAGE_PIXELS >= images.MAX_PIXELS / 2  # Pillow refuses twice as many
+    monkeypatch.setattr(images, 'MAX_PIXELS', 3_000_000)
+    write_cv2(tmp_path / 'a.png', np.zeros((1500, 2000), np.uint8))
+    assert read_image(tmp_path / 'a.png').shape == (1500, 2000, 3)
+    for name in ('b.png', 'b.jpg'):
+        write_cv2(tmp_path / name, np.zeros((1501, 2000), np.uint8))
+        with pytest.raises(BadImageError, match='2000 x 1501 pixels, more than 3 million'):
+            read_image(tmp_path / name)
+
+
+OUT_OF_MEMORY = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from utils.data.images import BadImageError, InputError, read_image
+used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
+limit = used + int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+for path in sys.argv[3:]:
+    try:
+        read_image(Path(path))
+    except InputError as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_lack_of_memory_is_no_fault_of_the_image(tmp_path):
+    """OpenCV raises where its own array does not fit, and returns nothing where libjpeg fails."""
+    noise = cv2.resize(np.random.default_rng(0).integers(0, 255, (60, 60, 3), np.uint8),
+                       (4000, 4000))
+    paths = [write_cv2(tmp_path / f'a{suffix}', noise) for suffix in ('.jpg', '.png')]
+    progressive = cv2.imencode('.jpg', noise, (cv2.IMWRITE_JPEG_PROGRESSIVE, 1))[1]
+    (tmp_path / 'progressive.jpg').write_bytes(progressive.tobytes())
+    for megabytes, name in ((20, ''), (60, 'progressive')):  # the array has 48
+        some = [path for path in (*paths, tmp_path / 'progressive.jpg') if name in path.name]
+        found = subprocess.run([sys.executable, '-c', OUT_OF_MEMORY, ROOT,
+                                str(megabytes * 2**20), *some],
+                               capture_output=True, text=True, check=True).stdout
+        assert found.count('InputError out of memory') == len(some), found
+
+
+def test_a_name_of_other_case_or_unicode_form_is_told(tmp_path):
+    """macOS decomposes accents; Windows does not tell cases apart."""
+    folder = tmp_path / unicodedata.normalize('NFD', 'Müller')
+    folder.mkdir()
+    write_cv2(folder / 'a.png', np.zeros((2, 2), np.uint8)).rename(folder / 'A.PNG')
+    for name in (folder / 'a.png', tmp_path / unicodedata.normalize('NFC', 'Müller') / 'A.PNG'):
+        with pytest.raises(InputError, match='spelled differently'):
+            read_image(name)
+    (tmp_path / 'link.png').symlink_to('nowhere')
+    for name in ('link.png', 'other.png', 'no/folder.png'):
+        with pytest.raises(InputError, match='check the list'):
+            read_image(tmp_path / name)
+
+
+def test_images_with_a_rotation_are_counted_once_a_list(tmp_path, pillow, capsys):
+    from utils.data import cub, imagenet
+
+    exif = pillow.Exif()
+    exif[0x0112] = 6
+    for layout in ('image', 'train'):
+        (tmp_path / layout).mkdir()
+        for number in range(4):
+            pillow.new('RGB', (4, 2)).save(tmp_path / layout / f'{number}.jpg',
+                                           **{'exif': exif} if number % 2 else {})
+    (tmp_path / 'train.txt').write_text(''.join(f'{number}.jpg,0\n' for number in range(5)))
+    cub.read_images(tmp_path, 'train.txt', 2)
+    (tmp_path / 'train.txt').write_text(''.join(f'{number}.jpg 0\n' for number in range(5)))
+    imagenet.read_train_images(tmp_path, 'train.txt', 2)
+    lines = capsys.readouterr().err.splitlines()
+    assert ['2 of 5 images have an EXIF rotation' in line for line in lines] == [True] * 2
 
 
 def make_empty(path):

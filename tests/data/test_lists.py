@@ -68,14 +68,94 @@ def test_dots_within_a_name_are_no_way_out(read):
 
 
 def test_images_that_would_share_a_mask_are_refused(read, tmp_path):
-    assert 'a/1.png and a/1.jpg would share a mask' in complaint(
-        read, GOOD + 'a/1.png,0,10 20 30 40\n')
-    assert 'image 2' in complaint(read, GOOD + 'a/1.png,0,10 20 30 40\n')
+    assert 'lines 1 and 3: a/1.png and a/1.jpg would share a mask' in complaint(
+        read, GOOD + '\na/1.png,0,10 20 30 40\n')
     (tmp_path / 'train.txt').write_text('a/1.JPEG 0\nb/1.JPEG 1\na/1.jpg 0\n')
-    with pytest.raises(InputError, match='image 3'):
+    with pytest.raises(InputError, match='lines 1 and 3'):
         read_imagenet_list(tmp_path / 'train.txt', 5)
-    assert len(read(GOOD * 2)) == 2  # the same image twice has one mask
     assert len(read('a.b/1.jpg,0\na/1.jpg,0\nb/1.jpg,0\n')) == 3
+
+
+def test_lines_of_one_image_are_one_image_with_several_boxes(read, capsys):
+    """In the order of first lines, however far apart they are."""
+    images = read('b.jpg,1,0 0 5 5\na.jpg,0,1 1 2 2\n./b.jpg,1,6 6 9 9\nc.jpg,1,0 0 1 1\n'
+                  'b.jpg,1,2 2 3 3\n')
+    assert list(images.names) == ['b.jpg', 'a.jpg', 'c.jpg']
+    assert images.labels.tolist() == [1, 0, 1]
+    assert [boxes.tolist() for boxes in images.boxes] == [
+        [[0, 0, 5, 5], [6, 6, 9, 9], [2, 2, 3, 3]], [[1, 1, 2, 2]], [[0, 0, 1, 1]]]
+    assert '5 lines are of 3 images' in capsys.readouterr().err
+    assert len(read('a.jpg,0\n' * 2)) == 1
+    assert read('a.jpg,0\n' * 2).boxes is None
+
+
+def test_boxes_may_be_further_fields_of_a_line(read):
+    images = read('a.jpg,0,1 1 2 2,3 3 4 4\nb.jpg,0,0 0 5 5\n')
+    assert [boxes.tolist() for boxes in images.boxes] == [
+        [[1, 1, 2, 2], [3, 3, 4, 4]], [[0, 0, 5, 5]]]
+
+
+def test_equal_lines_of_an_imagenet_list_are_one_image(tmp_path):
+    (tmp_path / 'val.txt').write_text('b.JPEG 1\na.JPEG 0\nb.JPEG 1\n')
+    images = read_imagenet_list(tmp_path / 'val.txt', 5)
+    assert list(images.names) == ['b.JPEG', 'a.JPEG']
+    assert images.labels.tolist() == [1, 0]
+
+
+def test_an_image_under_two_labels_is_refused_with_both_lines(read, tmp_path):
+    assert 'lines 1 and 2: a/1.jpg has the labels 0 and 1' in complaint(
+        read, GOOD + GOOD.replace(',0,', ',1,'))
+    (tmp_path / 'train.txt').write_text('a/1.JPEG 0\nb/1.JPEG 1\na/1.JPEG 2\n')
+    with pytest.raises(InputError, match='lines 1 and 3: a/1.JPEG has the labels 0 and 2'):
+        read_imagenet_list(tmp_path / 'train.txt', 5)
+
+
+@pytest.mark.parametrize('line', ['a b.jpg ,1, 1 2 3 4 ', 'a b.jpg, 1 ,1  2 3\t4',
+                                  './a b.jpg,1,1 2 3 4'])
+def test_spaces_round_the_fields_of_a_line_are_no_part_of_them(read, line):
+    images = read(line)
+    assert list(images.names) == ['a b.jpg']
+    assert images.labels.tolist() == [1]
+    assert images.boxes[0].tolist() == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize('between', ['  ', '\t', ' \t '])
+def test_spaces_and_tabs_separate_name_and_label_of_an_imagenet_list(tmp_path, between):
+    (tmp_path / 'val.txt').write_text(f'my bird.JPEG{between}3\n')
+    images = read_imagenet_list(tmp_path / 'val.txt', 5)
+    assert (list(images.names), images.labels.tolist()) == (['my bird.JPEG'], [3])
+
+
+KAGGLE = 'ImageId,PredictionString\nILSVRC2012_val_00048981,n03995372 85 1 499 272\n'
+
+
+@pytest.mark.parametrize(('content', 'advice'), [
+    ('a/b.jpg 0', 'separate name, label and boxes by commas'),
+    ('a/b.jpg\t0\t1 2 3 4', 'separate name, label and boxes by commas'),
+    ('a\\b.jpg,0', 'backslashes: write / instead'),
+    ('a.jpg,5', 'if the labels count from 1, subtract 1'),
+    ('a.jpg,0,1,2,3,4', 'four numbers with spaces between'),
+    (KAGGLE, 'prepare_imagenet.py'),
+    (KAGGLE.splitlines()[1], 'prepare_imagenet.py'),
+    ('a.jpg,0'.encode('utf-16'), 'save it as UTF-8'),
+])
+def test_a_list_of_another_kind_is_told_what_to_do(read, content, advice):
+    assert advice in complaint(read, content)
+
+
+@pytest.mark.parametrize(('content', 'advice'), [
+    ('a/b.JPEG,0', 'replace the comma by a space'),
+    ('a/b.JPEG, 0', 'replace the comma by a space'),
+    ('a/b.JPEG,0,1 2 3 4', 'replace the comma by a space'),
+    ('a/b.JPEG', 'expected `name label`'),
+    ('a\\b.JPEG 0', 'backslashes: write / instead'),
+    ('a.JPEG 5', 'if the labels count from 1, subtract 1'),
+    (KAGGLE, 'prepare_imagenet.py'),
+    (KAGGLE.splitlines()[1], 'prepare_imagenet.py'),
+])
+def test_an_imagenet_list_of_another_kind_is_told_what_to_do(tmp_path, content, advice):
+    (tmp_path / 'val.txt').write_text(content)
+    assert advice in complaint(read_imagenet_list, tmp_path / 'val.txt', 5)
 
 
 def test_a_missing_list_is_named(tmp_path):
@@ -94,7 +174,7 @@ def test_a_list_without_lines_is_empty(read, content):
 
 BAD_LINES = {
     'one field': 'a.jpg',
-    'four fields': 'a.jpg,0,1 2 3 4,5',
+    'second box of one': 'a.jpg,0,1 2 3 4,5',
     'no name': ',0,1 2 3 4',
     'label is the number of classes': 'a.jpg,5,1 2 3 4',
     'label negative': 'a.jpg,-1,1 2 3 4',
@@ -196,4 +276,4 @@ def test_any_content_is_either_a_sound_list_or_an_input_error(read, content):
         return
     assert len(images) == len(images.names) == len(list(images.names)) > 0
     assert ((images.labels >= 0) & (images.labels < 5)).all()
-    assert images.boxes is None or all((box[0, 2:] > box[0, :2]).all() for box in images.boxes)
+    assert images.boxes is None or all((box[:, 2:] > box[:, :2]).all() for box in images.boxes)

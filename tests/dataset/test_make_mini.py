@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'dataset'))
 
+import compositing
 import make_mini
+import mini_layouts
 import prepare_imagenet
+from compositing import compose, mask_box, overlap
 from draw_birds import SPECIES_LIMIT, draw_bird, make_species
-from make_mini import overlap
+from mini_sources import make_samples
 
 from utils.data.images import read_binary_mask, read_image
 from utils.data.lists import read_cub_list, read_imagenet_list, read_wnids
@@ -191,21 +194,21 @@ def test_a_third_of_the_images_have_two_objects_that_hardly_overlap():
         def background(self, split, rng):
             return background
 
-    masks = [sample.masks for sample in make_mini.make_samples(Discs(), (150, 150), 48, 0, 1 / 3)]
+    masks = [sample.masks for sample in make_samples(Discs(), (150, 150), 48, 0, 1 / 3)]
     pairs = [pair for pair in masks if len(pair) == 2]
     assert {len(objects) for objects in masks} == {1, 2}
     assert 0.25 < len(pairs) / len(masks) < 0.42
     for first, second in pairs:
         assert not (first & second).any()
-        assert overlap(make_mini.mask_box(first), make_mini.mask_box(second)) < 0.2
-        side = np.subtract(make_mini.mask_box(first)[2:], make_mini.mask_box(first)[:2]).max()
+        assert overlap(mask_box(first), mask_box(second)) < 0.2
+        side = np.subtract(mask_box(first)[2:], mask_box(first)[:2]).max()
         assert (first > 0).sum() > 0.7 * np.pi / 4 * side**2
 
 
 def test_an_object_without_a_free_place_is_left_out(monkeypatch):
-    monkeypatch.setattr(make_mini, 'OBJECT_SCALE', {2: (0.94, 0.95)})
+    monkeypatch.setattr(compositing, 'OBJECT_SCALE', {2: (0.94, 0.95)})
     disc = np.full((20, 20, 4), 255, np.uint8)
-    _, masks = make_mini.compose([disc, disc], np.zeros((40, 40, 3), np.uint8), 40,
+    _, masks = compose([disc, disc], np.zeros((40, 40, 3), np.uint8), 40,
                                  np.random.default_rng(0))
     assert len(masks) == 1
     assert masks[0].any()
@@ -249,7 +252,7 @@ def test_an_interrupted_set_is_begun_anew(tmp_path, monkeypatch):
 
     one = ('--classes', 1, '--train', 1, '--val', 1)
     with monkeypatch.context() as patch:
-        patch.setattr(make_mini, 'write_image', interrupted)
+        patch.setattr(mini_layouts, 'write_image', interrupted)
         with pytest.raises(KeyboardInterrupt):
             make(tmp_path / 'mini', *one)
     assert not (tmp_path / 'mini').exists()

@@ -143,8 +143,12 @@ def test_the_list_reader_reads_the_lists(make_source, prepare, tmp_path):
     assert [box.tolist() for box in images.boxes] == [[[1, 2, 30, 40]]] * len(VAL)
 
 
-def test_other_files_are_counted(make_source, prepare, tmp_path, capsys):
-    source = make_source()
+@pytest.mark.parametrize('nested', [False, True])
+def test_other_files_are_counted(make_source, prepare, tmp_path, capsys, nested):
+    source = make_source(nested=nested)
+    folder = next((source / 'val').iterdir()) if nested else source / 'val'
+    write(folder / 'ILSVRC2012_val_00000099.jpg', '')
+    write(folder / 'ILSVRC2012_val_00000098.png', '')
     write(source / 'train' / 'README', '')
     write(source / 'train' / TENCH / '._hidden.JPEG', '')
     write(source / 'train' / TENCH / 'images' / 'deeper.JPEG', '')
@@ -153,6 +157,7 @@ def test_other_files_are_counted(make_source, prepare, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert 'train: 6 images of 3 classes; val: 4 images, 4 with boxes' in printed
     assert 'train: 3 other files' in printed
+    assert 'val: 2 other files, which are in no list: images end in .JPEG' in printed
 
 
 # ---------------------------------------------------------------- restarts

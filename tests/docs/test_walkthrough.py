@@ -32,7 +32,7 @@ def test_the_notebook_runs(demo_run, monkeypatch):
         if cell['cell_type'] == 'code':
             exec(compile(''.join(cell['source']), cell['id'], 'exec'), namespace)
     assert len(figures) == 7
-    assert namespace['probability'].shape == (192, 192)
+    assert namespace['probability'].shape == (80, 80)
     assert namespace['result'].image.shape == namespace['image'].shape
 
 

@@ -9,17 +9,22 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from test_trainer import TinyNet, build, equal, loss, train
+from test_trainer import Colours, TinyNet, build, equal, loss, train
 from torch import nn
 
 from network import CamNet, SegNet
+from utils.data.transforms import eval_transform
 from utils.engine.device import init_distributed_device
 from utils.engine.distributed import synchronized
+from utils.engine.graph import WARM_UP_STEPS, GraphedStep, capture_cuda, warm_up_cuda
 from utils.engine.inference import Inference, InferenceOptions, Predictor
 from utils.engine.precision import Precision, is_out_of_memory, supports_bf16
-from utils.engine.transfer import Transfer
+from utils.engine.resize import resized_views
+from utils.engine.trainer import linear_decay
+from utils.engine.transfer import Transfer, uploaded_ahead
 from utils.localization.batched_pseudo_mask import pseudo_masks
-from utils.localization.pseudo_mask import pseudo_mask
+from utils.localization.boxes import iou, largest_box
+from utils.localization.pseudo_mask import pseudo_mask, scaled_cam, seg_target
 
 pytestmark = [pytest.mark.gpu,
               pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')]
@@ -31,20 +36,67 @@ def cuda():
     return init_distributed_device('cuda', seed=0, test=True)
 
 
+class Shades(Colours):
+    """Dark images of one class and light ones of the other, which any network can tell apart."""
+
+    def __getitem__(self, key):
+        _, index = key
+        return {'image': torch.full((8, 8, 3), 200 * (index % 2) + index, dtype=torch.uint8),
+                'label': index % 2}
+
+
 @pytest.mark.parametrize('amp', ['fp16', 'bf16', 'off'])
 def test_training_steps_lower_the_loss(cuda, tmp_path, amp):
     if amp == 'bf16' and not supports_bf16(cuda):
         pytest.skip('this GPU has no bf16')
-    losses = []
+    trainer = build(tmp_path, dataset=Shades(), device=cuda, amp=amp, epoch=20)
+    trainer.run()
+    assert trainer.log.losses['total'] < 0.3  # a guess has 0.69
+    assert {value.dtype for value in trainer.model.state_dict().values()} == {torch.float32,
+                                                                              torch.int64}
 
-    def record(model, batch):
+
+@pytest.mark.parametrize('schedule', [None, linear_decay])
+def test_steps_by_a_graph_are_the_eager_ones_but_for_rounding(cuda, tmp_path, schedule):
+    """With the dropout of each step's seed, a smaller last batch, and rates that change."""
+    def weights(folder, graphs):
+        trainer = build(folder, device=cuda, epoch=6, schedule=schedule)
+        assert isinstance(trainer.launch, GraphedStep)
+        if not graphs:
+            trainer.launch = trainer.step
+        trainer.run()
+        assert not graphs or not trainer.launch._eager
+        return trainer.model.state_dict()
+
+    eager, graphed = weights(tmp_path / 'eager', False), weights(tmp_path / 'graph', True)
+    for name, value in eager.items():
+        torch.testing.assert_close(graphed[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_dropout_of_a_replay_is_that_of_its_seed(cuda):
+    def step(batch, size):
+        return {'total': nn.functional.dropout(batch['image'], 0.5)}
+
+    batch = {'image': torch.ones(1000, device=cuda)}
+    torch.manual_seed(1)
+    warm_up_cuda(step, batch, 4)
+    replay = capture_cuda(step, batch, 4)
+    for seed in (3, 4, 3):
+        torch.manual_seed(seed)
+        expected = step(batch, 4)['total']
+        torch.manual_seed(seed)
+        assert torch.equal(replay(batch)['total'], expected)
+
+
+def test_a_step_that_cannot_be_captured_runs_eagerly(cuda, tmp_path, capsys):
+    def waits(model, batch):
         result = loss(model, batch)
-        losses.append(result['total'].item())
-        return {'total': result['total'].float()}
+        result['total'].item()
+        return result
 
-    state = train(tmp_path, record, device=cuda, amp=amp, epoch=20)
-    assert sum(losses[-10:]) < sum(losses[:10])
-    assert {value.dtype for value in state.values()} == {torch.float32, torch.int64}
+    state = train(tmp_path, waits, device=cuda, epoch=4)
+    assert 'no CUDA graph' in capsys.readouterr().err
+    assert all(value.isfinite().all() for value in state.values())
 
 
 def test_auto_is_bf16_where_the_gpu_has_it(cuda):
@@ -58,7 +110,9 @@ def test_a_first_fp16_step_that_overflows_does_no_harm(cuda):
     optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9, nesterov=True,
                                 fused=precision.allows_fused_sgd)
     for factor in (1e38, 1.0):
-        precision.step((parameter * factor).sum(), optimizer)
+        optimizer.zero_grad()
+        precision.backward((parameter * factor).sum(), optimizer)
+        precision.step(optimizer)
     torch.testing.assert_close(parameter.detach(), torch.full((1000,), -0.19, device=cuda))
 
 
@@ -74,14 +128,38 @@ def test_float32_is_not_tf32(cuda):
 
 @pytest.mark.parametrize(('amp', 'tolerance'), [('off', 1e-4), ('auto', 0.05)])
 def test_networks_give_what_they_give_on_the_cpu(cuda, amp, tolerance):
-    """Within `tolerance` of the largest value."""
+    """The mean error is within `tolerance` of the mean value. The largest error is not: a product
+    of three maps of random weights has extreme values."""
     torch.manual_seed(0)
     images = torch.rand(4, 128, 128, 3)
     for model in (CamNet(5, pretrained='none'), SegNet(pretrained='none')):
         model.eval()
         expected = Predictor(model, CPU)(images)
         found = Predictor(model, cuda, amp)(images).float().cpu()
-        assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+        assert (found - expected).abs().mean() <= tolerance * expected.abs().mean()
+
+
+@pytest.mark.parametrize('amp', ['off', 'auto'])
+def test_masks_and_boxes_are_those_of_the_cpu(cuda, amp):
+    """What precision may not change: the foreground of pseudo masks, and the boxes of CAMs."""
+    torch.manual_seed(0)
+    model, images, labels = CamNet(2, pretrained='none'), smooth_images(8), torch.zeros(8).long()
+    mask_ious, box_ious = [], []
+    cams = [Predictor(model, device, name, method='class_cams')(images, labels)[1].float().cpu()
+            for device, name in ((CPU, 'off'), (cuda, amp))]
+    for expected, found in zip(*(cam.numpy() for cam in cams), strict=True):
+        masks = [seg_target(pseudo_mask(cam, (128, 128)))[0] for cam in (expected, found)]
+        mask_ious.append((masks[0] & masks[1]).sum() / max(1, (masks[0] | masks[1]).sum()))
+        boxes = [largest_box(scaled_cam(cam, 128), 0.2) for cam in (expected, found)]
+        box_ious.append(iou(np.array(boxes[:1], float), np.array(boxes[1:], float)).item())
+    assert np.mean(mask_ious) >= 0.98
+    assert np.mean(box_ious) >= 0.98
+
+
+def smooth_images(count):
+    small = torch.rand(count, 3, 5, 5)
+    return nn.functional.interpolate(small, (128, 128), mode='bicubic').clamp(0, 1).permute(
+        0, 2, 3, 1).contiguous()
 
 
 def test_a_compiled_network_gives_what_it_gives_uncompiled(cuda):
@@ -185,6 +263,21 @@ def test_training_does_not_wait_for_the_gpu_in_each_step(cuda, tmp_path):
     """No blocking copy or read in a step; PyTorch raises where there is one."""
     trainer = build(tmp_path, device=cuda, amp='off')
     batch = next(iter(trainer.loader))
-    trainer._step({k: v.pin_memory() for k, v in batch.items()}, 4)  # allocates
+    def step():
+        pinned = {name: value.pin_memory() for name, value in batch.items()}
+        for uploaded in uploaded_ahead([pinned], trainer.transfer):
+            trainer.launch(uploaded, 4)
+
+    for _ in range(WARM_UP_STEPS + 1):
+        step()  # allocates, and captures
     with no_waiting():
-        trainer._step({k: v.pin_memory() for k, v in batch.items()}, 4)
+        step()
+
+
+def test_views_resized_on_the_gpu_are_those_of_opencv(cuda):
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((375, 500), (30, 40), (1, 1))]
+    view = eval_transform(256, 224)
+    found = resized_views(images, {'image': view}, Transfer(cuda))['image'].cpu().numpy()
+    for image, resized in zip(images, found, strict=True):
+        np.testing.assert_allclose(resized, view(image=image)['image'], rtol=0, atol=5e-5)

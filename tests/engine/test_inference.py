@@ -1,24 +1,35 @@
 """Inference over a list: parts, threads, order, images that are left out."""
 
+import os
+import signal
 import threading
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from utils.data.datasets import EvalImages
 from utils.data.images import BadImageError
 from utils.data.lists import ImageList
+from utils.data.transforms import eval_transform
+from utils.engine import inference as inference_module
 from utils.engine.inference import Inference, InferenceOptions
+from utils.engine.interruption import Interruption
 from utils.errors import InputError
 from utils.outputs.bad_images import BadImages
 
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
 
 
-def inference(batch_size=4, device=CPU, num_workers=2, **options):
+def inference(batch_size=4, device=CPU, num_workers=2, pipelined=None, **options):
     return Inference(device, InferenceOptions(batch_size=batch_size, num_workers=num_workers,
-                                              **options))
+                                              **options), pipelined)
+
+
+both_ways = pytest.mark.parametrize('pipelined', [False, True])
 
 
 def test_batches_are_cut_into_parts_on_the_cpu_only():
@@ -132,23 +143,183 @@ def bad(tmp_path):
     return BadImages(Numbers.images, tmp_path / 'bad_images.txt')
 
 
-def test_bad_images_are_left_out_and_listed_where_that_is_wanted(bad):
-    results = list(inference(skip_bad=True).map(Numbers(), lambda b: b['index'].tolist(),
-                                                'counting', bad))
+@both_ways
+def test_bad_images_are_left_out_and_listed_where_that_is_wanted(bad, pipelined):
+    results = list(inference(skip_bad=True, pipelined=pipelined).map(
+        Numbers(), lambda b: b['index'].tolist(), 'counting', bad))
     assert results == [[0, 1, 2], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15], [16, 18, 19]]
     bad.write([bad.names])
     assert bad.path.read_text() == '17\n3\n'
     assert '2 images' in bad.summary()
 
 
-def test_else_the_first_bad_image_ends_the_work(bad):
+@both_ways
+def test_else_the_first_bad_image_ends_the_work(bad, pipelined):
     with pytest.raises(BadImageError, match='3 cannot'):
-        list(inference().map(Numbers(), lambda batch: None, 'counting', bad))
+        list(inference(pipelined=pipelined).map(Numbers(), lambda batch: None, 'counting', bad))
     assert not bad.names
 
 
-def test_parts_that_are_done_are_not_computed(bad):
-    results = list(inference(skip_bad=True).map(
+@both_ways
+def test_parts_that_are_done_are_not_computed(bad, pipelined):
+    results = list(inference(skip_bad=True, pipelined=pipelined).map(
         Numbers(), lambda batch: 'new', 'counting', bad,
         lambda part: 'old' if part.start == 8 else None))
     assert results == ['new', 'new', 'old', 'new', 'new']
+
+
+# ---------------------------------------------------------------- the pipeline of CUDA, on the CPU
+
+
+class Net(nn.Module):
+    """A convolution of the image, or an error in the call `fails`."""
+
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    fails, threads = None, ()
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 2, 3)
+
+    def forward(self, images):
+        if self.threads is not None:
+            Net.threads = (*Net.threads, threading.current_thread())
+        if self.fails and len(images) == self.fails:
+            raise RuntimeError('the network failed')
+        return self.conv(images)
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """Thirty images of three sizes, the last part of two images."""
+    monkeypatch.setattr(Net, 'threads', ())
+    rng = np.random.default_rng(0)
+    names = [f'{number}.png' for number in range(30)]
+    for number, name in enumerate(names):
+        size = [(20, 30), (33, 21), (24, 24)][number % 3]
+        cv2.imwrite(str(tmp_path / name), rng.integers(0, 256, (*size, 3), np.uint8))
+    return ImageList(np.array(names), np.zeros(30, np.int64), None, tmp_path)
+
+
+def outputs(images, pipelined, tmp_path, after=lambda batch, maps: maps, model=None, **options):
+    """The network's maps of all images, in the order of the list."""
+    runner = inference(pipelined=pipelined, **options)
+    predict = runner.predictor(model or Net())
+    bad = BadImages(images, tmp_path / 'bad_images.txt')
+    data = EvalImages(images, image=eval_transform(24, 16), whole=eval_transform(18))
+
+    def function(batch):
+        maps = predict.transfer.download(predict(batch['image']))
+        return after(batch, (batch['index'].tolist(), batch['size'].tolist(), maps,
+                             batch['whole']))
+
+    return list(runner.map(data, function, 'testing', bad))
+
+
+def test_a_pipeline_gives_what_threads_give(pictures, tmp_path):
+    expected, found = (outputs(pictures, pipelined, tmp_path) for pipelined in (False, True))
+    assert [part[:2] for part in found] == [part[:2] for part in expected]
+    assert sum((part[0] for part in found), []) == list(range(30))
+    for part, wanted in zip(found, expected, strict=True):
+        for tensor, other in zip(part[2:], wanted[2:], strict=True):
+            torch.testing.assert_close(tensor, other, rtol=0, atol=2e-5)
+
+
+def test_images_that_are_too_large_to_upload_are_resized_by_their_reader(pictures, tmp_path,
+                                                                         monkeypatch):
+    """Then byte for byte as by threads; the middle size has 3 * 33 * 21 bytes."""
+    expected = outputs(pictures, False, tmp_path)
+    monkeypatch.setattr(inference_module, 'MOST_BYTES', 4 * 2000)
+    for part, wanted in zip(outputs(pictures, True, tmp_path), expected, strict=True):
+        assert torch.equal(part[2], wanted[2])
+
+
+def test_one_thread_runs_all_networks_of_a_pipeline(pictures, tmp_path):
+    outputs(pictures, True, tmp_path)
+    before = len(Net.threads)
+    outputs(pictures, True, tmp_path, num_workers=1)
+    for calls in (Net.threads[2:before], Net.threads[before + 2:]):  # two prepare the network
+        assert len(set(calls)) == 1
+        assert calls[0] is not threading.main_thread()
+
+
+def test_two_networks_share_the_thread():
+    runner = inference(pipelined=True)
+    first, second = runner.predictor(Net()), runner.predictor(Net())
+    Net.threads = ()
+    first(torch.rand(1, 8, 8, 3)), second(torch.rand(1, 8, 8, 3))
+    assert len(Net.threads) == 2
+    assert len(set(Net.threads)) == 1
+
+
+def test_an_error_of_each_stage_is_raised_and_ends_the_pipeline(pictures, tmp_path):
+    def fail(batch, maps):
+        raise InputError(f'cannot write {batch["index"][0]}')
+
+    with pytest.raises(InputError, match='cannot write 0'):
+        outputs(pictures, True, tmp_path, fail)
+    model = Net()
+    model.fails = 2  # the last part
+    with pytest.raises(RuntimeError, match='the network failed'):
+        outputs(pictures, True, tmp_path, model=model)
+    (tmp_path / '13.png').write_bytes(b'no image')
+    with pytest.raises(BadImageError, match='13.png'):
+        outputs(pictures, True, tmp_path)
+    (tmp_path / '13.png').unlink()
+    with pytest.raises(InputError, match='no image at .*13.png'):
+        outputs(pictures, True, tmp_path)
+
+
+def test_a_reader_that_dies_ends_the_pipeline(bad):
+    """Whatever ends a reader's work, as SystemExit, arrives in the main thread."""
+    class Deadly(Numbers):
+        def __getitem__(self, index):
+            raise SystemExit(3)
+
+    with pytest.raises(SystemExit, match='3'):
+        list(inference(pipelined=True).map(Deadly(), lambda batch: 1, 'dying', bad))
+
+
+def test_a_pipeline_reads_little_ahead_and_stops_when_it_is_interrupted(bad):
+    read, computed = [], []
+
+    class Many(Numbers):
+        def __len__(self):
+            return 10_000
+
+        def __getitem__(self, index):
+            read.append(index)
+            return {'index': index}
+
+    def compute(batch):
+        computed.append(batch)
+        if len(computed) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return len(batch['index'])
+
+    with Interruption() as interruption:
+        results = inference(pipelined=True).map(Many(), compute, 'interrupted', bad)
+        counts = 0
+        for count in results:
+            counts += count
+            if interruption.received:
+                break
+        results.close()
+    assert interruption.received
+    assert counts < 100
+    assert len(read) < 200
+
+
+@both_ways
+def test_memory_that_runs_out_while_reading_or_computing_is_named(bad, pipelined):
+    class Large(Numbers):
+        def __getitem__(self, index):
+            raise cv2.error('(-4:Insufficient memory) Failed to allocate 9 bytes')
+
+    def large(batch):
+        raise MemoryError
+
+    for data, function in ((Large(), len), (Numbers(), large)):
+        with pytest.raises(InputError, match='out of memory at --batch_size 4'):
+            list(inference(pipelined=pipelined, skip_bad=True).map(data, function, 'filling', bad))

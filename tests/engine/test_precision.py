@@ -19,6 +19,19 @@ def test_auto_is_bf16_where_the_device_has_it(monkeypatch, device, supports_bf16
     assert Precision('auto', device).name == expected
 
 
+@pytest.mark.parametrize(('groups', 'amx', 'device', 'expected'), [
+    (1, False, CPU, 'bf16'), (8, False, CPU, 'off'), (8, True, CPU, 'bf16'),
+    (8, False, CUDA, 'bf16')])
+def test_auto_is_float32_for_depthwise_networks_on_a_cpu_without_amx(monkeypatch, groups, amx,
+                                                                     device, expected):
+    monkeypatch.setattr(precision_module, 'supports_bf16', lambda device: True)
+    monkeypatch.setattr(precision_module, '_cpu_has', lambda *names: amx)
+    monkeypatch.setattr(torch.amp, 'GradScaler', lambda device, enabled: None)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=groups))
+    assert Precision('auto', device, model).name == expected
+    assert Precision('bf16', device, model).name == 'bf16'
+
+
 def test_fp16_on_the_cpu_is_refused():
     with pytest.raises(InputError, match='--amp fp16 needs CUDA'):
         Precision('fp16', CPU)
@@ -32,7 +45,9 @@ def sgd_step_after_overflow(fused):
     precision = Precision('off', CPU)
     precision.scaler = torch.amp.GradScaler('cpu', init_scale=2.0**16)
     for factor in (1e38, 1.0):
-        precision.step((parameter * factor).sum(), optimizer)
+        optimizer.zero_grad()
+        precision.backward((parameter * factor).sum(), optimizer)
+        precision.step(optimizer)
     return parameter.detach()
 
 
@@ -57,6 +72,7 @@ def test_sgd_is_not_fused_under_a_scaler(name):
     'CUDA out of memory. Tried to allocate 2 GiB', 'CUDA error: out of memory',
     'cuDNN error: CUDNN_STATUS_ALLOC_FAILED',
     'CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`',
+    'OpenCV(4.11) error: (-4:Insufficient memory) Failed to allocate 900000000 bytes',
     "[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory"])
 def test_out_of_memory_is_recognised_in_all_its_words(message):
     assert is_out_of_memory(RuntimeError(message))

@@ -1,6 +1,7 @@
 """The training loop: what is drawn, saved, resumed, and refused."""
 
 import json
+import re
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +15,8 @@ from torch.utils.data import Dataset
 
 from utils.data.lists import ImageList
 from utils.data.loader import EpochSampler
-from utils.engine import trainer as trainer_module
+from utils.engine import training_log
+from utils.engine.checkpoint import save_model
 from utils.engine.precision import Precision
 from utils.engine.trainer import (
     Trainer,
@@ -24,7 +26,7 @@ from utils.engine.trainer import (
     linear_decay,
 )
 from utils.errors import InputError
-from utils.outputs.results import RunFolder
+from utils.outputs.results import RunFolder, commit
 
 CPU = torch.device('cpu')
 IMAGES = 10
@@ -70,8 +72,7 @@ def options(**changes):
 
 
 def build(folder, loss=loss, dataset=None, device=CPU, schedule=None, should_save=None,
-          save_model_every=None,
-          draw=None, **changes):
+          save_model_every=None, draw=None, random_guess=None, paper_steps=None, **changes):
     """A Trainer of a TinyNet that writes to `folder`; `changes` are of the options."""
     chosen = options(**changes)
     torch.manual_seed(chosen.seed)
@@ -79,7 +80,8 @@ def build(folder, loss=loss, dataset=None, device=CPU, schedule=None, should_sav
     more = {name: value for name, value in (('schedule', schedule), ('should_save', should_save))
             if value}
     return Trainer(model, dataset or Colours(), [{'params': model.parameters()}], loss, chosen,
-                   device, RunFolder(folder), save_model_every=save_model_every, draw=draw, **more)
+                   device, RunFolder(folder), save_model_every=save_model_every, draw=draw,
+                   random_guess=random_guess, paper_steps=paper_steps, **more)
 
 
 def train(folder, loss=loss, **changes):
@@ -150,7 +152,7 @@ def test_tensorboard_gets_a_point_after_each_epoch(tmp_path):
 
 
 def test_tensorboard_gets_a_point_every_so_many_steps_within_an_epoch(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_module, 'STEPS_BETWEEN_POINTS', 2)
+    monkeypatch.setattr(training_log, 'STEPS_BETWEEN_POINTS', 2)
     train(tmp_path, epoch=1, batch_size=2)
     assert sorted(set(points(tmp_path, 'loss/total'))) == [2, 4, 5]
 
@@ -184,18 +186,81 @@ def test_a_picture_does_not_change_the_training(tmp_path):
 def test_checkpoints_are_plain_state_dicts_and_the_last_always_is_kept(tmp_path):
     final = train(tmp_path, epoch=1)
     assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith('events')) == [
-        'last.ckpt', 'model-1', 'results.json']
+        'last.ckpt', 'model-1', 'model-1.json', 'results.json']
     assert equal(torch.load(tmp_path / 'model-1', weights_only=True), final)
+
+
+def test_a_file_beside_each_model_says_what_it_is(tmp_path):
+    arguments = {'stage': 'cub200-cam', 'backbone': 'timm/lite0', 'resize': 72, 'crop': 64,
+                 'clsnum': 2, 'list': 'train.txt', 'datapath': tmp_path, 'seed': 0, 'lr': 0.1}
+    trainer = Trainer(TinyNet(), Colours(), [{'params': [nn.Parameter(torch.zeros(1))]}], loss,
+                      options(), CPU,
+                      RunFolder(tmp_path, arguments))
+    save_model(trainer.model, tmp_path / 'model-7', trainer.run_folder)
+    found = json.loads((tmp_path / 'model-7.json').read_text())
+    assert found.pop('versions')['torch'] == torch.__version__
+    assert re.fullmatch('[0-9a-f]{40}|None', str(found.pop('commit')))
+    del arguments['lr']
+    assert found == {**arguments, 'datapath': str(tmp_path)}
+
+
+def test_no_commit_without_git(monkeypatch):
+    commit.cache_clear()
+    monkeypatch.setenv('PATH', '')
+    assert commit() is None
+    commit.cache_clear()
+
+
+@pytest.mark.parametrize(('changes', 'said'), [
+    (dict(batch_size=4), ['training: 12 steps', '12 steps are few', "paper's run has 376",
+                          '--batch_size 4 --epoch 188']),
+    (dict(batch_size=64), ['training: 4 steps', '--batch_size 64 exceeds the 10 images',
+                           '--batch_size 10 --epoch 376'])])
+def test_too_few_steps_are_named_at_the_start(tmp_path, capsys, changes, said):
+    build(tmp_path, **changes, paper_steps=376).run()
+    out = capsys.readouterr().out
+    assert all(words in out for words in said)
+
+
+def test_many_steps_and_no_papers_run_are_no_reason_to_warn(tmp_path, capsys, monkeypatch):
+    build(tmp_path / 'a').run()
+    monkeypatch.setattr(training_log, 'FEW_STEPS', 12)
+    build(tmp_path / 'b', paper_steps=376).run()
+    assert 'few' not in capsys.readouterr().out
+
+
+def test_the_last_loss_stands_beside_that_of_a_random_guess(tmp_path, capsys):
+    build(tmp_path, random_guess=0.6931).run()
+    assert re.search(r'loss [0-9.]+ \(a random guess has 0.6931\); wrote', capsys.readouterr().out)
+
+
+def test_memory_that_runs_out_in_a_worker_is_named(tmp_path):
+    class Large(Colours):
+        def __getitem__(self, key):
+            raise MemoryError
+
+    for workers in (0, 1):
+        with pytest.raises(InputError, match='out of memory at --batch_size 4: try --batch_size 2'):
+            train(tmp_path, dataset=Large(), num_workers=workers)
+
+
+def test_a_fault_in_a_worker_is_not_taken_for_a_killed_one(tmp_path):
+    class Faulty(Colours):
+        def __getitem__(self, key):
+            raise RuntimeError('a fault of ours')
+
+    with pytest.raises(RuntimeError, match='a fault of ours'):
+        train(tmp_path, dataset=Faulty(), num_workers=1)
 
 
 def test_models_named_by_step(tmp_path):
     train(tmp_path, save_model_every=4, epoch=3)
-    assert {p.name for p in tmp_path.glob('model-*')} == {'model-4', 'model-8', 'model-9'}
+    assert {p.name for p in tmp_path.glob('model-?')} == {'model-4', 'model-8', 'model-9'}
 
 
 def test_max_steps_ends_within_an_epoch(tmp_path):
     train(tmp_path, save_model_every=4, max_steps=7)
-    assert {p.name for p in tmp_path.glob('model-*')} == {'model-4', 'model-7'}
+    assert {p.name for p in tmp_path.glob('model-?')} == {'model-4', 'model-7'}
 
 
 def test_rates_of_groups_follow_the_schedule(tmp_path):
@@ -257,10 +322,10 @@ def test_resuming_a_finished_run_writes_what_it_has_not_written(tmp_path):
 
 def test_a_run_that_starts_anew_forgets_the_bad_images_of_another(tmp_path):
     (tmp_path / 'bad_images.txt').write_text('old.jpg\n')
-    assert not build(tmp_path, resume='auto', skip_bad=True).bad.names
+    assert not build(tmp_path, resume='auto', skip_bad=True).log.bad.names
     trainer = build(tmp_path, resume='auto', skip_bad=True)
     trainer.run()
-    assert trainer.bad.names == set()
+    assert trainer.log.bad.names == set()
 
 
 def test_resume_needs_the_same_run(tmp_path):

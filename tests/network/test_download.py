@@ -5,13 +5,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 from conftest import ROOT
 
-from network.download import CHUNK, download, has_checksum
+from network.download import CHUNK, _locked, download, has_checksum
 from network.errors import InputError
 
 CONTENT = np.random.default_rng(0).bytes(CHUNK + 1234)  # more than one chunk
@@ -93,8 +94,7 @@ def fails(server, path, checksum=CHECKSUM):
 
 
 def files_beside(path):
-    """All but the lock, which stays."""
-    return [file.name for file in path.parent.iterdir() if file.suffix != '.lock']
+    return [file.name for file in path.parent.iterdir()]
 
 
 def assert_whole(path):
@@ -245,11 +245,30 @@ def test_of_four_processes_one_downloads_and_all_have_it(tmp_path, server):
     assert files_beside(path) == ['weights.pth']
 
 
-def test_the_lock_outlives_a_download(server, path):
-    """A process that waits for a deleted lock would not exclude the next."""
-    download(server.url, path, CHECKSUM)
-    lock = path.with_name('weights.pth.lock')
-    inode = lock.stat().st_ino
-    path.unlink()
-    download(server.url, path, CHECKSUM)
-    assert lock.stat().st_ino == inode
+def test_a_failed_download_leaves_no_lock(server, path):
+    server.status = 404
+    with pytest.raises(InputError):
+        download(server.url, path, CHECKSUM)
+    assert files_beside(path) == []
+
+
+def test_a_process_that_waited_for_a_deleted_lock_excludes_the_next(tmp_path):
+    """Threads lock as processes do: each opens the file for itself."""
+    inside, most = [], []
+
+    def work():
+        for _ in range(20):
+            with _locked(tmp_path / 'file'):
+                inside.append(1)
+                most.append(len(inside))
+                time.sleep(0.001)
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 80
+    assert max(most) == 1
+    assert not list(tmp_path.iterdir())

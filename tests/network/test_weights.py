@@ -1,7 +1,12 @@
 """Weights and checkpoints: which files are read, which are refused, and with what words."""
 
+import gzip
+import json
 import os
+import pickle
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 from conftest import LITE
@@ -115,6 +120,96 @@ def test_what_is_no_state_dict_is_refused(tmp_path, content):
         read_state(tmp_path / 'file')
 
 
+@pytest.mark.parametrize(('content', 'kind'), [
+    (b'\n<!DOCTYPE html><html>Sign in</html>', 'is a web page'),
+    (b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 98\n', 'git lfs pull'),
+    (gzip.compress(b'weights'), 'gunzip'),
+    (pickle.dumps(np.zeros(3)), 'refused'),
+    (b'text', 'cannot be read as weights'),
+])
+def test_a_file_of_another_kind_is_named_without_the_advice_to_execute_it(tmp_path, content, kind):
+    (tmp_path / 'model-1').write_bytes(content)
+    with pytest.raises(InputError, match=kind) as error:
+        read_state(tmp_path / 'model-1')
+    assert 'weights_only' not in str(error.value)
+    assert str(error.value).startswith(str(tmp_path / 'model-1'))
+
+
+def test_a_refused_object_is_named(tmp_path):
+    torch.save({'a': np.zeros(3)}, tmp_path / 'model')
+    with pytest.raises(InputError, match='it calls numpy') as error:
+        read_state(tmp_path / 'model')
+    assert 'weights_only' not in str(error.value)
+
+
+def test_lack_of_memory_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    torch.save({'a': torch.zeros(3)}, tmp_path / 'model')
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+        monkeypatch.setattr(torch, 'load', Mock(side_effect=error))
+        with pytest.raises(InputError, match='does not fit into memory'):
+            read_state(tmp_path / 'model')
+
+
+@pytest.mark.parametrize('prefix', ['_orig_mod.', 'module._orig_mod.', '_orig_mod.module.'])
+def test_prefixes_of_compiled_networks_are_removed(tmp_path, prefix):
+    torch.save({f'{prefix}head.weight': torch.ones(2)}, tmp_path / 'model')
+    assert list(read_state(tmp_path / 'model')) == ['head.weight']
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda state: {'state_dict': state, 'epoch': 3},
+    lambda state: {'model': state, 'optimizer': {'state': {}}, 'step': 7, 'run': {'--lr': 0.1}}])
+def test_a_state_dict_in_a_dictionary_is_taken(tmp_path, wrap):
+    """As other programs save it, and last.ckpt has it."""
+    torch.save(wrap({'head.weight': torch.ones(2)}), tmp_path / 'last.ckpt')
+    assert list(read_state(tmp_path / 'last.ckpt')) == ['head.weight']
+
+
+@pytest.mark.parametrize('value', [
+    torch.zeros(2, device='meta'), torch.eye(2).to_sparse(),
+    torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8)],
+    ids=['meta', 'sparse', 'quantised'])
+def test_a_tensor_without_plain_numbers_is_refused(tmp_path, value):
+    torch.save({'head.weight': value}, tmp_path / 'model')
+    with pytest.raises(InputError, match='head.weight is a meta, quantised, sparse'):
+        read_state(tmp_path / 'model')
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_weights_that_are_not_finite_are_refused(tmp_path, dtype, value):
+    """A network of NaN would overwrite good pseudo masks by empty ones."""
+    torch.save({'a': torch.ones(2), 'bn.running_var': torch.tensor([1, value], dtype=dtype)},
+               tmp_path / 'model')
+    with pytest.raises(InputError, match='bn.running_var has values that are not finite'):
+        read_state(tmp_path / 'model')
+
+
+def test_integers_in_place_of_weights_are_refused(seg_net, released_state, tmp_path):
+    state = released_state('seg')
+    state['linear.bias'] = state['linear.bias'].long()
+    torch.save(state, tmp_path / 'seg')
+    with pytest.raises(InputError, match=r'1 of another type: linear.bias torch.int64'):
+        load_checkpoint(seg_net, tmp_path / 'seg')
+    half = {key: value.half() if value.is_floating_point() else value
+            for key, value in released_state('seg').items()}
+    torch.save(half, tmp_path / 'seg')
+    load_checkpoint(seg_net, tmp_path / 'seg')
+
+
+@pytest.mark.parametrize(('has', 'told'), [('resnet101', 'resnet101'),
+                                           ('timm/resnet18', 'timm/NAME')])
+def test_a_forgotten_backbone_is_named_with_three_keys_of_each_kind(seg_net, tmp_path, has, told):
+    torch.save(SegNet(has, pretrained='none').state_dict(), tmp_path / 'model-8')
+    with pytest.raises(InputError, match=f'another backbone: give --backbone {told}: ') as error:
+        load_checkpoint(seg_net, tmp_path / 'model-8')
+    assert len(str(error.value)) < 1000
+    (tmp_path / 'results.json').write_text(json.dumps(
+        {'training': {'arguments': {'backbone': has}}}))
+    with pytest.raises(InputError, match=f'another backbone: give --backbone {has}: '):
+        load_checkpoint(seg_net, tmp_path / 'model-8')
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match='no weights at .*nothing'):
         read_state(tmp_path / 'nothing')
@@ -194,3 +289,16 @@ def test_timm_weights_from_a_file(tmp_path):
     torch.save(reference.state_dict(), tmp_path / 'resnet18.pth')
     backbone = build_backbone('timm/resnet18', str(tmp_path / 'resnet18.pth'))
     assert torch.equal(backbone.model.layer4[1].conv2.weight, reference.layer4[1].conv2.weight)
+
+
+def test_the_unused_head_of_a_timm_file_may_be_of_any_size(tmp_path):
+    import timm
+
+    from network import build_classifier
+
+    reference = timm.create_model('resnet18', num_classes=7)
+    torch.save(reference.state_dict(), tmp_path / 'resnet18.pth')
+    backbone = build_backbone('timm/resnet18', str(tmp_path / 'resnet18.pth'))
+    assert torch.equal(backbone.model.layer4[1].conv2.weight, reference.layer4[1].conv2.weight)
+    with pytest.raises(InputError, match='2 misshaped: fc.weight'):
+        build_classifier('timm/resnet18', 1000, str(tmp_path / 'resnet18.pth'), keep_head=True)

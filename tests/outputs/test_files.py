@@ -1,12 +1,17 @@
 """Outputs are whole or not there."""
 
+import io
 import json
 import os
 
+import cv2
+import numpy as np
 import pytest
+from PIL import Image
 
 from utils.errors import InputError
-from utils.outputs.files import atomic_write, write_json, write_text
+from utils.outputs import files
+from utils.outputs.files import atomic_write, encode_png, write_json, write_text
 
 
 def names(folder):
@@ -118,3 +123,21 @@ def test_names_that_are_not_utf8_are_written_as_their_bytes(tmp_path):
     """Lists keep such names (as surrogates), and boxes.csv repeats them."""
     write_text(tmp_path / 'boxes.csv', 'a\udcff.jpg,1\n')
     assert (tmp_path / 'boxes.csv').read_bytes() == b'a\xff.jpg,1\n'
+
+
+@pytest.mark.parametrize('with_isal', [True, False])
+@pytest.mark.parametrize('size', [(1, 1), (1, 50), (60, 1), (37, 53), (256, 256)])
+def test_a_png_holds_the_pixels(monkeypatch, with_isal, size):
+    if not with_isal:
+        monkeypatch.setattr(files, 'isal_zlib', None)
+    elif files.isal_zlib is None:
+        pytest.skip('isal is not installed')
+    rng = np.random.default_rng(0)
+    smooth = cv2.resize(rng.integers(0, 256, (4, 5, 3), np.uint8), size[::-1])
+    for image in (smooth, rng.integers(0, 256, (*size, 3), np.uint8),
+                  np.zeros((*size, 3), np.uint8)):
+        content = encode_png(image)
+        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(decoded, image)
+        with Image.open(io.BytesIO(content)) as other:
+            np.testing.assert_array_equal(np.asarray(other)[..., ::-1], image)

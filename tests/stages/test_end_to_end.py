@@ -60,7 +60,7 @@ def results(chain, stage):
 
 
 def test_checkpoints_by_the_papers_rule(chain):
-    models = {stage: sorted(p.name for p in (chain / 'out' / stage).glob('model-*'))
+    models = {stage: sorted(p.name for p in (chain / 'out' / stage).glob('model-?'))
               for stage in ('cls', 'cam', 'seg')}
     assert models == {'cls': ['model-3'], 'cam': ['model-6', 'model-7', 'model-8'],
                       'seg': [f'model-{epoch}' for epoch in range(1, 9)]}
@@ -179,7 +179,7 @@ def imagenet_chain(tmp_path_factory):
 
 
 def test_imagenet_models_are_named_by_step(imagenet_chain):
-    models = {path.parent.name: path.name for path in imagenet_chain.glob('out/*/model-*')
+    models = {path.parent.name: path.name for path in imagenet_chain.glob('out/*/model-??')
               if path.parent.name != 'cls'}
     assert models == {'cam': 'model-95', 'seg': 'model-72'}  # 96 images, 8 a step: 12 an epoch
 

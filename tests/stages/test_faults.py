@@ -1,11 +1,13 @@
 """Bad days: each ends in one clear line, with what was saved so far intact."""
 
+import errno
 import os
 import resource
 import signal
 import threading
 import time
 from contextlib import contextmanager
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -16,15 +18,31 @@ from test_trainer import Colours, equal, loss, train
 from torch.utils.data import Dataset
 
 from utils.data.images import BadImageError, read_image
+from utils.data.lists import ImageList
 from utils.data.loader import EpochSampler, TrainLoader, explain_dead_workers
 from utils.engine.checkpoint import save_checkpoint
 from utils.engine.distributed import any_rank
 from utils.engine.interruption import Interruption
+from utils.engine.transfer import Transfer
 from utils.errors import InputError
 from utils.outputs.events import quiet_thread
 from utils.outputs.top1top5 import read_top1top5
+from utils.stages.make_masks import MaskFolder
 
 # ---------------------------------------------------------------- images that cannot be decoded
+
+
+def test_a_cam_that_is_not_finite_overwrites_no_mask(tmp_path):
+    cams = torch.ones(2, 4, 4)
+    cams[1, 2, 2] = torch.nan
+    predict = Mock(return_value=(None, cams), transfer=Transfer(torch.device('cpu')))
+    images = ImageList(np.array(['a.jpg', 'b.jpg']), np.array([0, 1]), None, tmp_path)
+    batch = {'image': None, 'index': torch.tensor([0, 1]), 'size': torch.tensor([[4, 4]] * 2)}
+    (tmp_path / 'b.png').write_bytes(b'a good mask')
+    with pytest.raises(InputError, match='not finite'):
+        MaskFolder(tmp_path, images, predict).write(batch)
+    assert (tmp_path / 'b.png').read_bytes() == b'a good mask'
+    assert not (tmp_path / 'a.png').exists()
 
 
 def photograph():
@@ -162,7 +180,7 @@ def test_masks_that_are_there_and_whole_are_kept(call, data, tmp_path):  # noqa:
 # ---------------------------------------------------------------- signals
 
 
-@pytest.mark.parametrize('name', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('name', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_tells_how_to_go_on(tmp_path, capsys, name):
     whole = train(tmp_path / 'whole')
     steps = []
@@ -190,6 +208,16 @@ def test_signals_are_as_before_afterwards():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interruption.received
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize('save_every', [1, 2, 5])
@@ -236,7 +264,7 @@ def test_a_full_disk_leaves_the_last_state_whole(tmp_path):
         train(tmp_path, resume='yes')
     assert (tmp_path / 'last.ckpt').read_bytes() == old
     assert sorted(p.name for p in tmp_path.iterdir() if 'tfevents' not in p.name) == [
-        'last.ckpt', 'model-1', 'results.json']
+        'last.ckpt', 'model-1', 'model-1.json', 'results.json']
 
 
 def test_a_disk_too_full_for_a_large_checkpoint(tmp_path):
@@ -297,6 +325,26 @@ def test_a_worker_that_is_killed():
     loader = TrainLoader(Deadly(), EpochSampler(8, 4, 0), 1, pin_memory=False)
     with pytest.raises(InputError, match='reads images was killed'), explain_dead_workers():
         next(iter(loader))
+
+
+@pytest.mark.parametrize('error', [
+    RuntimeError('DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that '
+                 "dataloader's workers are out of shared memory."),
+    RuntimeError('Caught RuntimeError in DataLoader worker process 0.\nunable to open shared '
+                 'memory object </torch_7> in read-write mode: Read-only file system (30)'),
+    RuntimeError('Too many open files. Communication with the workers is no longer possible.'),
+    RuntimeError('received 0 items of ancdata'), OSError(errno.EMFILE, 'Too many open files'),
+    OSError(errno.EROFS, 'Read-only file system')])
+def test_processes_that_cannot_share_memory(error):
+    with pytest.raises(InputError, match='/dev/shm.*ulimit -n.*--num_workers 0') as caught, \
+            explain_dead_workers():
+        raise error
+    assert any(words in str(caught.value) for words in ('memory', 'open files', 'ancdata', 'Read'))
+
+
+def test_other_errors_are_not_those_of_shared_memory():
+    with pytest.raises(FileNotFoundError), explain_dead_workers():
+        raise FileNotFoundError(errno.ENOENT, 'no such file')
 
 
 def test_a_list_that_changes_under_a_resumed_run(tmp_path):

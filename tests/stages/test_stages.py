@@ -1,8 +1,10 @@
 """The stage scripts as a user meets them: bad input gives one line and exit code 2, and whatever
 was there before stays."""
 
+import os
 import re
 import shutil
+from functools import partialmethod
 
 import cv2
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from conftest import LITE
 
 from network import CamNet, SegNet
+from utils.engine.inference import Inference
 from utils.engine.trainer import Trainer
 from utils.outputs.top1top5 import write_top1top5
 
@@ -189,6 +192,24 @@ def test_grey_rgba_and_16_bit_images_are_read(stage, data, tmp_path):
     assert len(list((data / 'mask').rglob('*.png'))) == 6
 
 
+def test_masks_are_not_mixed_with_those_of_another_checkpoint(stage, data, snapshots, tmp_path):
+    first, second = data / 'mask' / '0' / '0.png', data / 'mask' / '1' / '1.png'
+    assert stage('cam', 'test')[0] == 0
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    os.utime(first, (1, 1))  # from before masks.json: --resume makes it again
+    code, _, err = stage('cam', 'test', '--resume')
+    assert code == 0, err
+    assert first.read_bytes() == content
+    other = tmp_path / 'other' / 'model-1'
+    other.parent.mkdir()
+    other.write_bytes((snapshots / 'cam').read_bytes() + b' ')
+    assert_refused(stage('cam', 'test', '--snapshot', other), snapshots / 'cam', '--overwrite')
+    code, out, err = stage('seg', 'train', '--max_steps', 1)
+    assert code == 0, err
+    assert f'made by {snapshots / "cam"} at --resize 40\n' in out
+
+
 def test_flags_have_the_documented_defaults(run_script):
     """The paper's settings, as --help shows them."""
     expected = {
@@ -264,3 +285,15 @@ def test_what_trains_at_which_rate_on_imagenet(run_script, trainer, imagenet_dat
     assert made.model.backbone.bn1.training
     made = trainer(run_script, 'imagenet-seg/train.py', '--savepath', imagenet_data / 'out')
     assert rates(made) == dict.fromkeys(names, (0.02, 0.9, True, 1e-4))
+
+
+def test_a_pipeline_writes_the_masks_that_threads_write(stage, data, monkeypatch, tmp_path):
+    """The way of CUDA on the CPU: resized as a batch, so equal but for rounding."""
+    assert stage('cam', 'test', '--maskpath', tmp_path / 'threads')[0] == 0
+    monkeypatch.setattr(Inference, '__init__', partialmethod(Inference.__init__, pipelined=True))
+    assert stage('cam', 'test', '--maskpath', tmp_path / 'pipeline')[0] == 0
+    for name in NAMES:
+        one, other = (cv2.imread(str((tmp_path / folder / name).with_suffix('.png'))).astype(int)
+                      for folder in ('threads', 'pipeline'))
+        assert (one != other).mean() < 0.01
+        assert np.abs(one - other).max() <= 1

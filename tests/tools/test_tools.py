@@ -1,6 +1,9 @@
 """The programs beside the chain."""
 
 import json
+import re
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -69,6 +72,17 @@ def test_no_network_is_one_clear_error(tool, tmp_path):
         tool('download')['fetch']('http://127.0.0.1:9/uc?id=1', tmp_path / 'out' / 'model-8')
 
 
+@pytest.mark.parametrize('script', [
+    'cub200-cam/train.py', 'tools/predict.py', 'tools/download.py', 'tools/results.py',
+    'dataset/make_mini.py', 'dataset/prepare_cub.py'])
+def test_a_missing_package_is_one_line_with_the_cure(script):
+    done = subprocess.run([sys.executable, '-S', ROOT / script, '--help'], capture_output=True,
+                          text=True, check=False)  # -S: without the installed packages
+    assert done.returncode == 2
+    assert re.fullmatch(r'error: \S+ has no package cv2: '
+                        r'(source \S+/bin/activate|pip install -r \S+)\n', done.stderr)
+
+
 def test_report_names_the_stage_that_is_missing(tool, tmp_path):
     require_results = tool('report')['require_results']
     with pytest.raises(InputError, match='results.json has no sweep'):
@@ -78,13 +92,20 @@ def test_report_names_the_stage_that_is_missing(tool, tmp_path):
         require_results(tmp_path / 'results.json', ('sweep',))
 
 
+def test_report_on_a_list_without_boxes_takes_the_sizes_of_the_training(tool):
+    cam = {'arguments': {'resize': 256, 'crop': 0, 'snapshot': 'model-12'},
+           'training': {'arguments': {'resize': 166, 'crop': 144, 'snapshot': None}}}
+    assert tool('report')['cam_arguments'](cam) == {'resize': 166, 'crop': 144,
+                                                    'snapshot': 'model-12'}
+
+
 def test_table_shows_the_counted_figures(tool):
     sweep = {'best_threshold': 0.4, 'best': {'strict': {'gt_known': 0.75}}}
     figures = {'arguments': {'threshold': 0.2}, 'strict': {'gt_known': 0.3}, 'pxap': None,
                'max_box_acc': 0.6, 'max_box_acc_v2': 0.5, 'sweep': sweep}
-    table = tool('report')['table']({'top1': 0.9, 'top5': 1.0, 'count': 40},
-                                    {**figures, 'fused': figures}, figures)
-    lines = table.splitlines()
-    assert lines[0] == 'classification: top-1 90.0 %, top-5 100.0 %, 40 images'
+    report = tool('report')
+    assert report['classification']({'top1': 0.9, 'top5': 1.0, 'count': 40}) == (
+        'classification: top-1 90.0 %, top-5 100.0 %, 40 images')
+    lines = report['localization']({**figures, 'fused': figures}, figures).splitlines()
     assert lines[-1] == '| SPOL | 30.0 (at 0.2) | 75.0 (at 0.40) | 60.0 | 50.0 |  |'
     assert not any(line.startswith('| plain CAM') for line in lines)

@@ -14,10 +14,11 @@ MILLISECONDS = 100  # between two samples of nvidia-smi
 
 @dataclass(frozen=True)
 class Usage:
-    """Peak memory of the process on the host and of the whole GPU in MB, and the seconds in which
-    kernels ran; those of the GPU are None where nvidia-smi does not tell them."""
+    """Peak memory of the process on the host and of the whole GPU in MB, the process's elapsed
+    seconds, and those in which kernels ran; the GPU's are None where nvidia-smi does not tell."""
 
     host_mb: float
+    seconds: float
     gpu_mb: float | None = None
     gpu_seconds: float | None = None
 
@@ -33,9 +34,9 @@ def watch(process: subprocess.Popen, device: torch.device) -> Usage:
         time.sleep(0.05)
     seconds = time.monotonic() - begin
     if sampler is None:
-        return Usage(peak)
+        return Usage(peak, seconds)
     sampler.terminate()
-    return Usage(peak, *_read_samples(sampler.communicate()[0], seconds))
+    return Usage(peak, seconds, *_read_samples(sampler.communicate()[0], seconds))
 
 
 def _start_nvidia_smi(device: torch.device) -> subprocess.Popen | None:

@@ -105,12 +105,14 @@ class Bench:
         self.prepare()
         if 'seg/train' in stages and 'cam/test' not in stages:
             self.run_script('cam/test', 'long')  # makes the masks
-        print_header('stage', 'images/s', 'bare network', 'ratio', 'GPU idle', 'GPU MB',
+        print_header('stage', 'images/s', 'bare network', 'ratio', 'seconds to first batch',
+                     'GPU idle', 'GPU MB',
                      'host MB, short and long list', 'ms per image on one core')
         for stage in stages:
             rate, idle, short, long = self.measure(stage)
             bare = self.bare_step(stage) if stage.endswith('train') else self.bare_test(stage)
-            print_row(stage, f'{rate:.2f}', f'{bare:.2f}', f'{rate / bare:.2f}',
+            first = short.seconds - max(0, self.short - self.options.batch_size) / rate
+            print_row(stage, f'{rate:.2f}', f'{bare:.2f}', f'{rate / bare:.2f}', f'{first:.1f}',
                       '–' if idle is None else f'{idle:.0%}',
                       '–' if long.gpu_mb is None else f'{long.gpu_mb:.0f}',
                       f'{short.host_mb:.0f}, {long.host_mb:.0f}', self.split(stage))
@@ -196,9 +198,9 @@ class Bench:
                   compile: bool = False) -> float:
         """Images/s of forward, backward and SGD step on one batch on the device."""
         kind = stage.split('/')[0]
-        precision = Precision(amp or self.options.amp, self.device)
         memory = torch.channels_last if channels_last else torch.contiguous_format
         model = self.network(kind).to(self.device, memory_format=memory).train()
+        precision = Precision(amp or self.options.amp, self.device, model)
         optimizer = torch.optim.SGD(model.parameters(), 1e-3, 0.9, weight_decay=1e-4,
                                     nesterov=True, fused=precision.allows_fused_sgd)
         size = self.options.batch_size
@@ -218,7 +220,9 @@ class Bench:
             for _ in range(count):
                 with precision.autocast():
                     total = loss()
-                precision.step(total, optimizer)
+                optimizer.zero_grad()
+                precision.backward(total, optimizer)
+                precision.step(optimizer)
             total.item()
 
         steps(2)

@@ -7,10 +7,13 @@
 
 from pathlib import Path
 
+from utils.data.images import warn_of_rotations
 from utils.data.lists import ImageList, list_path, read_cub_list, segmentation_folder
 
 
 def read_images(datapath: Path, list_name: str, classes: int) -> ImageList:
     """The images of a list, a file in the data folder or a path. Raises InputError."""
-    return read_cub_list(list_path(datapath, list_name), classes, datapath / 'image',
-                         segmentation_folder(datapath))
+    images = read_cub_list(list_path(datapath, list_name), classes, datapath / 'image',
+                           segmentation_folder(datapath))
+    warn_of_rotations(images)
+    return images

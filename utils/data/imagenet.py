@@ -9,6 +9,7 @@
 
 from pathlib import Path
 
+from utils.data.images import warn_of_rotations
 from utils.data.lists import (
     ImageList,
     list_path,
@@ -23,8 +24,10 @@ WRONG_LABEL = frozenset({'ILSVRC2012_val_00033202.JPEG'})
 
 def read_train_images(datapath: Path, list_name: str, classes: int) -> ImageList:
     """The images of a train list, a file in the data folder or a path. Raises InputError."""
-    return read_imagenet_list(list_path(datapath, list_name), classes, datapath / 'train',
-                              segmentation=segmentation_folder(datapath))
+    images = read_imagenet_list(list_path(datapath, list_name), classes, datapath / 'train',
+                                segmentation=segmentation_folder(datapath))
+    warn_of_rotations(images)
+    return images
 
 
 def read_val_images(datapath: Path, list_name: str, classes: int,

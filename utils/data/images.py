@@ -1,15 +1,31 @@
 """Reading and resizing of images: RGB, uint8, H x W x 3."""
 
 import io
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+from unicodedata import normalize
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from utils.errors import InputError
+from utils.data.lists import ImageList
+from utils.errors import InputError, warn
 
-MAX_PIXELS = 89_000_000  # more than any camera's; a header that claims more is an attack
+MAX_PIXELS = 256_000_000  # more than any camera's; a header that claims more is an attack
+SMALL, PIXELS_PER_BYTE = 89_000_000, 1000  # pixels; more need a file of some size
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow refuses twice as many
+# What Pillow's plug-ins raise on damaged headers.
+DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError,
+           AttributeError, AssertionError, RuntimeError, struct.error, Image.DecompressionBombError)
+PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
+ORIENTATION, TIFF_WIDTH, TIFF_HEIGHT = 0x0112, 0x0100, 0x0101  # tags
+# Orientation -> cv2.flip's code that turns an upright image back, transposed before if above 4.
+FLIPS = {2: 1, 3: -1, 4: 0, 6: 0, 7: -1, 8: 1}
+ROTATION_SAMPLE = 256  # images
 
 
 class BadImageError(InputError):
@@ -23,13 +39,13 @@ def read_image(path: Path) -> np.ndarray:
     stored: an EXIF orientation is ignored, since boxes and masks refer to the stored pixels.
     Raises InputError if the file does not exist, and BadImageError if it cannot be decoded.
     """
-    image = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = _decode(path, cv2.IMREAD_COLOR)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def read_upright_image(path: Path) -> np.ndarray:
     """As `read_image`, but turned as its EXIF orientation says: for pictures to look at."""
-    return cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR, upright=True), cv2.COLOR_BGR2RGB)
 
 
 def read_stored_mask(path: Path) -> np.ndarray:
@@ -75,30 +91,123 @@ def _grey(image: np.ndarray, path: Path) -> np.ndarray:
     return image[..., 0]
 
 
-def _decode(path: Path, flags: int) -> np.ndarray:
+def read_size(path: Path) -> tuple[int, int]:
+    """(height, width) of an image file as stored, from its header; errors as `read_image`."""
     try:
-        data = np.fromfile(path, np.uint8)
-    except FileNotFoundError:
-        raise InputError(f'no image at {path}: check the list and the folder') from None
+        with explain_lack_of_memory(path), open(path, 'rb') as file:
+            return _read_header(file, path)[0]
     except OSError as error:
-        raise InputError(f'{path} cannot be read ({error.strerror}): check it') from error
+        raise _unreadable(path, error) from error
+
+
+def _decode(path: Path, flags: int, upright: bool = False) -> np.ndarray:
+    with explain_lack_of_memory(path):
+        try:
+            data = np.fromfile(path, np.uint8)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        (height, width), orientation = _read_header(io.BytesIO(data.tobytes()), path)
+        if height * width > max(SMALL, PIXELS_PER_BYTE * len(data)):
+            raise _damaged(path)  # or made to fill the memory
+        try:
+            image = cv2.imdecode(data, flags | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
+        except cv2.error as error:
+            if error.code == cv2.Error.StsNoMem:
+                raise
+            image = None
+        if image is None:
+            raise _damaged(path, 8 * height * width)
+    return image if upright else _as_stored(image, orientation)
+
+
+def _read_header(file: BinaryIO, path: Path) -> tuple[tuple[int, int], int]:
+    """(height, width) as stored, and the orientation of a TIFF, which OpenCV always applies."""
     try:
-        image = cv2.imdecode(data, flags) if _has_allowed_size(data.tobytes()) else None
-    except cv2.error:
-        image = None
-    if image is None:
-        raise BadImageError(f'{path} cannot be read as an image (corrupted, truncated, or of more '
-                            f'than {MAX_PIXELS} pixels): replace it, or skip such images with '
+        start, orientation = file.read(24), 1
+        file.seek(0)
+        if start.startswith(PNG_SIGNATURE):  # Pillow limits texts and colour profiles to 1 MiB
+            width, height = struct.unpack('>II', start[16:])
+        else:
+            with Image.open(file) as image:  # decodes nothing yet
+                width, height = image.size
+                if image.format == 'TIFF':
+                    orientation = image.tag_v2.get(ORIENTATION, 1)
+                    width, height = image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
+    except DAMAGED as error:
+        raise _damaged(path) from error
+    if height * width > MAX_PIXELS:  # OpenCV's own limit can be bypassed
+        raise BadImageError(f'{path} has {width} x {height} pixels, more than '
+                            f'{MAX_PIXELS // 10**6} million: reduce it, or skip such images with '
                             '--skip_bad')
-    return image
+    return (height, width), orientation
 
 
-def _has_allowed_size(data: bytes) -> bool:
-    """Whether the header claims no more than MAX_PIXELS; OpenCV's own limit can be bypassed."""
+def _as_stored(image: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation in (5, 6, 7, 8):
+        image = cv2.transpose(image)
+    return cv2.flip(image, FLIPS[orientation]) if orientation in FLIPS else image
+
+
+@contextmanager
+def explain_lack_of_memory(path: Path) -> Iterator[None]:
+    """Turn running out of memory into an InputError that is no BadImageError."""
     try:
-        with Image.open(io.BytesIO(data)) as header:  # decodes nothing yet
-            return header.width * header.height <= MAX_PIXELS
-    except Exception:  # Pillow's plug-ins raise anything on damaged headers, even struct.error
+        yield
+    except (MemoryError, cv2.error) as error:
+        if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+            raise
+        raise InputError(f'out of memory while {path} is read: close other programs, or try a '
+                         'smaller --num_workers or --batch_size') from error
+
+
+def _damaged(path: Path, memory: int = 2**28) -> BadImageError:
+    """The error of a file that cannot be decoded although `memory` bytes are free, which decoders
+    do not tell from a damaged file."""
+    np.empty(memory, np.uint8)
+    return BadImageError(f'{path} cannot be read as an image (corrupted or truncated): replace it, '
+                         'or skip such images with --skip_bad')
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    if not isinstance(error, FileNotFoundError):
+        return InputError(f'{path} cannot be read ({error.strerror}): check it')
+    similar = _similar(path)
+    return InputError(f'no image at {path}: ' + (
+        f'there is {similar}, whose name is spelled differently (upper case, or composed '
+        'accents): write it so in the list' if similar else 'check the list and the folder'))
+
+
+def _similar(path: Path) -> Path | None:
+    """What stands where `path` or a folder of it is missing, under the same name but for case and
+    Unicode form (macOS decomposes accents)."""
+    missing = next((p for p in (*reversed(path.parents), path) if not p.exists()), path)
+
+    def plain(name: str) -> str:
+        return normalize('NFC', name).casefold()
+
+    return next((entry for entry in missing.parent.iterdir()
+                 if plain(entry.name) == plain(missing.name) and entry.name != missing.name), None)
+
+
+def warn_of_rotations(images: ImageList) -> None:
+    """Print a warning where images have an EXIF rotation. Of a long list, only 256 headers are
+    read, evenly spread, which takes some tenths of a second."""
+    step = -(-len(images) // ROTATION_SAMPLE)
+    looked_at = range(0, len(images), step)
+    rotated = sum(is_rotated(images.path(index)) for index in looked_at)
+    if rotated:
+        warn(f'{images.source}: {rotated} of {len(looked_at)} images'
+             f'{" looked at" if step > 1 else ""} have an EXIF rotation, which is ignored here, '
+             'but applied by tools/predict.py: boxes and masks must refer to the stored pixels; '
+             'rotate the files themselves (mogrify -auto-orient) before you draw boxes')
+
+
+def is_rotated(path: Path) -> bool:
+    """Whether the EXIF data ask for another orientation than that of the stored pixels."""
+    try:
+        with Image.open(path) as image:
+            return image.getexif().get(ORIENTATION, 1) in range(2, 9)
+    except DAMAGED:  # reported when the image is read
         return False
 
 

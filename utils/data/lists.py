@@ -1,10 +1,13 @@
 """Image lists: which images there are, their classes, and their boxes where these are known."""
 
 import os
+import re
 from array import array
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from posixpath import normpath
 from xml.etree.ElementTree import Element, ParseError
 from zlib import crc32
 
@@ -12,10 +15,14 @@ import numpy as np
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import parse as parse_xml
 
-from utils.errors import InputError
+from utils.errors import InputError, warn
 
 MAX_LINE_LENGTH = 4096
 NO_BOXES = np.empty((0, 4))
+CUB_LINE = re.compile(r'\.\w+\s*,\s*[0-9]+\s*(,|$)')
+KAGGLE_LINE = re.compile(r'^ImageId,|,n[0-9]{8} ')
+KAGGLE_ADVICE = ('this is LOC_val_solution.csv or its like: dataset/prepare_imagenet.py makes the '
+                 'lists from the folders and XML files')
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,13 @@ class ImageList:
         """The file of the image's ground-truth mask."""
         return self.segmentation and self.mask_path(self.segmentation, index)
 
+    @property
+    def class_names(self) -> list[str]:
+        """The classes by their labels: the first folder of their images' names."""
+        names = {label: name.rpartition('/')[0].partition('/')[0]
+                 for label, name in zip(self.labels.tolist(), self.names.tolist(), strict=True)}
+        return [names.get(label) or f'class {label}' for label in range(max(names) + 1)]
+
     def checksum(self) -> int:
         """A checksum of names and labels in their order."""
         return crc32(self.labels.tobytes(), crc32(self.names.tobytes()))
@@ -76,70 +90,122 @@ def segmentation_folder(datapath: Path) -> Path | None:
 
 def read_cub_list(path: Path, classes: int, folder: Path = Path(),
                   segmentation: Path | None = None) -> ImageList:
-    """Read lines `name,label,xmin ymin xmax ymax`; a list without boxes has `name,label`.
+    """Read lines `name,label,xmin ymin xmax ymax`, with a field for each box of the image; a list
+    without boxes has `name,label`. Lines of equal name and label are one image with all their
+    boxes, at the place of the first.
 
     Raises InputError, with the line's number, for anything else: a label outside 0 ... classes-1,
     a box without area, a name that leaves the data folder, lines with and without a box in one
-    list, two images that would share a mask.
+    list, an image under two labels, two images that would share a mask.
     """
-    names, labels, boxes = [], [], []
+    names, labels, boxes, lines = [], array('q'), [], array('q')
     for number, line in read_lines(path):
-        fields = line.split(',')
         where = f'{path}, line {number}'
-        if len(fields) not in (2, 3):
-            raise InputError(f'{where}: expected `name,label,xmin ymin xmax ymax`, '
-                             f'found {line[:80]!r}: correct the line')
-        names.append(checked_name(fields[0], where))
-        labels.append(checked_label(fields[1].strip(), classes, where))
-        if len(fields) == 3:
-            boxes.append(_checked_box(fields[2], where))
-        if boxes and len(boxes) != len(names):
+        name, label, *fields = _cub_fields(line, where)
+        names.append(_image_name(name, where))
+        labels.append(checked_label(label.strip(), classes, where))
+        boxes.append([_checked_box(field, where) for field in fields])
+        lines.append(number)
+        if bool(fields) != bool(boxes[0]):
             raise InputError(f'{where}: some lines have a box and some have none: '
                              'give one to all or to none')
     if not names:
         raise InputError(f'{path} is empty: expected one line per image, '
                          '`name,label,xmin ymin xmax ymax`')
-    _check_masks(path, names)
-    return ImageList(np.array(names), np.array(labels, dtype=np.int64),
-                     np.array(boxes, dtype=np.float64)[:, None] if boxes else None, folder,
-                     segmentation, path)
+    names, labels, rows = _merge_rows(path, names, labels, lines)
+    if rows:
+        boxes = [[box for row in image for box in boxes[row]] for image in rows]
+    return ImageList(names, labels, _as_arrays(boxes) if boxes[0] else None, folder, segmentation,
+                     path)
+
+
+def _as_arrays(boxes: list[list[tuple]]) -> Sequence[np.ndarray]:
+    """(K, 4) for each image: where K is constant one array, whose memory processes share."""
+    if len({len(found) for found in boxes}) == 1:
+        return np.array(boxes, dtype=np.float64)
+    return [np.array(found, dtype=np.float64) for found in boxes]
+
+
+def _cub_fields(line: str, where: str) -> list[str]:
+    fields = line.split(',')
+    if len(fields) < 2 or KAGGLE_LINE.search(line):
+        advice = (KAGGLE_ADVICE if len(fields) > 1 else 'correct the line' if len(line.split()) < 2
+                  else 'separate name, label and boxes by commas')
+        raise InputError(f'{where}: expected `name,label,xmin ymin xmax ymax`, '
+                         f'found {line[:80]!r}: {advice}')
+    return fields
 
 
 def read_imagenet_list(path: Path, classes: int, folder: Path = Path(), *,
                        boxes: Path | None = None, wnids: Sequence[str] = (),
                        leave_out: frozenset[str] = frozenset(),
                        segmentation: Path | None = None) -> ImageList:
-    """Read lines `name label`, except those whose name is in `leave_out`.
+    """Read lines `name label`, except those whose name is in `leave_out`; equal lines are one
+    image.
 
     `boxes`: the folder of the images' XML files, if boxes are needed. Of the objects in a file,
     those with the wnid of the image's label, `wnids[label]`, are kept.
     Raises InputError, with the line's number, for anything else.
     """
-    names, labels = [], array('q')
+    names, labels, lines = [], array('q'), array('q')
     for number, line in read_lines(path):
-        name, _, label = line.rpartition(' ')
+        where = f'{path}, line {number}'
+        name, label = _imagenet_fields(line, where)
         if name not in leave_out:
-            where = f'{path}, line {number}'
-            names.append(checked_name(name, where))
+            names.append(_image_name(name, where))
             labels.append(checked_label(label, classes, where))
+            lines.append(number)
     if not names:
         raise InputError(f'{path} is empty: expected one line per image, `name label`')
-    _check_masks(path, names)
-    names, labels = np.array(names), np.array(labels, dtype=np.int64)
+    names, labels, _ = _merge_rows(path, names, labels, lines)
     xml = XmlBoxes(names, labels, boxes, wnids) if boxes and boxes.is_dir() else None
     return ImageList(names, labels, xml, folder, segmentation, path)
 
 
-def _check_masks(path: Path, names: list[str]) -> None:
-    """Refuse names that differ in their suffix alone: their masks would be one file."""
-    if len({hash(os.path.splitext(name)[0]) for name in names}) == len(set(map(hash, names))):
-        return
-    seen: dict[str, str] = {}
-    for number, name in enumerate(names, 1):
-        other = seen.setdefault(os.path.splitext(name)[0], name)
-        if other != name:
-            raise InputError(f'{path}, image {number}: {name} and {other} would share a mask: '
-                             'rename one of them')
+def _imagenet_fields(line: str, where: str) -> list[str]:
+    fields = line.rsplit(maxsplit=1)
+    if ',' in line and (KAGGLE_LINE.search(line) or CUB_LINE.search(line)):
+        raise InputError(f'{where}: expected `name label`, found {line[:80]!r}: '
+                         + (KAGGLE_ADVICE if KAGGLE_LINE.search(line) else
+                            'replace the comma by a space, or use the cub200 scripts'))
+    if len(fields) < 2:
+        raise InputError(f'{where}: expected `name label`, found {line[:80]!r}: correct the line')
+    return fields
+
+
+def _merge_rows(path: Path, names: list[str], labels: Sequence[int], lines: Sequence[int]
+                ) -> tuple[np.ndarray, np.ndarray, list[list[int]] | None]:
+    """Names, labels, and the rows of each image; None where each row is an image of its own."""
+    all_names, all_labels = np.array(names), np.array(labels, dtype=np.int64)
+    if len({hash(os.path.splitext(name)[0]) for name in names}) == len(names):
+        return all_names, all_labels, None
+    rows = _rows_of_images(path, names, labels, lines)
+    if len(rows) < len(names):
+        warn(f'{path}: {len(names)} lines are of {len(rows)} images; an image counts once, with '
+             'the boxes of all its lines')
+    first = [image[0] for image in rows]
+    return all_names[first], all_labels[first], rows
+
+
+def _rows_of_images(path: Path, names: list[str], labels: Sequence[int], lines: Sequence[int]
+                    ) -> list[list[int]]:
+    """The rows of each image, in the order of its first; `lines`: their numbers in the file.
+
+    Raises InputError for an image under two labels, and for names that differ in their suffix
+    alone: their masks would be one file.
+    """
+    images: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        rows = images.setdefault(os.path.splitext(name)[0], [])
+        rows.append(row)
+        first, where = rows[0], f'{path}, lines {lines[rows[0]]} and {lines[row]}'
+        if name != names[first]:
+            raise InputError(f'{where}: {name} and {names[first]} would share a mask: rename one '
+                             'of them')
+        if labels[row] != labels[first]:
+            raise InputError(f'{where}: {name} has the labels {labels[first]} and {labels[row]}, '
+                             'but an image has one class: delete one of the lines')
+    return list(images.values())
 
 
 def read_wnids(path: Path) -> list[str]:
@@ -171,7 +237,7 @@ def read_xml_boxes(path: Path, wnid: str) -> np.ndarray:
     area.
     """
     boxes = [[found.findtext(f'bndbox/{side}', '') for side in ('xmin', 'ymin', 'xmax', 'ymax')]
-             for found in read_xml_objects(path) if found.findtext('name') == wnid]
+             for found in read_xml_objects(path) if found.findtext('name', '').strip() == wnid]
     return np.array([_checked_box(' '.join(box), str(path)) for box in boxes],
                     dtype=np.float64).reshape(-1, 4)
 
@@ -185,9 +251,17 @@ def read_xml_objects(path: Path) -> list[Element]:
                          ) from error
 
 
+def _image_name(text: str, where: str) -> str:
+    """The checked name; `./a.jpg` and `a.jpg` are one image."""
+    name = checked_name(text.strip(), where)
+    return normpath(name) if '//' in name or './' in name else name
+
+
 def checked_name(name: str, where: str) -> str:
     """`name` if it is a relative path that stays in its folder, else InputError."""
-    if (not name.strip('./') or name.startswith('/') or '\0' in name or '\\' in name
+    if '\\' in name:
+        raise InputError(f'{where}: the name {name[:80]!r} has backslashes: write / instead')
+    if (not name.strip('./') or name.startswith('/') or '\0' in name
             or ('..' in name and '..' in name.split('/'))):
         raise InputError(f'{where}: the name {name[:80]!r} does not stay in the data folder: '
                          'use a path relative to the image folder')
@@ -198,8 +272,10 @@ def checked_label(text: str, classes: int, where: str) -> int:
     """The label in `text` if it is an integer in 0 ... classes-1, else InputError."""
     label = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
     if not 0 <= label < classes:
+        advice = ('if the labels count from 1, subtract 1, else correct --clsnum'
+                  if label == classes else 'correct the line or --clsnum')
         raise InputError(f'{where}: the label {text[:80]!r} is not in 0 ... {classes - 1}: '
-                         'correct the line or --clsnum')
+                         + advice)
     return label
 
 
@@ -209,7 +285,8 @@ def _checked_box(text: str, where: str) -> tuple[float, ...]:
     except ValueError:
         box = ()
     if len(box) != 4 or not np.isfinite(box).all():
-        raise InputError(f'{where}: expected a box `xmin ymin xmax ymax`, found {text[:80]!r}')
+        raise InputError(f'{where}: expected a box `xmin ymin xmax ymax`, found {text[:80]!r}: '
+                         'write four numbers with spaces between')
     if box[2] <= box[0] or box[3] <= box[1]:
         raise InputError(f'{where}: the box {text[:80]!r} has no area: xmax > xmin and ymax > ymin')
     return box
@@ -218,7 +295,8 @@ def _checked_box(text: str, where: str) -> tuple[float, ...]:
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number (from 1) and content of the lines that are not blank.
 
-    Raises InputError for a file that is missing or cannot be read, and for overlong lines.
+    Raises InputError for a file that is missing, cannot be read, or is UTF-16, and for overlong
+    lines.
     """
     if not path.is_file():
         raise InputError(f'no list at {path}: check --datapath and --list')
@@ -227,6 +305,9 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     except OSError as error:
         raise InputError(f'{path} cannot be read ({error.strerror}): check its rights') from error
     with file:
+        if file.buffer.peek(2)[:2] in (BOM_UTF16_LE, BOM_UTF16_BE):
+            raise InputError(f'{path} is UTF-16, as PowerShell writes it: save it as UTF-8 '
+                             '(Out-File -Encoding utf8)')
         lines = iter(lambda: file.readline(MAX_LINE_LENGTH + 1), '')
         for number, line in enumerate(lines, 1):
             if len(line) > MAX_LINE_LENGTH:

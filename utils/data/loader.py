@@ -1,18 +1,23 @@
 """Batches of a training set, read by worker processes."""
 
 import atexit
+import errno
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from utils.data.datasets import TrainImages
 from utils.data.images import BadImageError
+from utils.data.transforms import check_sizes
+from utils.engine.interruption import SIGNALS
 from utils.errors import InputError
 
 MAX_CONSECUTIVE_BAD = 100
@@ -58,8 +63,8 @@ class TrainLoader:
         self._report_bad = report_bad
         self._loader = DataLoader(
             _SkipBadDataset(dataset, report_bad is not None), batch_sampler=sampler,
-            num_workers=workers, collate_fn=_collate, persistent_workers=workers > 0,
-            pin_memory=pin_memory, worker_init_fn=_init_worker)
+            num_workers=workers, collate_fn=partial(_collate, dataset),
+            persistent_workers=workers > 0, pin_memory=pin_memory, worker_init_fn=_init_worker)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         before = set(multiprocessing.active_children())
@@ -100,17 +105,22 @@ class _SkipBadDataset(Dataset):
                           'list and the folder')
 
 
-def _collate(items: list) -> tuple[dict, list[int]] | InputError:
+def _collate(dataset: Dataset, items: list) -> tuple[dict, list[int]] | InputError:
     for item in items:
         if isinstance(item, InputError):
             return item
+    if isinstance(dataset, TrainImages):
+        try:
+            check_sizes([item['image'] for item, _ in items], dataset.transform)
+        except InputError as error:
+            return error
     return default_collate([item for item, _ in items]), [i for _, bad in items for i in bad]
 
 
 def _init_worker(worker: int) -> None:
     cv2.setNumThreads(0)
     # A signal goes to all processes of a run; the workers must outlive it until the run is saved.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -123,11 +133,25 @@ def _kill(workers: set) -> None:
 
 @contextmanager
 def explain_dead_workers() -> Iterator[None]:
-    """Turn the death of a worker process into an InputError."""
+    """Turn the death of a worker process, or a lack of what processes need to share their images,
+    into an InputError."""
     try:
         yield
-    except RuntimeError as error:
-        if 'DataLoader worker' not in str(error):
+    except (RuntimeError, OSError) as error:
+        if reason := _lack_of_sharing(error):
+            raise InputError(f'processes cannot share the images that they read ({reason}): allow '
+                             'more shared memory (/dev/shm) or open files (ulimit -n), or use '
+                             '--num_workers 0') from error
+        if 'DataLoader worker' not in str(error) or 'Caught ' in str(error):
             raise
         raise InputError('a process that reads images was killed (out of memory?): continue with '
                          '--resume, and try a smaller --num_workers') from error
+
+
+def _lack_of_sharing(error: Exception) -> str | None:
+    """What PyTorch or the system says of shared memory and open files; None for other errors."""
+    if isinstance(error, OSError):
+        return str(error) if error.errno in (errno.EMFILE, errno.ENOSPC, errno.EROFS) else None
+    words = ('shared memory', '/torch_', 'Too many open files', 'ancdata')
+    return next((line.strip() for line in str(error).splitlines()
+                 if any(word in line for word in words)), None)

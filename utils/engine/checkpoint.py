@@ -13,6 +13,7 @@ from utils.engine.distributed import same_on_all_ranks
 from utils.engine.precision import Precision
 from utils.errors import InputError
 from utils.outputs.files import atomic_write
+from utils.outputs.results import RunFolder
 
 
 def save_checkpoint(state: dict, path: Path) -> None:
@@ -26,6 +27,12 @@ def save_checkpoint(state: dict, path: Path) -> None:
             raise
 
     atomic_write(path, write)
+
+
+def save_model(model: nn.Module, path: Path, run: RunFolder) -> None:
+    """Write `model-N`, and beside it `model-N.json`, what the network needs to be run."""
+    save_checkpoint(model.state_dict(), path)
+    run.describe_model(path)
 
 
 def check_finite(model: nn.Module, step: int) -> None:

@@ -1,18 +1,20 @@
-"""Multi-threaded inference over an image list."""
+"""Inference over an image list: on the CPU in threads, on CUDA as a pipeline."""
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
+from utils.data.datasets import EvalImages
 from utils.data.images import BadImageError
 from utils.data.lists import ImageList
 from utils.engine.device import available_cores
@@ -21,13 +23,15 @@ from utils.engine.fusing import prefer_onednn, prepare_inference
 from utils.engine.normalize import Normalize
 from utils.engine.precision import Precision, explain_out_of_memory
 from utils.engine.progress import Progress
+from utils.engine.resize import resized_views
 from utils.engine.transfer import Transfer
 from utils.errors import InputError
 from utils.outputs.bad_images import BadImages
 
 CPU_PART = 4    # images; feature maps above 32 MiB are allocated anew, with page faults, each time
 BATCH_SIZE = 16
-MAX_CUDA_READERS = 8
+MOST_CUDA_READERS = 16
+MOST_BYTES = 2**27  # of the decoded images of a part; larger ones are resized when they are read
 
 Result = TypeVar('Result')
 
@@ -40,13 +44,16 @@ class Predictor:
         amp: `auto` | `fp16` | `bf16` | `off`.
         batch_size: the size of the batches to come; a compiled network runs those alone.
         method: the name of the network's method that is called.
+        thread: the pool of one thread that runs the network; by default that of the caller. On
+            CUDA the handles and plans of cuDNN and cuBLAS belong to a thread, and take seconds.
     """
 
     def __init__(self, model: nn.Module, device: torch.device, amp: str = 'off',
-                 batch_size: int = BATCH_SIZE, compile: bool = False, method: str = 'forward'):
-        self.device, self.batch_size = device, batch_size
+                 batch_size: int = BATCH_SIZE, compile: bool = False, method: str = 'forward',
+                 thread: ThreadPoolExecutor | None = None):
+        self.device, self.batch_size, self._thread = device, batch_size, thread
         self.transfer = Transfer(device)
-        self.precision = Precision(amp, device)
+        self.precision = Precision(amp, device, model)
         self.normalize = Normalize(model.mean, model.std).to(device)
         ready = prepare_inference(model, self.precision.dtype)
         if device.type == 'cpu':
@@ -56,17 +63,18 @@ class Predictor:
         if compile:
             self._compiled = torch.compile(self._predict, dynamic=False,
                                            options={'freezing': True})
-        # Several batches at once on a GPU would only use more memory. The lock is held while
-        # kernels are launched, not while their results are awaited.
-        self._lock = nullcontext() if device.type == 'cpu' else threading.Lock()
 
-    @torch.inference_mode()
     def __call__(self, images: Tensor, *more: Tensor) -> Any:
         """Images N x H x W x 3, uint8 or float32 in [0, 1], and further tensors -> what the
         network's method returns for them, on the device."""
         tensors = [self.transfer.pin(tensor) for tensor in (images, *more)]
-        with self._lock, explain_out_of_memory(self.batch_size), self.precision.autocast():
-            images, *more = map(self.transfer.upload, tensors)
+        return self._thread.submit(self._run, *tensors).result() if self._thread else (
+            self._run(*tensors))
+
+    @torch.inference_mode()
+    def _run(self, images: Tensor, *more: Tensor) -> Any:
+        with explain_out_of_memory(self.batch_size), self.precision.autocast():
+            images, *more = map(self.transfer.upload, (images, *more))
             inputs = self.normalize(images), *more
             if self._compiled and len(images) == self.batch_size:
                 return self._run_compiled(*inputs)
@@ -95,24 +103,46 @@ class InferenceOptions:
     skip_bad: bool = False
 
 
+class Part(NamedTuple):
+    """A part of a list: the images that could be read, the others, and what was made of it.
+
+    A batch holds 'decoded', a list of uint8 images, instead of their views, where the views are
+    to be made on the device.
+    """
+
+    indices: range
+    left_out: list[int]
+    batch: dict[str, Any] | None = None
+    result: Any = None
+
+
 class Inference:
     """Runs networks over lists of images, on a device.
 
-    Batches are split into parts. Each thread processes a part from end to end: reading, forward
-    pass, post-processing. On the CPU there is one thread per core. Parts, and therefore results, do
-    not depend on the number of threads or ranks.
+    Batches are split into parts. On the CPU each thread, one per core, processes a part from end to
+    end: reading, forward pass, post-processing. On CUDA, or if `pipelined`, some threads read, one
+    thread owns the network, and others do what follows it. Parts, and therefore results, do not
+    depend on the number of threads or ranks.
     """
 
-    def __init__(self, device: torch.device, options: InferenceOptions | None = None):
+    def __init__(self, device: torch.device, options: InferenceOptions | None = None,
+                 pipelined: bool | None = None):
         self.device, self.options = device, options or InferenceOptions()
         size, cores, on_cpu = self.options.batch_size, available_cores(), device.type == 'cpu'
         self.part_size = min(size, CPU_PART) if on_cpu else size
         self.threads = self.options.num_workers or (
-            cores if on_cpu else min(cores, MAX_CUDA_READERS))
+            cores if on_cpu else min(cores, MOST_CUDA_READERS))
+        self._network_thread = None
+        if not on_cpu if pipelined is None else pipelined:
+            self._network_thread = ThreadPoolExecutor(1, initializer=self._init_thread)
+
+    @cached_property
+    def transfer(self) -> Transfer:
+        return Transfer(self.device)
 
     def predictor(self, model: nn.Module, method: str = 'forward') -> Predictor:
         return Predictor(model, self.device, self.options.amp, self.part_size,
-                         self.options.compile, method)
+                         self.options.compile, method, self._network_thread)
 
     def map(self, dataset: Dataset, function: Callable[[dict], Result], label: str,
             bad: BadImages, done: Callable[[range], Result | None] | None = None
@@ -125,19 +155,35 @@ class Inference:
         parts = self.parts(len(dataset), rank(), world_size())
         progress = Progress(label, sum(map(len, parts)))
 
-        def compute(part: range) -> tuple[range, list[int], Result | None]:
-            if done and (result := done(part)) is not None:
-                return part, [], result
-            items, left_out = self._read(dataset, part)
-            return part, left_out, function(default_collate(items)) if items else None
+        def read(indices: range) -> Part:
+            if done and (result := done(indices)) is not None:
+                return Part(indices, [], result=result)
+            return self._read(dataset, indices)
 
-        for part, left_out, result in self.in_threads(compute, parts):
-            for index in left_out:
-                bad.add(index)
-            if result is not None:
-                yield result
-            progress.update(len(part))
+        def compute(part: Part) -> Part:
+            if part.batch is None:
+                return part
+            with explain_out_of_memory(self.options.batch_size):
+                result = function(self._with_views(dataset, part.batch))
+            return part._replace(batch=None, result=result)
+
+        with closing(self._computed(read, compute, parts)) as computed:
+            for part in computed:
+                for index in part.left_out:
+                    bad.add(index)
+                if part.result is not None:
+                    yield part.result
+                progress.update(len(part.indices))
         progress.close()
+
+    def _computed(self, read: Callable[[range], Part], compute: Callable[[Part], Part],
+                  parts: list[range]) -> Iterator[Part]:
+        """The parts, read and computed: by the same threads, or in a pipeline by two pools."""
+        if self._network_thread is None:
+            yield from self.in_threads(lambda indices: compute(read(indices)), parts)
+            return
+        with closing(self.in_threads(read, parts)) as batches:
+            yield from self.in_threads(compute, batches)
 
     def parts(self, count: int, rank: int = 0, world_size: int = 1) -> list[range]:
         """The batches of a rank, every `world_size`-th of `count` images, cut into parts."""
@@ -185,17 +231,45 @@ class Inference:
         if self.device.type == 'cuda':
             torch.cuda.set_device(self.device)  # a new thread's current device is the first GPU
 
-    def _read(self, dataset: Dataset, part: Sequence[int]) -> tuple[list[dict], list[int]]:
-        """The items of a part, and the indices of the bad images that are left out."""
+    def _read(self, dataset: Dataset, indices: Sequence[int]) -> Part:
+        """Read a part of the list; bad images are left out where that is allowed."""
+        as_decoded = self._network_thread is not None and isinstance(dataset, EvalImages)
+        most = MOST_BYTES // self.part_size
         items, left_out = [], []
-        for index in part:
+        for index in indices:
             try:
-                items.append(dataset[index])
+                with explain_out_of_memory(self.options.batch_size):
+                    items.append(_decoded_item(dataset, index, most) if as_decoded
+                                 else dataset[index])
             except BadImageError:
                 if not self.options.skip_bad:
                     raise
                 left_out.append(index)
-        return items, left_out
+        return Part(indices, left_out, self._collate(dataset, items) if items else None)
+
+    @staticmethod
+    def _collate(dataset: Dataset, items: list[dict]) -> dict[str, Any]:
+        if all('decoded' in item for item in items):
+            decoded = [item.pop('decoded') for item in items]
+            return {**default_collate(items), 'decoded': decoded}
+        return default_collate([dataset.item(item['index'], item['decoded'])
+                                if 'decoded' in item else item for item in items])
+
+    def _with_views(self, dataset: Dataset, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch with the views of its decoded images, made by the thread of the network."""
+        if 'decoded' not in batch:
+            return batch
+        decoded = batch.pop('decoded')
+        return {**batch, **self._network_thread.submit(
+            resized_views, decoded, dataset.views, self.transfer).result()}
+
+
+def _decoded_item(dataset: EvalImages, index: int, most: int) -> dict[str, Any]:
+    """The decoded image, or if that has more than `most` bytes, its views."""
+    image = dataset.read(index)
+    if image.nbytes > most:
+        return dataset.item(index, image)
+    return {'index': index, 'size': np.array(image.shape[:2]), 'decoded': image}
 
 
 def labels_of(images: ImageList, batch: dict) -> Tensor:

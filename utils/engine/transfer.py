@@ -1,5 +1,7 @@
 """Copies between the host and a device that do not hold up the network."""
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor
 
@@ -45,3 +47,19 @@ class Transfer:
             copied = self._downloads.record_event()
         copied.synchronize()
         return copy
+
+
+def uploaded_ahead(batches: Iterable[dict[str, Tensor]], transfer: Transfer
+                   ) -> Iterator[dict[str, Tensor]]:
+    """The batches on the device. On CUDA, each is copied while the step before it is computed."""
+    before = None
+    for batch in batches:
+        uploaded = {name: transfer.upload(value) for name, value in batch.items()}
+        if transfer.device.type != 'cuda':
+            yield uploaded
+            continue
+        if before is not None:
+            yield before
+        before = uploaded
+    if before is not None:
+        yield before

@@ -1,5 +1,6 @@
-"""Boxes: (x0, y0, x1, y1) in continuous pixel coordinates, x1 and y1 exclusive."""
+"""Boxes, the last step of SPOL: (x0, y0, x1, y1) in continuous pixels, x1 and y1 exclusive."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -9,7 +10,7 @@ Box = tuple[int, int, int, int]
 
 
 def contours_of(foreground: np.ndarray, offset: tuple[int, int] = (0, 0)
-                ) -> tuple[np.ndarray, ...]:
+                ) -> Sequence[np.ndarray]:
     """The contours of a bool map H x W, outer and inner ones, moved by `offset` = (x, y)."""
     return cv2.findContours(foreground.view(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE,
                             offset=offset)[0]

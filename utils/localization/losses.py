@@ -1,4 +1,5 @@
-"""The losses of MFF-Net 1 and MFF-Net 2: tensors in, a dict of scalars out.
+"""The losses of MFF-Net 1 (classification, with self-distillation on CUB-200-2011) and of MFF-Net 2
+(class-agnostic segmentation): tensors in, a dict of scalars out.
 
 `total` is what training minimises; the other entries are only shown.
 """
@@ -11,12 +12,14 @@ from network.mffnet import upsample
 
 
 def classification_loss(logits: Tensor, label: Tensor) -> dict[str, Tensor]:
-    """Cross-entropy; logits N x classes, label N int64."""
+    """The classifier, and MFF-Net 1 on ImageNet-1K: cross-entropy; logits N x classes, label N
+    int64."""
     return {'total': cross_entropy(logits.float(), label)}
 
 
 def distillation_loss(deep: Tensor, fused: Tensor, label: Tensor) -> dict[str, Tensor]:
-    """MFF-Net 1 on CUB: the deep branch learns the label, the fused one learns from the deep one.
+    """MFF-Net 1 on CUB-200-2011, the paper's self-distillation: the deep branch learns the label,
+    the fused one learns from the deep one.
 
     deep, fused: logits N x classes; label: N int64. The mean of cross-entropy(deep, label) and
     cross-entropy(fused, softmax(deep)), the latter's target detached.
@@ -27,8 +30,8 @@ def distillation_loss(deep: Tensor, fused: Tensor, label: Tensor) -> dict[str, T
 
 
 def segmentation_loss(logits: Tensor, foreground: Tensor, weight: Tensor) -> dict[str, Tensor]:
-    """MFF-Net 2: binary cross-entropy. Ignored pixels (weight 0) contribute no loss, but count in
-    the mean.
+    """MFF-Net 2: binary cross-entropy. The ignored pixels of the conflict region (weight 0)
+    contribute no loss, but count in the mean.
 
     logits: N x 1 x h x w, upsampled here to the target's size; foreground, weight: N x H x W bool.
     """

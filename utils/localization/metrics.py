@@ -68,7 +68,8 @@ def threshold_ious(score_map: np.ndarray, boxes: np.ndarray, size: tuple[int, in
     cuts = (THRESHOLDS * levels.max()).astype(np.uint8)
     pixels_below = np.bincount(levels.ravel(), minlength=256).cumsum()[cuts]
     _, first, inverse = np.unique(pixels_below, return_index=True, return_inverse=True)
-    rectangles, starts, largest = [], [], []
+    rectangles: list[Sequence[int]] = []
+    starts, largest = [], []
     for contours in _nested_contours(levels, cuts[first]):
         areas = [cv2.contourArea(contour) for contour in contours]
         starts.append(len(rectangles))
@@ -97,7 +98,7 @@ def threshold_of(level: int) -> float:
     return float(THRESHOLDS[STEP_OF_LEVEL[level]])
 
 
-def _nested_contours(levels: np.ndarray, cuts: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+def _nested_contours(levels: np.ndarray, cuts: np.ndarray) -> Iterator[Sequence[np.ndarray]]:
     """The contours of levels > cut for each cut, looked for only in the rectangle that holds
     them."""
     rows, columns = _extents(levels.max(1), cuts), _extents(levels.max(0), cuts)

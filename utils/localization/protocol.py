@@ -1,4 +1,5 @@
-"""The paper's localization metrics: Top-1, Top-5 and GT-known, by its count and by a strict one.
+"""The metrics of the paper's Tables 1 and 2, Top-1, Top-5 and GT-known localization, by its count
+and by a strict one.
 
 An image is correct when the box of its map has an IoU above 0.5 with a ground-truth box. Both are
 in pixels of the centre crop that the network saw.

@@ -1,7 +1,8 @@
-"""Pseudo masks: a CAM and its Gaussian prior, and the segmentation target made of them.
+"""The paper's Gaussian prior pseudo label: a CAM, its Gaussian prior, and the segmentation target.
 
-The paper's Gaussian prior pseudo label: regions of weak activation often still belong to the
-object. A Gaussian is fitted to each of them; the foreground is where CAM or Gaussians are high.
+Regions of weak activation often still belong to the object. A Gaussian is fitted to each of them.
+The foreground is where the CAM or a Gaussian is high, the background where the CAM is almost 0. In
+between is the conflict region, which the loss of MFF-Net 2 ignores.
 """
 
 from collections.abc import Iterator

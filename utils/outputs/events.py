@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
 
 from utils.errors import InputError
 
@@ -19,8 +18,12 @@ class Events:
 
     def __init__(self, folder: Path, enabled: bool = True):
         self.folder = folder
-        with self._explained():
-            self._writer = SummaryWriter(folder) if enabled else None
+        self._writer = None
+        if enabled:
+            from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+
+            with self._explained():
+                self._writer = SummaryWriter(folder)
 
     def add_scalars(self, values: Mapping[str, float], step: int) -> None:
         if self._writer:

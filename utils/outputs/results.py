@@ -2,25 +2,31 @@
 
 import json
 import platform
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from utils.outputs.files import write_json
 
 SECTIONS = ('training', 'evaluation')
+MODEL_ARGUMENTS = ('stage', 'backbone', 'arch', 'resize', 'crop', 'clsnum', 'list', 'datapath',
+                   'seed', 'threshold')
 PACKAGES = {'torch': 'torch', 'torchvision': 'torchvision', 'timm': 'timm',
             'albumentations': 'albumentations', 'opencv': 'cv2', 'numpy': 'numpy'}
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder that a run writes to; `arguments` are recorded in its results.json."""
+    """The folder that a run writes to; `arguments` are recorded in its results.json, and
+    `class_names` beside its checkpoints."""
 
     path: Path
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    class_names: Sequence[str] = ()
 
     def file(self, name: str) -> Path:
         return self.path / name
@@ -45,11 +51,26 @@ class RunFolder:
         write_json(path, content)
         return path
 
+    def describe_model(self, model: Path) -> None:
+        """Write `model-N.json`: the arguments that the network depends on, the classes, versions
+        and commit."""
+        arguments = _plain(self.arguments)
+        write_json(model.with_name(f'{model.name}.json'), {
+            **{name: arguments[name] for name in MODEL_ARGUMENTS if name in arguments},
+            'class_names': list(self.class_names), 'versions': versions(), 'commit': commit()})
+
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The `model-N` that was written last; None if there is none."""
-    models = [path for path in folder.glob('model-*') if path.name[6:].isdigit()]
-    return max(models, key=lambda path: path.stat().st_mtime_ns, default=None)
+    """The `model-N` of greatest N; None if there is none. Where results.json says how far the
+    folder's run got, those beyond it, left by an earlier run, do not count. Modification times say
+    nothing: copies change them."""
+    models = {int(path.name[6:]): path for path in folder.glob('model-*')
+              if path.name[6:].isdecimal()}
+    run = read_results(folder / 'results.json').get('training', {})
+    steps, epochs = run.get('steps'), run.get('arguments', {}).get('epoch')
+    last = steps if steps in models else epochs  # N counts steps, or epochs
+    of_run = [number for number in models if last is None or number <= last]
+    return models[max(of_run or models)] if models else None
 
 
 def read_results(path: Path) -> dict:
@@ -66,6 +87,20 @@ def versions() -> dict[str, str]:
     return {'python': platform.python_version(),
             **{name: sys.modules[module].__version__ for name, module in PACKAGES.items()
                if module in sys.modules}}
+
+
+@cache
+def commit() -> str | None:
+    """The commit of this repository; None where it is not a git repository."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / '.git').exists():
+        return None
+    try:
+        found = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=root, capture_output=True,
+                               text=True, check=False)
+    except OSError:  # no git
+        return None
+    return found.stdout.strip() or None
 
 
 def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,9 +116,12 @@ def summarize(name: str, metrics: dict, threshold: float) -> str:
     """The metrics of `EvaluationMetrics.compute` as lines of text."""
     lines = [f'{name} at threshold {threshold}, {metrics["count"]} images '
              f'({metrics["no_contour"]} without a contour, {metrics["no_box"]} without a '
-             'ground-truth box in the crop):',
-             f'  strict count: {_values(metrics["strict"])}',
-             f'  paper\'s count: {_values(metrics["paper"])}']
+             'ground-truth box in the crop):']
+    if metrics['strict'] == metrics['paper']:
+        lines.append(f'  {_values(metrics["strict"])} (strict and paper\'s count)')
+    else:
+        lines += [f'  {_values(metrics["strict"])} (strict count)',
+                  f'  {_values(metrics["paper"])} (paper\'s count)']
     values = _values({name: metrics[key] for name, key in BENCHMARK.items()})
     lines += [f'  {values}'] if values else []
     lines += [_interval_line(metrics['intervals'])] if 'intervals' in metrics else []
@@ -130,13 +133,23 @@ def summarize(name: str, metrics: dict, threshold: float) -> str:
         lines.append(f'  classifier: {_values(metrics["classification"])}')
     if 'sweep' in metrics:
         sweep = metrics['sweep']
-        lines += [f'  threshold {sweep["thresholds"][k]:.2f}: GT-known {sweep["strict"][k]:.4f} '
-                  f'strict, {sweep["paper"][k]:.4f} paper'
-                  for k in range(0, len(sweep['thresholds']), 10)]
         lines.append(f'  best threshold {sweep["best_threshold"]:.2f}: GT-known '
                      f'{sweep["best"]["strict"]["gt_known"]:.4f} (strict)')
         lines += [f'  {sweep["advice"]}'] if sweep['advice'] else []
     return '\n'.join(lines)
+
+
+def size_warning(records: ImageResults, metrics: dict, side: int) -> str:
+    """A line of text where most boxes cover nearly all or nothing of the crop, `side` x `side`, and
+    are not known to be correct; else empty."""
+    boxes = [record.localization.box or (0, 0, 0, 0) for record in records.values()]
+    parts = np.array([(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes]) / side ** 2
+    for what, odd, cure in (('more than 90 %', parts > 0.9, 'higher'),
+                            ('less than 1 %', parts < 0.01, 'lower')):
+        if odd.sum() > len(odd) / 2 and metrics.get('strict', {}).get('gt_known', 0) < 0.5:
+            return (f'\nwarning: {odd.sum()} of {len(odd)} boxes cover {what} of the image: look '
+                    f'at show.png; train for more steps, or try a {cure} --threshold')
+    return ''
 
 
 def _interval_line(intervals: dict) -> str:

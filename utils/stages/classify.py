@@ -2,13 +2,13 @@
 
 import time
 
-import albumentations as A
 import numpy as np
 from torch import Tensor, nn
 
 from network.classifier import head_parameters
 from utils.data.datasets import EvalImages
 from utils.data.lists import ImageList
+from utils.data.transforms import EvalTransform
 from utils.engine.distributed import gather_to_main, is_main_process
 from utils.engine.inference import Inference, labels_of
 from utils.outputs.bad_images import BadImages
@@ -23,7 +23,7 @@ def parameter_groups(model: nn.Module, lr: float) -> list[dict]:
     return [{'params': head, 'lr': lr}, {'params': rest, 'lr': lr / 10}]
 
 
-def evaluate_classifier(model: nn.Module, images: ImageList, transform: A.Compose,
+def evaluate_classifier(model: nn.Module, images: ImageList, transform: EvalTransform,
                         inference: Inference, run: RunFolder) -> None:
     """Write `top1top5.npy` and results.json for the images of a list.
 

@@ -35,7 +35,7 @@ from utils.localization.measurement import (
 from utils.localization.protocol import SWEEP_THRESHOLDS
 from utils.outputs.bad_images import BadImages
 from utils.outputs.results import RunFolder
-from utils.outputs.tables import ImageResult, print_summary, write_tables
+from utils.outputs.tables import ImageResult, print_summary, size_warning, write_tables
 from utils.outputs.top1top5 import Hits
 from utils.stages.score_maps import (
     Scorer,
@@ -135,7 +135,9 @@ def evaluate(score_maps: Scorer, kinds: tuple[str, ...], images: ImageList, crop
     metrics = {kind: results[kind].compute(options.threshold, options.sweep, selected.get(kind))
                for kind in kinds}
     write_tables(run, images, crop, {kind: results[kind].records for kind in kinds}, metrics, hits)
-    return Evaluation(metrics, seconds, bad.summary())
+    last = kinds[-1]
+    warning = size_warning(results[last].records, metrics[last], crop.side)
+    return Evaluation(metrics, seconds, bad.summary() + warning)
 
 
 def choose_thresholds(score_maps: Scorer, kinds: tuple[str, ...], images: ImageList,

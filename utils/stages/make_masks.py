@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import albumentations as A
-import cv2
 import numpy as np
 from torch import Tensor
 
@@ -14,6 +12,7 @@ from network.mffnet import CamNet
 from utils.data.datasets import EvalImages
 from utils.data.images import read_stored_mask
 from utils.data.lists import ImageList
+from utils.data.transforms import EvalTransform
 from utils.engine.distributed import any_rank, barrier, gather_to_main, is_main_process
 from utils.engine.inference import Inference, Predictor, labels_of
 from utils.engine.interruption import Interruption
@@ -22,26 +21,28 @@ from utils.errors import InputError
 from utils.localization.batched_pseudo_mask import pseudo_masks
 from utils.localization.pseudo_mask import has_foreground, pseudo_mask
 from utils.outputs.bad_images import BadImages
-from utils.outputs.files import atomic_write, remove_temporary_files
+from utils.outputs.files import atomic_write, encode_png, remove_temporary_files
 from utils.outputs.results import RunFolder
+from utils.stages.mask_record import MaskRecord
 from utils.stages.show import write_cam_sheet
 
-STRATEGY = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
 
-
-def make_pseudo_masks(model: CamNet, images: ImageList, transform: A.Compose, mask_folder: Path,
+def make_pseudo_masks(model: CamNet, images: ImageList, transform: EvalTransform, mask_folder: Path,
                       inference: Inference, run: RunFolder, resume: bool = False,
-                      show: int = 0) -> None:
+                      show: int = 0, record: MaskRecord | None = None) -> None:
     """Write a pseudo mask for each image of a list to `mask_folder`, and results.json.
 
-    With `resume`, parts of the list whose masks are all there are left as they are. The first
-    `show` images are drawn to show.png.
+    With `resume`, parts of the list whose masks are all there, and made since `record.started`, are
+    left as they are. `show` images of the list are drawn to show.png.
     """
     begin = time.monotonic()
     if is_main_process():
         remove_temporary_files(mask_folder)
     barrier()
-    masks = MaskFolder(mask_folder, images, inference.predictor(model, method='class_cams'))
+    if record:
+        record.write(mask_folder)
+    masks = MaskFolder(mask_folder, images, inference.predictor(model, method='class_cams'),
+                       record.started if record else 0)
     bad = BadImages(images, run.file('bad_images.txt'))
     counts = np.zeros(2, int)
     with Interruption() as interruption:
@@ -61,6 +62,8 @@ def make_pseudo_masks(model: CamNet, images: ImageList, transform: A.Compose, ma
         print(f'stopped after {count} of {len(images)} images, whose masks are complete: '
               'continue with the same command and --resume')
         return
+    if record:
+        record.write(mask_folder, complete=images)
     run.write_results({'count': count, 'empty': empty}, time.monotonic() - begin, count)
     write_cam_sheet(run.file('show.png'), masks.predict, images, transform, show)
     print(f'wrote {count} pseudo masks to {mask_folder}'
@@ -69,7 +72,8 @@ def make_pseudo_masks(model: CamNet, images: ImageList, transform: A.Compose, ma
 
 @dataclass(frozen=True)
 class MaskFolder:
-    """The folder of the pseudo masks of a list, and the network that makes them.
+    """The folder of the pseudo masks of a list, and the network that makes them; those from before
+    `since`, in seconds, are another network's.
 
     Both methods return the number of masks, and of those without foreground, (2,) int.
     """
@@ -77,10 +81,14 @@ class MaskFolder:
     path: Path
     images: ImageList
     predict: Predictor
+    since: float = 0
 
     def write(self, batch: dict) -> np.ndarray:
-        """Make and write a batch's masks."""
+        """Make and write a batch's masks. Raises InputError if a CAM is not finite."""
         _, cams = self.predict(batch['image'], labels_of(self.images, batch))
+        if not self.predict.transfer.download(cams.isfinite().all()):
+            raise InputError('a CAM is not finite, so its mask would be empty: stopped; try '
+                             '--amp off')
         sizes, empty = list(map(tuple, batch['size'].tolist())), 0
         for index, stored in zip(batch['index'].tolist(),
                                  masks_of(cams, sizes, self.predict.transfer), strict=True):
@@ -89,11 +97,13 @@ class MaskFolder:
         return np.array([len(cams), empty])
 
     def count(self, indices: range) -> np.ndarray | None:
-        """Count the masks of a part of the list; None if one of them is missing."""
+        """Count the masks of a part of the list; None if one of them is missing or too old."""
+        paths = [self.images.mask_path(self.path, index) for index in indices]
         try:
-            stored = [read_stored_mask(self.images.mask_path(self.path, index))
-                      for index in indices]
+            stored = [read_stored_mask(path) for path in paths]
         except InputError:
+            return None
+        if any(path.stat().st_mtime < self.since for path in paths):
             return None
         return np.array([len(stored), len(stored) - sum(map(has_foreground, stored))])
 
@@ -110,6 +120,5 @@ def masks_of(cams: Tensor, sizes: list[tuple[int, int]], transfer: Transfer
 def write_mask(path: Path, stored: np.ndarray) -> None:
     """Write a stored mask, uint8 H x W x 3, as PNG. Its first channel is the first in OpenCV's
     order, blue."""
-    # OpenCV's default strategy, RLE, takes the same time, but its files are 1.4 times as large.
-    content = cv2.imencode('.png', stored, STRATEGY)[1]
+    content = encode_png(stored)
     atomic_write(path, lambda file: file.write(content))

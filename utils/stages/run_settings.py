@@ -1,41 +1,38 @@
-"""What a run has recorded in the results.json beside its checkpoints: settings, class names."""
+"""What is recorded of the run that a checkpoint belongs to: settings and class names.
 
-import re
+They are in `model-N.json` beside `model-N`, or else, without class names, in results.json.
+"""
+
 from pathlib import Path
 from typing import Any
 
-from utils.data.lists import list_path, read_lines
-from utils.errors import InputError
 from utils.outputs.results import read_results
 
-# `<class>/<name>.jpg,<label>` or `<wnid>/<name>.JPEG <label>`, a box may follow.
-LIST_LINE = re.compile(r'(?P<folder>[^/]+)/.+?\.\w+[, ](?P<label>[0-9]+)(,|$)')
+
+def training_settings(checkpoint: str | Path) -> dict[str, Any]:
+    """The flags of the training script by their names; empty where nothing is recorded."""
+    path = Path(checkpoint)
+    return (read_results(path.with_name(f'{path.name}.json'))
+            or _results_of(path).get('training', {}).get('arguments', {}))
 
 
 def recorded_settings(checkpoint: str | Path, defaults: dict[str, Any],
                       given: dict[str, Any] | None = None) -> dict[str, Any]:
     """The defaults, replaced by what the checkpoint's run has recorded, and by what is given (None:
-    not given)."""
-    results = _results_of(checkpoint)
-    recorded = {**results.get('training', {}).get('arguments', {}),
-                **results.get('arguments', {})}
-    return {**defaults, **{name: recorded[name] for name in defaults if name in recorded},
+    not given). The threshold is that of the last test, else the training script's."""
+    tested = _results_of(checkpoint).get('arguments', {})
+    recorded = {**tested, **training_settings(checkpoint)}
+    recorded['threshold'] = tested.get('threshold', recorded.get('threshold'))
+    return {**defaults, **{name: recorded[name] for name in defaults
+                           if recorded.get(name) is not None},
             **{name: value for name, value in (given or {}).items() if value is not None}}
 
 
 def recorded_class_names(checkpoint: str | Path) -> dict[int, str]:
-    """The class folder of each label in the list that the checkpoint was trained on; empty if the
-    list is not known or gone."""
-    arguments = _results_of(checkpoint).get('training', {}).get('arguments', {})
-    if 'datapath' not in arguments:
-        return {}
-    path = list_path(Path(arguments['datapath']), arguments.get('list', 'train.txt'))
-    try:
-        lines = [LIST_LINE.match(line) for _, line in read_lines(path)]
-    except InputError:  # the data may be gone
-        return {}
-    return {int(line['label']): line['folder'] for line in lines if line}
+    """The name of each label in the list that the checkpoint was trained on; empty if there is no
+    `model-N.json`."""
+    return dict(enumerate(training_settings(checkpoint).get('class_names', ())))
 
 
 def _results_of(checkpoint: str | Path) -> dict[str, Any]:
-    return read_results(Path(checkpoint).parent / 'results.json')
+    return read_results(Path(checkpoint).with_name('results.json'))

@@ -7,7 +7,6 @@ The paper's protocol looks at the view 'image', a centre crop. The benchmark's l
 from collections.abc import Callable
 from pathlib import Path
 
-import albumentations as A
 import cv2
 import numpy as np
 
@@ -25,7 +24,7 @@ from utils.outputs.files import atomic_write
 Scorer = Callable[[dict], dict[str, list[ScoreMaps]]]
 
 
-def evaluation_views(crop: CentreCrop, whole: bool) -> dict[str, A.Compose]:
+def evaluation_views(crop: CentreCrop, whole: bool) -> dict[str, Callable[..., dict]]:
     """The views of an image for `EvalImages`; 'whole' only where it is wanted."""
     views = {'image': eval_transform(crop.resize, crop.crop)}
     return {**views, 'whole': eval_transform(BENCHMARK_SIDE)} if whole else views

@@ -1,20 +1,17 @@
-"""Contact sheets of what a stage sees and makes of it, for its first images."""
+"""Contact sheets of what a stage sees and makes of it, for some of its images."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-import albumentations as A
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from network.mffnet import CamNet, SegNet
-from utils.data.images import BadImageError, read_image, read_stored_mask
+from utils.data.images import BadImageError, read_image, read_stored_mask, resize_nearest
 from utils.data.lists import ImageList
-from utils.data.transforms import eval_transform
+from utils.data.transforms import EvalTransform, eval_transform
 from utils.engine.normalize import Normalize
 from utils.localization.boxes import CentreCrop, clip_to_image
 from utils.localization.losses import segmentation_probability
@@ -42,7 +39,7 @@ class View:
         return np.round(255 * self.pixels).astype(np.uint8)
 
 
-def views_of(images: ImageList, indices: Iterable[int], transform: A.Compose,
+def views_of(images: ImageList, indices: Iterable[int], transform: EvalTransform,
              crop: CentreCrop | None = None) -> Iterator[View]:
     """The images that can be decoded; their boxes are taken along where `crop` says what
     `transform` does."""
@@ -57,10 +54,13 @@ def views_of(images: ImageList, indices: Iterable[int], transform: A.Compose,
         yield View(index, transform(image=image)['image'], boxes)
 
 
-def first_views(images: ImageList, transform: A.Compose, count: int,
-                crop: CentreCrop | None = None) -> list[View]:
-    """The first `count` images that can be decoded."""
-    return list(islice(views_of(images, range(len(images)), transform, crop), count))
+def spread_views(images: ImageList, transform: EvalTransform, count: int,
+                 crop: CentreCrop | None = None) -> list[View]:
+    """`count` images spread evenly over the list, which is often sorted by class: of equal parts
+    of the list, the first image of each that can be decoded."""
+    parts = np.array_split(np.arange(len(images)), min(count, len(images))) if count else []
+    views = (next(views_of(images, part.tolist(), transform, crop), None) for part in parts)
+    return [view for view in views if view]
 
 
 def cam_rows(predict: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], images: ImageList,
@@ -119,31 +119,31 @@ def with_captions(rows: list[list[np.ndarray]], ious: list[float | None]) -> lis
     return result
 
 
-def write_cam_sheet(path: Path, predict: Callable, images: ImageList, transform: A.Compose,
+def write_cam_sheet(path: Path, predict: Callable, images: ImageList, transform: EvalTransform,
                     count: int, crop: CentreCrop | None = None, threshold: float = 0.2) -> None:
-    """Write the contact sheet of the first `count` images' CAMs."""
-    if views := first_views(images, transform, count, crop):
+    """Write the contact sheet of the CAMs of `count` images."""
+    if views := spread_views(images, transform, count, crop):
         rows = cam_rows(predict, images, views, threshold)
         write_png(path, contact_sheet(rows, CAM_TITLES))
 
 
 def write_seg_sheet(path: Path, predict: Callable, images: ImageList, crop: CentreCrop,
                     threshold: float, count: int) -> None:
-    """Write the contact sheet of the first `count` images' segmentations."""
-    if views := first_views(images, eval_transform(crop.resize, crop.crop), count, crop):
+    """Write the contact sheet of the segmentations of `count` images."""
+    if views := spread_views(images, eval_transform(crop.resize, crop.crop), count, crop):
         titles = [title for title in SEG_TITLES if title != 'pseudo mask']
         write_png(path, contact_sheet(seg_rows(predict, views, threshold), titles))
 
 
 def cam_drawer(images: ImageList, crop: CentreCrop, count: int, threshold: float = 0.2
                ) -> Callable[[CamNet], np.ndarray] | None:
-    """A function that draws the CAMs of the first `count` images by a network in training."""
+    """A function that draws the CAMs of `count` images by a network in training."""
     if not count:
         return None
 
     def draw(model: CamNet) -> np.ndarray:
         normalize, device = _normalize_for(model), next(model.parameters()).device
-        views = first_views(images, eval_transform(crop.resize, crop.crop), count, crop)
+        views = spread_views(images, eval_transform(crop.resize, crop.crop), count, crop)
         with torch.no_grad():
             rows = cam_rows(
                 lambda batch, labels: model.class_cams(normalize(batch), labels.to(device)),
@@ -155,14 +155,14 @@ def cam_drawer(images: ImageList, crop: CentreCrop, count: int, threshold: float
 
 def seg_drawer(images: ImageList, crop: CentreCrop, mask_folder: Path, count: int,
                threshold: float = 0.2) -> Callable[[SegNet], np.ndarray] | None:
-    """A function that draws the segmentations of the first `count` images by a network in
-    training, beside their pseudo masks."""
+    """A function that draws the segmentations of `count` images by a network in training,
+    beside their pseudo masks."""
     if not count:
         return None
 
     def draw(model: SegNet) -> np.ndarray:
         normalize = _normalize_for(model)
-        views = first_views(images, eval_transform(crop.resize, crop.crop), count, crop)
+        views = spread_views(images, eval_transform(crop.resize, crop.crop), count, crop)
         targets = [_stored_target(images.mask_path(mask_folder, view.index), crop)
                    for view in views]
         with torch.no_grad():
@@ -180,6 +180,6 @@ def _normalize_for(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _stored_target(path: Path, crop: CentreCrop) -> tuple[np.ndarray, np.ndarray]:
-    transform = A.Compose([A.Resize(crop.resize, crop.resize, interpolation=cv2.INTER_NEAREST),
-                           A.CenterCrop(crop.side, crop.side)])
-    return seg_target(transform(image=read_stored_mask(path))['image'])
+    stored = resize_nearest(read_stored_mask(path), (crop.resize, crop.resize))
+    kept = EvalTransform(crop.resize, crop.crop).kept
+    return seg_target(stored[kept, kept])

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Label a folder of photographs: class folders in, a box and a mask for every photograph out. SPOL
+# is trained on the photographs themselves, of which only the class folder is known.
+#
+#   bash label.sh DIR --out OUT         DIR/<class>/<name>.jpg; two classes or more
+#   bash label.sh DIR --out OUT --backbone NAME
+#                                       resnet50 | timm/NAME (default: timm/tf_efficientnet_lite0,
+#                                       whose ImageNet weights come with the installation)
+#   bash label.sh DIR --out OUT --threshold T
+#                                       a pixel is foreground where its probability exceeds T
+#                                       (default: chosen; see tools/label.py)
+#   bash label.sh DIR --out OUT --seed N    another training (default: 0)
+#   bash label.sh DIR --out OUT --cpu       installs PyTorch without CUDA
+#
+# Writes to OUT labels.json (COCO), masks/ and overview.html, as `tools/label.py --help` describes;
+# besides, data/ (links to the photographs), cam/ and seg/ (the trained networks). After an
+# interruption the same command continues. Photographs that are added to DIR later are labelled by
+# the same command, without another training.
+set -euo pipefail
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; }
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/tools/venv.sh"
+
+# The recipe of demo.sh.
+batch_size=8
+cam_size=(--resize 166 --crop 144) cam_epochs=12 cam_steps=870
+mask_size=(--resize 256)
+seg_size=(--resize 222 --crop 192) seg_epochs=4 seg_steps=290 seg_lr=0.1
+# Photographs per second, of the default backbone on two CPU cores.
+cam_speed=40 seg_speed=20 map_speed=30
+
+dir='' out='' backbone=timm/tf_efficientnet_lite0 threshold='' seed=0 cpu=''
+while [ $# -gt 0 ]; do
+  case $1 in
+    -h|--help) usage; exit 0 ;;
+    --cpu) cpu=yes; shift ;;
+    --out|--backbone|--threshold|--seed)
+      [ $# -gt 1 ] || fail "$1 needs a value (see --help)"
+      declare "${1#--}=$2"; shift 2 ;;
+    -*) fail "unknown option $1 (see --help)" ;;
+    *) [ -z "$dir" ] || fail "two folders, $dir and $1: give one"
+      dir=$1; shift ;;
+  esac
+done
+[ -n "$dir" ] && [ -n "$out" ] || fail "give the folder of the photographs and --out (see --help)"
+dir=$(cd "$dir" 2>/dev/null && pwd) || fail "no such folder: $dir"
+out=$(realpath -m -- "$out")
+case $out/ in "$dir"/*) fail "--out $out lies in the folder of the photographs: give another" ;; esac
+
+trap 'exit 130' INT TERM  # a stage that is interrupted saves and exits with 0
+
+cd "$here"
+prepare_environment requirements.txt "$cpu"
+
+step() { printf '\n%s\n' "$1"; "$PYTHON" "${@:2}"; }
+epochs() {  # $1: the fewest epochs, $2: the fewest steps
+  local enough=$((($2 * batch_size + images - 1) / images))
+  echo $((enough > $1 ? enough : $1))
+}
+stage() {  # $1: what it is, then stage, train or test, and arguments
+  step "$1" "cub200-$2/$3.py" --savepath "$out/$2" --datapath "$out/data" --list train.txt \
+    --clsnum "$classes" --seed "$seed" --backbone "$backbone" "${@:4}"
+}
+
+[ -d "$out/data" ] || step 'preparing the photographs' dataset/prepare_folder.py "$dir" \
+  --out "$out/data" --val 0 --skip_bad
+read -r images classes <<<"$(awk -F, '{ if ($2 + 0 > top) top = $2 + 0 } END { print NR, top + 1 }' \
+  "$out/data/train.txt")"
+cam_epochs=$(epochs $cam_epochs $cam_steps) seg_epochs=$(epochs $seg_epochs $seg_steps)
+cam=$out/cam/model-$cam_epochs seg=$out/seg/model-$seg_epochs
+if [ ! -f "$seg" ]; then
+  seconds=$((images * cam_epochs / cam_speed + images * seg_epochs / seg_speed +
+             2 * images / map_speed))
+  echo "$images photographs of $classes classes: about $((seconds / 60 + 1)) minutes with the default backbone on two CPU cores"
+  batch=(--batch_size "$batch_size" --resume auto)
+  masks=(--maskpath "$out/pseudo-masks")
+  [ -f "$cam" ] || stage 'step 1 of 4: training the network of the CAMs' cam train \
+    "${cam_size[@]}" "${batch[@]}" --epoch "$cam_epochs" --show 6
+  stage 'step 2 of 4: making pseudo masks' cam test "${mask_size[@]}" --snapshot "$cam" \
+    "${masks[@]}" --resume
+  stage 'step 3 of 4: training the segmentation network' seg train "${seg_size[@]}" \
+    "${batch[@]}" --epoch "$seg_epochs" --lr "$seg_lr" --show 6 "${masks[@]}"
+fi
+step 'step 4 of 4: labelling' tools/label.py "$dir" --cam "$cam" --seg "$seg" --out "$out" \
+  ${threshold:+--threshold "$threshold"}
+cat <<END
+
+New photographs in $dir: the same command labels them without training. Elsewhere:
+  $PYTHON tools/label.py FOLDER --cam $(printf %q "$cam") --seg $(printf %q "$seg") --out OTHER
+END
