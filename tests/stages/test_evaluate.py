@@ -108,7 +108,7 @@ def test_tables_and_summary_need_no_run(images, tmp_path, results, capsys, kind,
     print_summary(metrics, images, 0.2)
     out = capsys.readouterr().out
     assert 'gt_known 0.8000' in out
-    assert re.search(r'95% intervals: gt_known 0\.4000 to 1\.0000, max_box_acc 0\.4000 to 1', out)
+    assert re.search(r'95% intervals: gt_known 0\.4000 to 1\.0000, MaxBoxAcc 0\.4000 to 1', out)
 
 
 def test_a_threshold_is_chosen_on_a_list(images, tmp_path):

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from utils.data.images import MAX_PIXELS, read_binary_mask, resize_nearest
+from utils.data.images import read_binary_mask, read_size, resize_nearest
 from utils.data.lists import ImageList, checked_label, checked_name, read_lines
 from utils.errors import InputError
 
@@ -76,7 +75,7 @@ def from_image_list(images: ImageList) -> Iterator[GroundTruth]:
         name, mask = images.name(index), images.segmentation_path(index)
         boxes = size = None
         if images.boxes is not None:
-            boxes, size = images.boxes[index], _size_of(images.path(index))
+            boxes, size = images.boxes[index], read_size(images.path(index))
             for box in boxes:
                 _check_box(box, size, f'{images.source}, image {index + 1} ({name})')
         yield GroundTruth(name, boxes, size, (mask,) if mask else (),
@@ -107,18 +106,6 @@ def check_scale(truths: Sequence[GroundTruth]) -> str | None:
         return None
     return (f'boxes of {len(outside)} of {len(truths)} images stick out of their images, the first '
             f'is {outside[0]}: if these are many, check scale and sizes')
-
-
-def _size_of(path: Path) -> tuple[int, int]:
-    """(height, width) of an image file, from its header."""
-    try:
-        with Image.open(path) as header:
-            width, height = header.size
-    except Exception as error:  # Pillow's plug-ins raise anything on damaged headers
-        raise InputError(f'{path} cannot be read as an image: replace it') from error
-    if width * height > MAX_PIXELS:
-        raise InputError(f'{path} claims more than {MAX_PIXELS} pixels: replace it')
-    return height, width
 
 
 def read_benchmark(metadata: Path, masks: Path | None = None) -> list[GroundTruth]:

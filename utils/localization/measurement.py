@@ -142,8 +142,8 @@ def _metrics_at(rates: np.ndarray, levels: np.ndarray) -> dict[str, np.ndarray]:
     names = ['max_box_acc', *(f'max_box_acc_v2_iou_{delta}' for delta in V2_DELTAS),
              'top1', 'top5'][:rates.shape[1]]
     levels = np.hstack([levels, levels[:, :1], levels[:, :1]])[:, :len(names)]
-    at_levels = np.take_along_axis(rates, levels[..., None].repeat(len(rates) // len(levels), 0), 2)
-    metrics = dict(zip(names, at_levels[..., 0].T, strict=True))
+    levels = np.broadcast_to(levels, rates.shape[:2])[..., None]
+    metrics = dict(zip(names, np.take_along_axis(rates, levels, 2)[..., 0].T, strict=True))
     return {**metrics, 'max_box_acc_v2': np.mean([metrics[name] for name in names[1:4]], axis=0)}
 
 
@@ -172,24 +172,21 @@ class EvaluationMetrics:
 
         `selected`, one of the thresholds, was chosen on other images: its metrics are added.
         """
+        metrics = {**self.counts.at(threshold), **dict.fromkeys(BENCHMARK_METRICS),
+                   'best_threshold': None}
         if not self.images:
-            return {**self.counts.at(threshold), **_benchmark_metrics(BenchmarkScores(), {})}
-        *scores, hits, correct = map(_stack, zip(
-            *(self.images[index] for index in sorted(self.images)), strict=True))
-        scores, weights = BenchmarkScores(*scores), resampling_weights(len(correct))
-        samples = scores.metrics(weights)
-
-        def intervals_at(threshold: float) -> dict[str, list[float]]:
-            right = correct[:, self.counts.thresholds == threshold]
-            named = right & np.pad(hits, ((0, 0), (1, 0)), constant_values=True)
-            rates = weighted_sums(weights, named).T / len(named)
-            names = ('gt_known', 'top1', 'top5')[:3 if self.counts.classified else 1]
-            return {name: interval(rate[1:]) for name, rate in zip(names, rates, strict=False)}
-
-        metrics = {**self.counts.at(threshold), **_benchmark_metrics(scores, samples)}
+            return metrics
+        ious, pixels, hits, correct = self._stacked()
+        scores, weights = BenchmarkScores(ious, pixels), resampling_weights(len(correct))
+        samples = {name: values for name, values in scores.metrics(weights).items()
+                   if name in BENCHMARK_METRICS}
+        metrics |= {name: float(values[0]) for name, values in samples.items()}
+        if ious is not None:
+            metrics['best_threshold'] = threshold_of(scores.best_levels()[0])
         metrics['intervals'] = {
-            'confidence': CONFIDENCE, 'resamples': RESAMPLES, 'strict': intervals_at(threshold),
-            **{name: interval(samples[name][1:]) for name in BENCHMARK_METRICS if name in samples}}
+            'confidence': CONFIDENCE, 'resamples': RESAMPLES,
+            'strict': self._strict_intervals(weights, correct, hits, threshold),
+            **{name: interval(values[1:]) for name, values in samples.items()}}
         if self.counts.classified:
             top1, top5 = hits.mean(0).tolist()
             metrics['classification'] = {'top1': top1, 'top5': top5}
@@ -197,21 +194,24 @@ class EvaluationMetrics:
             swept = self.counts.sweep()
             metrics['sweep'] = {**swept, 'advice': advise(swept, threshold)}
         if selected is not None:
-            metrics['selected'] = {'threshold': selected, **self.counts.at(selected),
-                                   'intervals': {'strict': intervals_at(selected)}}
+            metrics['selected'] = {
+                'threshold': selected, **self.counts.at(selected), 'intervals': {
+                    'strict': self._strict_intervals(weights, correct, hits, selected)}}
         return metrics
 
+    def _stacked(self) -> tuple[np.ndarray | None, ...]:
+        """What was accumulated, in the order of the list, whichever rank measured it."""
+        columns = zip(*(self.images[index] for index in sorted(self.images)), strict=True)
+        return tuple(None if column[0] is None else np.stack(column) for column in columns)
 
-def _stack(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
-    return None if parts[0] is None else np.stack(parts)
-
-
-def _benchmark_metrics(scores: BenchmarkScores, samples: dict[str, np.ndarray]
-                       ) -> dict[str, float | None]:
-    metrics = {name: float(samples[name][0]) if name in samples else None
-               for name in BENCHMARK_METRICS}
-    best = None if scores.ious is None else threshold_of(scores.best_levels()[0])
-    return {**metrics, 'best_threshold': best}
+    def _strict_intervals(self, weights: np.ndarray, correct: np.ndarray, hits: np.ndarray,
+                          threshold: float) -> dict[str, tuple[float, float]]:
+        right = correct[:, self.counts.thresholds == threshold]
+        named = {'gt_known': right}
+        if self.counts.classified:
+            named |= {'top1': right & hits[:, :1], 'top5': right & hits[:, 1:]}
+        return {name: interval(weighted_sums(weights, values)[1:] / len(values))
+                for name, values in named.items()}
 
 
 MIN_THRESHOLD_GAP = 0.15        # between the best threshold and the one in use

@@ -20,6 +20,8 @@ from utils.outputs.files import atomic_write, write_text
 from utils.outputs.results import RunFolder
 from utils.outputs.top1top5 import Hits
 
+BENCHMARK = {'MaxBoxAcc': 'max_box_acc', 'MaxBoxAccV2': 'max_box_acc_v2', 'PxAP': 'pxap'}
+
 
 class ImageResult(NamedTuple):
     """An image's (H, W), whether a ground-truth box is left in the crop, and its localization."""
@@ -120,8 +122,7 @@ def summarize(name: str, metrics: dict, threshold: float) -> str:
     else:
         lines += [f'  {_values(metrics["strict"])} (strict count)',
                   f'  {_values(metrics["paper"])} (paper\'s count)']
-    field = {'MaxBoxAcc': 'max_box_acc', 'MaxBoxAccV2': 'max_box_acc_v2', 'PxAP': 'pxap'}
-    values = _values({name: metrics[key] for name, key in field.items()})
+    values = _values({name: metrics[key] for name, key in BENCHMARK.items()})
     lines += [f'  {values}'] if values else []
     lines += [_interval_line(metrics['intervals'])] if 'intervals' in metrics else []
     if 'selected' in metrics:
@@ -153,8 +154,8 @@ def size_warning(records: ImageResults, metrics: dict, side: int) -> str:
 
 def _interval_line(intervals: dict) -> str:
     """The intervals of the strict count and of the benchmark's metrics."""
-    found = {**intervals['strict'], **{name: ends for name, ends in intervals.items()
-                                       if isinstance(ends, tuple)}}
+    found = {**intervals['strict'], **{name: intervals[key] for name, key in BENCHMARK.items()
+                                       if key in intervals}}
     values = ', '.join(f'{name} {low:.4f} to {high:.4f}' for name, (low, high) in found.items())
     return f'  {intervals["confidence"]:.0%} intervals: {values}'
 
