@@ -5,7 +5,8 @@
     python cub200-cam/test.py --evaluate    how well the CAMs alone locate the val images
 
 Reads out/model-32, <datapath>/train.txt and <datapath>/image/; writes <datapath>/mask/ and
-out/results.json. With --evaluate it reads val.txt instead, evaluates the centre crop as
+out/results.json. mask/masks.json says what has made the masks: those of another run are overwritten
+with --overwrite alone. With --evaluate it reads val.txt instead, evaluates the centre crop as
 cub200-seg/test.py does, and writes results.json, {deep,fused}-boxes.csv, {deep,fused}-classes.csv
 and show.png to out/; no pseudo mask is written.
 """

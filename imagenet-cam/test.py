@@ -5,9 +5,10 @@
     python imagenet-cam/test.py --evaluate    how well the CAMs alone locate the val images
 
 Reads out/model-6000, <datapath>/train.txt and <datapath>/train/; writes <datapath>/mask/ and
-out/results.json. With --evaluate it reads val.txt and val/ instead, evaluates the centre crop as
-imagenet-seg/test.py does, and writes results.json, fused-boxes.csv, fused-classes.csv and show.png
-to out/; no pseudo mask is written.
+out/results.json. mask/masks.json says what has made the masks: those of another run are overwritten
+with --overwrite alone. With --evaluate it reads val.txt and val/ instead, evaluates the centre crop
+as imagenet-seg/test.py does, and writes results.json, fused-boxes.csv, fused-classes.csv and
+show.png to out/; no pseudo mask is written.
 """
 
 import sys
