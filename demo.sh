@@ -20,14 +20,7 @@ set -euo pipefail
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; }
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/tools/venv.sh"
-
-# The recipe. Other data are trained for at least as many epochs as the drawn birds, and for at
-# least as many steps of SGD as given here.
-batch_size=8
-cls_size=(--resize 166 --crop 144) cls_epochs=3 cls_steps=215
-cam_size=(--resize 166 --crop 144) cam_epochs=12 cam_steps=530
-mask_size=(--resize 256)
-seg_size=(--resize 222 --crop 192) seg_epochs=4 seg_steps=290 seg_lr=0.1
+. "$here/tools/recipe.sh"
 
 data='' train=train.txt val=val.txt photos='' backbone=timm/tf_efficientnet_lite0 seed=0
 dataset=cub200 cpu=''
@@ -47,10 +40,6 @@ list() {  # $1: option, $2: a file in the data folder, or a path -> its absolute
   [ -f "$file" ] || file=$2
   [ -f "$file" ] || fail "--$1 $2: no such list in $data, nor at this path"
   echo "$(cd "$(dirname "$file")" && pwd)/$(basename "$file")"
-}
-epochs() {  # $1: the fewest epochs, $2: the fewest steps
-  local enough=$((($2 * batch_size + images - 1) / images))
-  echo $((enough > $1 ? enough : $1))
 }
 
 name=mini making=() lists=() classes=10 boxes=yes

@@ -20,12 +20,8 @@ set -euo pipefail
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; }
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/tools/venv.sh"
+. "$here/tools/recipe.sh"
 
-# The recipe of demo.sh.
-batch_size=8
-cam_size=(--resize 166 --crop 144) cam_epochs=12 cam_steps=870
-mask_size=(--resize 256)
-seg_size=(--resize 222 --crop 192) seg_epochs=4 seg_steps=290 seg_lr=0.1
 # Photographs per second, of the default backbone on two CPU cores.
 cam_speed=40 seg_speed=20 map_speed=30
 
@@ -53,10 +49,6 @@ cd "$here"
 prepare_environment requirements.txt "$cpu"
 
 step() { printf '\n%s\n' "$1"; "$PYTHON" "${@:2}"; }
-epochs() {  # $1: the fewest epochs, $2: the fewest steps
-  local enough=$((($2 * batch_size + images - 1) / images))
-  echo $((enough > $1 ? enough : $1))
-}
 stage() {  # $1: what it is, then stage, train or test, and arguments
   step "$1" "cub200-$2/$3.py" --savepath "$out/$2" --datapath "$out/data" --list train.txt \
     --clsnum "$classes" --seed "$seed" --backbone "$backbone" "${@:4}"

@@ -18,7 +18,7 @@ def demo(tmp_path):
     of the project whose Python writes down its arguments."""
     project = tmp_path / 'project'
     (project / 'tools').mkdir(parents=True)
-    for name in ('demo.sh', 'tools/venv.sh', 'requirements.txt'):
+    for name in ('demo.sh', 'tools/venv.sh', 'tools/recipe.sh', 'requirements.txt'):
         shutil.copy(ROOT / name, project / name)
     python = project / '.venv' / 'bin' / 'python'
     python.parent.mkdir(parents=True)
@@ -75,7 +75,7 @@ def test_own_data_are_trained_for_as_many_steps(demo, data):
     assert code == 0
     assert 'make_mini.py' not in ' '.join(calls)
     assert [call.split('--epoch ')[1].split()[0] for call in calls if 'train.py' in call] == [
-        '72', '290', '97']
+        '72', '177', '97']
     for call in calls[:-1]:
         assert f'--datapath {data}' in call
         assert '--clsnum 3' in call
