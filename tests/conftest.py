@@ -3,7 +3,9 @@
 import json
 import os
 import runpy
+import struct
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +23,13 @@ sys.path[:0] = [str(ROOT), str(GOLDEN), str(ROOT / 'tests' / 'engine'),
                 str(ROOT / 'tests' / 'network')]
 
 LITE = 'timm/tf_efficientnet_lite0'
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A file that claims to be an image of that size."""
+    header = b'IHDR' + struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0)
+    return (b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + header
+            + struct.pack('>I', zlib.crc32(header)))
 
 
 @pytest.fixture(scope='session')

@@ -17,10 +17,12 @@ from typing import NoReturn, TypeVar
 
 from utils.errors import InputError
 from utils.outputs.files import make_output_folder
+from utils.outputs.results import newest_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 AMP_HELP = ('mixed precision; auto: bf16 if the device supports it natively, else fp16 on CUDA and '
             'off on CPUs')
+NETWORKS = ('cls', 'cam', 'seg')
 Options = TypeVar('Options')
 
 
@@ -171,6 +173,32 @@ def add_top1top5(parser: Parser, stage: str) -> None:
         '--top1top5', type=lambda text: None if text == 'none' else Path(text),
         default=next((place for place in places if place.is_file()), places[0]),
         help="the cls stage's result, ours or the authors'; none = GT-known localization only")
+
+
+def add_checkpoints(parser: Parser) -> None:
+    """The networks that predict, and how they are run."""
+    add = parser.add_argument
+    for stage in NETWORKS:
+        add(f'--{stage}', type=Path, help=f'a checkpoint of the {stage} stage (default, if none '
+            "of the three is given: demo.sh's)")
+    add('--backbone', help='backbone of cam and seg (default: what their run has recorded, else '
+        'resnet50)')
+    add('--arch', help='architecture of cls (default: what its run has recorded, else '
+        'efficientnet_b7)')
+    add('--threshold', type=fraction, help='a pixel is foreground where the map exceeds this')
+    add('--device', default='auto', help='auto | cpu | cuda | cuda:N')
+
+
+def demo_checkpoints() -> dict[str, Path]:
+    """The checkpoints of demo.sh by their stages."""
+    found = {}
+    for stage in NETWORKS:
+        folder = ROOT / f'cub200-{stage}' / 'out' / 'mini'
+        found[stage] = newest_checkpoint(folder)
+        if found[stage] is None:
+            raise InputError(f'no checkpoint in {folder}: run demo.sh first, or give --cls, --cam '
+                             'or --seg')
+    return found
 
 
 def parse(parser: Parser) -> argparse.Namespace:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from network.errors import InputError
 
-__all__ = ['InputError', 'run']
+__all__ = ['InputError', 'run', 'warn']
 
 LOST_CONNECTION = ('connection', 'closed by peer', 'timed out', 'nccl')
 
@@ -19,6 +19,8 @@ def run(main: Callable[[], None]) -> None:
     because another rank has exited; 130 for Ctrl-C. Errors are printed as one line on stderr.
     """
     warnings.filterwarnings('ignore', module=r'PIL\.')  # damaged images are reported in one line
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors='backslashreplace')  # names that the encoding does not have
     try:
         main()
     except InputError as error:
@@ -35,6 +37,12 @@ def run(main: Callable[[], None]) -> None:
         from utils.engine.distributed import destroy_process_group
 
         destroy_process_group()
+
+
+def warn(message: str) -> None:
+    """Print a warning, one line on stderr; in a distributed run, on rank 0 alone."""
+    if os.environ.get('RANK', '0') == '0':
+        print('warning:', message, file=sys.stderr)
 
 
 def _world_size() -> int:

@@ -6,6 +6,7 @@ import pytest
 from utils.outputs.drawing import (
     GAP,
     GT_COLOUR,
+    NAME_WIDTH,
     PRED_COLOUR,
     TITLE_HEIGHT,
     Row,
@@ -13,7 +14,9 @@ from utils.outputs.drawing import (
     draw_boxes,
     fit,
     heatmap,
+    join_sheets,
     outline,
+    overlay,
     target_image,
 )
 
@@ -68,7 +71,27 @@ def test_a_sheet_has_a_cell_for_each_picture_and_marks_rows():
     mark = (10, 200, 30)
     rows = [Row([picture(), None], 'IoU 0.90, best', mark), Row([picture(), picture()], 'IoU 0.1')]
     sheet = contact_sheet(rows, ['image', 'box'])
-    assert sheet.shape == (TITLE_HEIGHT + 2 * (160 + GAP + TITLE_HEIGHT), 2 * (160 + GAP), 3)
+    height = round(160 * 40 / 60)  # that of the pictures
+    assert sheet.shape == (TITLE_HEIGHT + 2 * (height + GAP + TITLE_HEIGHT), 2 * (160 + GAP), 3)
     assert (sheet == mark).all(2).any()
-    empty = sheet[TITLE_HEIGHT:TITLE_HEIGHT + 160, 160 + GAP:320 + GAP]
+    empty = sheet[TITLE_HEIGHT:TITLE_HEIGHT + height, 160 + GAP:320 + GAP]
     assert (empty == 255).all()
+
+
+def test_sheets_are_joined_below_one_header():
+    wide, high = (contact_sheet([Row([picture(*size)], 'ant 0.9')], ['image'])
+                  for size in ((40, 60), (60, 40)))
+    sheet = join_sheets({'a.jpg': wide, f'folder/{"b" * 60}.jpg': high})
+    assert sheet.shape == (len(wide) + len(high) - TITLE_HEIGHT, NAME_WIDTH + 160 + GAP, 3)
+    np.testing.assert_array_equal(sheet[:len(wide), NAME_WIDTH:], wide)
+    np.testing.assert_array_equal(sheet[len(wide):, NAME_WIDTH:], high[TITLE_HEIGHT:])
+    assert (sheet[TITLE_HEIGHT:2 * TITLE_HEIGHT, :NAME_WIDTH] < 255).any()
+
+
+@pytest.mark.parametrize('box', [None, (0, 0, 60, 40), (50, 30, 60, 40)])
+@pytest.mark.parametrize('text', ['', 'ant 0.9', 'a very long class name ' * 9])
+def test_an_overlay_has_the_size_of_the_image(box, text):
+    foreground = np.zeros((40, 60), bool)
+    drawn = overlay(picture(), foreground, box, text)
+    assert drawn.shape == (40, 60, 3)
+    assert (drawn == PRED_COLOUR).all(2).any() == bool(text or box)

@@ -4,12 +4,14 @@ All images are RGB, uint8, H x W x 3.
 """
 
 import io
+import textwrap
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 TITLE_HEIGHT, GAP, STRIPES = 26, 4, 8
+NAME_WIDTH, NAME_LETTERS = 200, 24
 GT_COLOUR, PRED_COLOUR = (40, 200, 60), (250, 60, 40)
 OUTLINE_COLOUR = (255, 220, 0)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -66,33 +68,73 @@ class Row:
 
 
 def contact_sheet(rows: list[Row], titles: list[str], side: int = 160) -> np.ndarray:
-    """Rows of pictures, each fitted into side x side, below their titles."""
-    captions = TITLE_HEIGHT * any(row.caption for row in rows)
-    step = side + GAP + captions
-    sheet = np.full((TITLE_HEIGHT + len(rows) * step, len(titles) * (side + GAP), 3), 255,
-                    np.uint8)
+    """Rows of pictures, each fitted into side x side, below their titles. A row is as high as its
+    highest picture."""
+    header = np.full((TITLE_HEIGHT, len(titles) * (side + GAP), 3), 255, np.uint8)
     for column, title in enumerate(titles):
-        write(sheet, title, column * (side + GAP), 0, side)
-    for number, row in enumerate(rows):
-        top = TITLE_HEIGHT + number * step
-        for column, picture in enumerate(row.pictures):
-            if picture is not None:
-                left = column * (side + GAP)
-                sheet[top:top + side, left:left + side] = fit(picture, side)
-        left = (len(row.pictures) - 1) * (side + GAP)
-        if row.mark and row.caption:
-            sheet[top + side:top + side + captions - 2, left:left + side] = row.mark
-        write(sheet, row.caption, left, top + side, side)
-    return sheet
+        write(header, title, column * (side + GAP), 0, side)
+    captions = TITLE_HEIGHT * any(row.caption for row in rows)
+    return np.vstack([header, *(_strip(row, header.shape[1], side, captions) for row in rows)])
 
 
-def fit(picture: np.ndarray, side: int) -> np.ndarray:
-    """The whole picture in side x side, its aspect ratio kept, on white."""
+def _strip(row: Row, width: int, side: int, captions: int) -> np.ndarray:
+    """A row of a contact sheet, `width` pixels wide, with so many pixels for the caption."""
+    height = max(fitted_size(picture, side)[0] for picture in row.pictures if picture is not None)
+    strip = np.full((height + captions + GAP, width, 3), 255, np.uint8)
+    for column, picture in enumerate(row.pictures):
+        if picture is not None:
+            left = column * (side + GAP)
+            strip[:height, left:left + side] = fit(picture, side, height)
+    left = (len(row.pictures) - 1) * (side + GAP)
+    if row.mark and row.caption:
+        strip[height:height + captions - 2, left:left + side] = row.mark
+    write(strip, row.caption, left, height, side)
+    return strip
+
+
+def join_sheets(sheets: dict[str, np.ndarray]) -> np.ndarray:
+    """Contact sheets of equal titles below each other, the titles once; at the left their names."""
+    sheets = {'': next(iter(sheets.values()))[:TITLE_HEIGHT],
+              **{name: sheet[TITLE_HEIGHT:] for name, sheet in sheets.items()}}
+    strips = []
+    for name, sheet in sheets.items():
+        margin = np.full((len(sheet), NAME_WIDTH, 3), 255, np.uint8)
+        for number, line in enumerate(textwrap.wrap(name, NAME_LETTERS)):
+            write(margin, line, 0, number * TITLE_HEIGHT, NAME_WIDTH)
+        strips.append(np.hstack([margin, sheet]))
+    return np.vstack(strips)
+
+
+def overlay(image: np.ndarray, foreground: np.ndarray, box: tuple | None, text: str) -> np.ndarray:
+    """The image with the outline of `foreground` (bool H x W), the box, and the text above it where
+    there is room."""
+    picture = draw_boxes(outline(image, foreground), None, box)
+    if text:
+        width, scale = image.shape[1], max(0.4, image.shape[1] / 800)
+        (length, height), _ = cv2.getTextSize(text, FONT, scale, 1)
+        shrink = min(1, width / (length + 2 * height))
+        length, height = round(shrink * (length + height)), round(shrink * 2 * height)
+        left, top = (0, 0) if box is None else (int(value) for value in box[:2])
+        left, top = max(0, min(left, width - length)), max(0, top - height)
+        cv2.rectangle(picture, (left, top), (left + length, top + height), PRED_COLOUR, cv2.FILLED)
+        cv2.putText(picture, text, (left + height // 4, top + 3 * height // 4), FONT,
+                    shrink * scale, (255, 255, 255), max(1, round(2 * scale)), cv2.LINE_AA)
+    return picture
+
+
+def fitted_size(picture: np.ndarray, side: int) -> tuple[int, int]:
+    """The (height, width) of the picture made to fit into side x side."""
     scale = side / max(picture.shape[:2])
-    height, width = (max(1, round(scale * length)) for length in picture.shape[:2])
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    cell = np.full((side, side, 3), 255, np.uint8)
-    top, left = (side - height) // 2, (side - width) // 2
+    return tuple(max(1, round(scale * length)) for length in picture.shape[:2])
+
+
+def fit(picture: np.ndarray, side: int, cell_height: int | None = None) -> np.ndarray:
+    """The whole picture in cell_height (by default `side`) x side, its aspect ratio kept, on
+    white."""
+    height, width = fitted_size(picture, side)
+    method = cv2.INTER_AREA if side < max(picture.shape[:2]) else cv2.INTER_LINEAR
+    cell = np.full((cell_height or side, side, 3), 255, np.uint8)
+    top, left = (len(cell) - height) // 2, (side - width) // 2
     cell[top:top + height, left:left + width] = cv2.resize(picture, (width, height),
                                                            interpolation=method)
     return cell

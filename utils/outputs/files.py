@@ -22,7 +22,7 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
     Raises InputError if the file cannot be written; `path` is then unchanged.
     """
-    temporary = path.with_name(f'.{path.name}.{uuid4().hex[:12]}.tmp')
+    temporary = path.with_name(f'.{uuid4().hex}.tmp')  # not longer than a long name is
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, 'xb') as file:

@@ -1,7 +1,9 @@
 """Files of predictions: JSON Lines, COCO and CSV.
 
-A record is what is said of a picture: `file`, `width`, `height`, `box` (x0, y0, x1, y1 in pixels,
-or None), `label`, `class`, `score` (None where unknown), `classes` (name and score of the best
+A record is what is said of a picture: `file`, `name` (relative to the folder that was given),
+`mask` (its file, relative to the output folder), `width`, `height`, `box` (x0, y0, x1, y1 in
+pixels, or None), `foreground` (the mask's share of the picture), `label`, `class`, `score` (the
+probability of the class, not of the box; None where unknown), `classes` (name and score of the best
 five) and, for COCO, `segmentation`. That of a file that cannot be read has `file` and `error`.
 """
 
@@ -12,13 +14,15 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from utils.errors import InputError
 from utils.outputs.files import atomic_write
 
 NAMES = {'jsonl': 'predictions.jsonl', 'coco': 'predictions.json', 'csv': 'predictions.csv'}
-COLUMNS = ('file', 'width', 'height', 'x0', 'y0', 'x1', 'y1', 'label', 'class', 'score')
+COLUMNS = ('file', 'width', 'height', 'x0', 'y0', 'x1', 'y1', 'label', 'class', 'score',
+           'mask')
 
 
 class PredictionWriter:
@@ -105,7 +109,7 @@ def csv_lines(records: Callable[[], Iterator[dict]]) -> Iterator[str]:
     for record in records():
         yield _csv_line([record['file'], record['width'], record['height'],
                          *(record['box'] or [None] * 4),
-                         record['label'], record['class'], record['score']])
+                         record['label'], record['class'], record['score'], record['mask']])
 
 
 def _csv_line(values: Iterable) -> str:
@@ -117,11 +121,15 @@ def _csv_line(values: Iterable) -> str:
 def coco(records: Callable[[], Iterator[dict]]) -> Iterator[str]:
     """The format of COCO's annotations: images, annotations with boxes (x, y, width, height) and
     run-length encoded masks, categories. A category's id is its label + 1; without a classifier all
-    objects are of category 1, `object`. A picture's id is its number, from 1."""
+    objects are of category 1, `object`. A picture's id is its number, from 1.
+
+    `segmentation` is the part of the mask that the box encloses. Since the box is found in the
+    network's map, its sides may differ from those of the part by a pixel of that map. `score` is
+    the probability of the class, 1.0 without a classifier."""
     yield '{"images": ['
     for number, record in enumerate(records(), 1):
         yield (',\n' if number > 1 else '') + json.dumps({
-            'id': number, 'file_name': record['file'], 'width': record['width'],
+            'id': number, 'file_name': record.get('name', record['file']), 'width': record['width'],
             'height': record['height']})
     yield '],\n"annotations": ['
     count, categories = 0, {}
@@ -142,6 +150,16 @@ def _object(record: dict) -> dict:
             'area': sum(record['segmentation']['counts'][1::2]),
             'segmentation': record['segmentation'], 'iscrowd': 0,
             'score': 1.0 if record['score'] is None else record['score']}
+
+
+def part_in_box(mask: np.ndarray, box: tuple[float, ...] | None) -> np.ndarray:
+    """The connected part of a mask, bool H x W, that has the most pixels in the box."""
+    if box is None:
+        return np.zeros_like(mask)
+    _, parts = cv2.connectedComponents(mask.astype(np.uint8))
+    x0, y0, x1, y1 = (round(value) for value in box)
+    counts = np.bincount(parts[y0:y1, x0:x1].ravel(), minlength=2)
+    return parts == 1 + counts[1:].argmax()
 
 
 def run_lengths(mask: np.ndarray) -> dict:

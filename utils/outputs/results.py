@@ -47,9 +47,16 @@ class RunFolder:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The `model-N` that was written last; None if there is none."""
-    models = [path for path in folder.glob('model-*') if path.name[6:].isdigit()]
-    return max(models, key=lambda path: path.stat().st_mtime_ns, default=None)
+    """The `model-N` of greatest N; None if there is none. Where results.json says how far the
+    folder's run got, those beyond it, left by an earlier run, do not count. Modification times say
+    nothing: copies change them."""
+    models = {int(path.name[6:]): path for path in folder.glob('model-*')
+              if path.name[6:].isdecimal()}
+    run = read_results(folder / 'results.json').get('training', {})
+    steps, epochs = run.get('steps'), run.get('arguments', {}).get('epoch')
+    last = steps if steps in models else epochs  # N counts steps, or epochs
+    of_run = [number for number in models if last is None or number <= last]
+    return models[max(of_run or models)] if models else None
 
 
 def read_results(path: Path) -> dict:
