@@ -9,11 +9,12 @@
 A picture is a path, a PIL image, or an array, uint8 H x W x 3 (RGB), H x W x 4 or H x W.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -22,26 +23,28 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from network.checkpoints import load_cam, load_cls, load_seg
-from utils.data.images import read_upright_image
+from utils.data.images import BadImageError, read_upright_image
 from utils.data.transforms import eval_transform
 from utils.engine.device import choose_device, configured
 from utils.engine.inference import Inference, InferenceOptions, Predictor
-from utils.errors import InputError
+from utils.errors import InputError, warn
 from utils.localization.boxes import CentreCrop, largest_box
 from utils.localization.losses import segmentation_probability
 from utils.localization.pseudo_mask import MASK_SIDE, gaussian_prior, scaled_cam
-from utils.outputs.drawing import Row, contact_sheet, draw_boxes, heatmap, outline
+from utils.outputs.drawing import Row, contact_sheet, draw_boxes, heatmap, outline, overlay
+from utils.outputs.files import write_png
+from utils.outputs.results import read_results
 from utils.stages.run_settings import recorded_class_names, recorded_settings
 
-Picture = str | Path | np.ndarray | Image.Image
-DEFAULTS = {'backbone': 'resnet50', 'resize': 256, 'threshold': 0.2}
-CLS_DEFAULTS = {'arch': 'efficientnet_b7', 'resize': 685}
+Picture = str | os.PathLike | np.ndarray | Image.Image
+DEFAULTS: dict[str, Any] = {'backbone': 'resnet50', 'resize': 256, 'threshold': 0.2}
+CLS_DEFAULTS: dict[str, Any] = {'arch': 'efficientnet_b7', 'resize': 685}
 BEST = 5                # classes
 CELL = 240              # pixels; the side of a view that is drawn
 MOST_HELD = 48_000_000  # pixels of the pictures in a batch; beyond it, the batch is not filled up
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """The prediction for an image of H x W pixels, its EXIF rotation applied.
 
@@ -54,6 +57,7 @@ class Prediction:
         classes: (name, score) of the best classes, the best first; empty without a network that
             knows classes. Scores are softmax probabilities.
         label: the number of the best class; None without such a network.
+        asked: (name, score) of the class whose CAM was asked for; None where none was.
     """
 
     image: np.ndarray
@@ -62,6 +66,22 @@ class Prediction:
     cam_map: np.ndarray | None = None
     classes: tuple[tuple[str, float], ...] = ()
     label: int | None = None
+    asked: tuple[str, float] | None = None
+
+    def __repr__(self) -> str:
+        height, width = self.image.shape[:2]
+        box = self.box and tuple(round(value) for value in self.box)
+        return (f'Prediction({width} x {height} pixels, box={box}, '
+                f'class={self.caption or None}, threshold={self.threshold:g})')
+
+    @property
+    def caption(self) -> str:
+        """The class that was asked for and the best one, with their scores; empty if unknown."""
+        if not self.classes:
+            return ''
+        best = f'{self.classes[0][0]} {self.score:.2f}'
+        return best if self.asked is None else (
+            f'{self.asked[0]} {self.asked[1]:.2f} (best: {best})')
 
     @property
     def score(self) -> float | None:
@@ -83,30 +103,50 @@ class Prediction:
         return None if self.cam_map is None else _fit(self.cam_map, self.image)
 
     @cached_property
+    def prior(self) -> np.ndarray | None:
+        """The Gaussian prior of the CAM, float64 H x W in [0, 1]; None without a CAM network."""
+        if self.cam_map is None:
+            return None
+        return _fit(gaussian_prior(cv2.resize(self.cam_map, (MASK_SIDE, MASK_SIDE))), self.image)
+
+    @cached_property
     def mask(self) -> np.ndarray:
         """The foreground, bool H x W."""
         return _fit(self.score_map, self.image) > self.threshold
 
     def at(self, threshold: float) -> 'Prediction':
-        """The same at another threshold, without another forward pass."""
-        return replace(self, threshold=threshold)
+        """The same at another threshold in [0, 1], without another forward pass."""
+        return replace(self, threshold=checked_threshold(threshold))
 
-    def draw(self) -> np.ndarray:
-        """Picture, CAM and its Gaussian prior (where there is a CAM), score map, mask and box side
-        by side, uint8 RGB, each in 240 x 240 pixels."""
-        small = self._within(CELL)
+    def views(self) -> dict[str, np.ndarray]:
+        """Image, fused CAM and its Gaussian prior (where there is a CAM), probability (where there
+        is a segmentation), mask and box, by their names: uint8 RGB, each within 240 x 240."""
+        small = self.within(CELL)
         image, views = small.image, {'image': small.image}
         if small.cam is not None:
-            views['CAM'] = heatmap(image, small.cam)
-            prior = gaussian_prior(cv2.resize(small.cam, (MASK_SIDE, MASK_SIDE)))
-            views['Gaussian prior'] = heatmap(image, _fit(prior, image))
-        views['score map'] = heatmap(image, _fit(small.score_map, image))
-        views['mask'] = outline(image, small.mask)
-        views['box'] = draw_boxes(image, None, small.box)
-        caption = f'{self.classes[0][0]} {self.score:.2f}' if self.classes else ''
-        return contact_sheet([Row(list(views.values()), caption)], list(views), side=CELL)
+            views['fused CAM'] = heatmap(image, small.cam)
+            views['Gaussian prior'] = heatmap(image, small.prior)
+        if small.score_map is not small.cam_map:
+            views['probability'] = heatmap(image, _fit(small.score_map, image))
+        return {**views, 'mask': outline(image, small.mask),
+                'box': draw_boxes(image, None, small.box)}
 
-    def _within(self, side: int) -> 'Prediction':
+    def draw(self) -> np.ndarray:
+        """The views side by side, below their names, uint8 RGB."""
+        views = self.views()
+        return contact_sheet([Row(list(views.values()), self.caption)], list(views), side=CELL)
+
+    def overlay(self) -> np.ndarray:
+        """The picture with the mask's outline, the box and the class, uint8 RGB, H x W x 3."""
+        return overlay(self.image, self.mask, self.box, self.caption)
+
+    def save(self, path: str | Path) -> None:
+        """Write the overlay as PNG."""
+        if Path(path).suffix.lower() != '.png':
+            raise InputError(f'{path}: pictures are written as PNG: end the name with .png')
+        write_png(Path(path), self.overlay())
+
+    def within(self, side: int) -> 'Prediction':
         """The same of the picture made to fit into side x side: what is drawn, and kept for a
         sheet, does not grow with the picture."""
         scale = min(1, side / max(self.image.shape[:2]))
@@ -136,36 +176,44 @@ class Spol:
         cam: without `cls` the CAMs of all classes are its result, else `CamNet.class_cams`.
         inference: how lists are run through the networks.
         names: the classes' names by their labels.
-        resize: the side to which pictures are resized for CAM and segmentation.
-        cls_resize: the same for the classifier.
         classes: the number of classes of the CAM network.
+        settings: the checkpoints of the networks, the side to which pictures are resized
+            (`resize`), `threshold`, and whether the images of the training were `drawn`.
     """
 
     def __init__(self, cam: Predictor | None, seg: Predictor | None, cls: Predictor | None,
-                 inference: Inference, names: Callable[[int], str], resize: int, cls_resize: int,
-                 threshold: float, classes: int = 0):
+                 inference: Inference, names: Callable[[int], str], classes: int,
+                 settings: dict[str, Any]):
         self._cam, self._seg, self._cls, self.inference = cam, seg, cls, inference
-        self._names, self.threshold, self.resize = names, threshold, resize
-        self._classes = classes
-        self._transform, self._cls_transform = eval_transform(resize), eval_transform(cls_resize)
+        self._names, self._classes, self.settings = names, classes, settings
+        self.threshold, self.resize = settings['threshold'], settings['resize']
+        self._transform = eval_transform(self.resize)
+        self._cls_transform = eval_transform(settings['cls']['resize']) if cls else None
 
-    def __call__(self, picture: Picture | list[Picture], label: int | None = None
+    def __repr__(self) -> str:
+        networks = ', '.join(f'{stage}={self.settings[stage]["checkpoint"]}'
+                             for stage in ('cls', 'cam', 'seg') if stage in self.settings)
+        return (f'Spol({networks}, {self.resize} x {self.resize} pixels, '
+                f'threshold={self.threshold:g}, {self.inference.device})')
+
+    def __call__(self, picture: Picture | list[Picture], label: int | str | None = None
                  ) -> Prediction | list[Prediction]:
-        """The CAM is that of the class `label`, by default of the best class. A list is run in
-        batches, on all cores.
+        """The CAM is that of the class `label`, a number or a name, by default of the best class.
+        A list is run in batches, on all cores.
 
-        Raises InputError for a file that is missing, and BadImageError for one that cannot be
-        decoded."""
-        if isinstance(picture, list):
+        Raises InputError for a file that is missing, an array that is not an image, and a class
+        that is not known, and BadImageError for a file that cannot be decoded."""
+        if isinstance(picture, (list, tuple)):
             return list(self.inference.in_parts(
                 lambda part: map(_checked, self.predict(part, label)), picture))
         prediction, = map(_checked, self.predict([picture], label))
         return prediction
 
-    def predict(self, pictures: Iterable[Picture], label: int | None = None
+    def predict(self, pictures: Iterable[Picture], label: int | str | None = None
                 ) -> Iterator[Prediction | InputError]:
         """Yield the prediction of each picture, or the error where it cannot be read. The pictures
         are one batch, unless they are so large that several take less memory."""
+        label = self._number_of(label)
         held: list[Inputs | InputError] = []
         for picture in pictures:
             held.append(self._read(picture))
@@ -179,10 +227,25 @@ class Spol:
         """The classes by their labels; empty without a CAM network."""
         return [self._names(label) for label in range(self._classes)]
 
+    def _number_of(self, label: int | str | None) -> int | None:
+        """The number of a class that is given by its number or its name."""
+        if label is None:
+            return None
+        if not self._classes:
+            raise InputError(f'class {label!r}: only a CAM is of a class; load a CAM network too')
+        if label in (names := self.class_names):
+            return names.index(label)
+        if not (isinstance(label, (int, np.integer)) and 0 <= label < self._classes):
+            raise InputError(f'no class {label!r}: give 0 to {self._classes - 1}, or one of '
+                             'class_names')
+        return int(label)
+
     def _read(self, picture: Picture) -> Inputs | InputError:
         try:
             image = as_rgb(picture)
         except InputError as error:
+            if not isinstance(error, BadImageError) and not isinstance(error.__cause__, OSError):
+                raise  # the machine's fault, as a lack of memory, or the caller's
             return error
         return Inputs(image, self._transform(image=image)['image'],
                       self._cls_transform(image=image)['image'] if self._cls else None)
@@ -199,9 +262,8 @@ class Spol:
         images = _stack(inputs.image for inputs in batch)
         all_class_cams = self._cam(images).float() if self._cam and not self._cls else None
         scores = self._class_scores(batch, all_class_cams)
-        cams = probabilities = classes = [None] * len(batch)
-        if scores is not None:
-            classes = scores.argsort(descending=True)[:, :BEST]
+        classes = None if scores is None else scores.argsort(descending=True)[:, :BEST]
+        cams: list[np.ndarray | None] = [None] * len(batch)
         if self._cam:
             labels = classes[:, 0] if label is None else torch.full((len(batch),), label)
             fused = (self._cam(images, labels)[1] if all_class_cams is None
@@ -209,15 +271,25 @@ class Spol:
             cams = [scaled_cam(cam, self.resize) for cam in fused.float().cpu().numpy()]
         if self._seg:
             probabilities = segmentation_probability(self._seg(images), self.resize)
-            probabilities = probabilities.float().cpu().numpy()
+            score_maps = probabilities.float().cpu().numpy()
+        else:
+            score_maps = cams
         for number, inputs in enumerate(batch):
-            score_map = cams[number] if self._seg is None else probabilities[number]
-            found = Prediction(inputs.picture, score_map, self.threshold, cams[number])
+            found = Prediction(inputs.picture, score_maps[number], self.threshold, cams[number])
             if scores is not None:
-                first = classes[number].tolist()
-                named = tuple((self._names(best), float(scores[number, best])) for best in first)
-                found = replace(found, classes=named, label=first[0])
+                found = replace(found, **self._named(scores[number], classes[number], label))
+            if not np.isfinite([found.score_map.sum(), found.score or 0]).all():
+                raise InputError(f'the networks return values that are not finite: {self!r} is '
+                                 'damaged, or --amp does not suit it')
             yield found
+
+    def _named(self, scores: Tensor, best: Tensor, asked: int | None) -> dict[str, Any]:
+        """The fields of a prediction that say its classes."""
+        def named(label: int) -> tuple[str, float]:
+            return self._names(label), float(scores[label])
+
+        return {'classes': tuple(map(named, best.tolist())), 'label': int(best[0]),
+                'asked': None if asked is None else named(asked)}
 
     def _class_scores(self, batch: list[Inputs], all_class_cams: Tensor | None) -> Tensor | None:
         """Softmax over the classes, N x classes: the classifier's, or else the CAM network's."""
@@ -246,36 +318,105 @@ def load_spol(cam: str | Path | None = None, seg: str | Path | None = None,
     """
     if cam is None and seg is None:
         raise InputError('a box needs a CAM or a segmentation checkpoint: give cam or seg')
-    given = {'backbone': backbone, 'resize': resize, 'threshold': threshold}
-    settings = recorded_settings(seg or cam, DEFAULTS, given)
-    cls_settings = recorded_settings(cls, CLS_DEFAULTS, {'arch': arch}) if cls else CLS_DEFAULTS
+    given = {'backbone': backbone, 'resize': resize,
+             'threshold': None if threshold is None else checked_threshold(threshold)}
+    found = {stage: _settings(path, defaults, parameters) for stage, path, defaults, parameters in (
+        ('cam', cam, DEFAULTS, given), ('seg', seg, DEFAULTS, given),
+        ('cls', cls, CLS_DEFAULTS, {'arch': arch})) if path is not None}
     inference = Inference(configured(choose_device(device)), InferenceOptions(amp))
-    cam_net = cam and load_cam(cam, recorded_settings(cam, DEFAULTS, given)['backbone'])
-    seg_net = seg and load_seg(seg, settings['backbone'])
-    cls_net = cls and load_cls(cls, cls_settings['arch'])
+    cam_net = load_cam(cam, found['cam']['backbone']) if cam else None
+    seg_net = load_seg(seg, found['seg']['backbone']) if seg else None
+    cls_net = load_cls(cls, found['cls']['arch']) if cls else None
+    classes = cam_net.head.out_channels if cam_net else 0
+    if cam_net and cls_net and (known := _classes_of(cls_net)) != classes:
+        raise InputError(f'{cls} has {known} classes and {cam} has {classes}: they belong to '
+                         'different data')
 
     def predictor(model: nn.Module | None, method: str = 'forward') -> Predictor | None:
         return model and inference.predictor(model, method)
 
+    maps = found['seg' if seg else 'cam']
+    settings = {**found, 'resize': maps['resize'], 'threshold': maps['threshold'],
+                'device': str(inference.device), 'amp': amp,
+                'drawn': any(map(_drawn, filter(None, (cam, seg, cls))))}
+    if settings['drawn'] and (cam or cls):
+        warn('the networks were trained on drawn birds: their classes mean nothing on photographs')
     names = dict(enumerate(class_names or [])) or next(
         filter(None, (recorded_class_names(path) for path in (cam, seg, cls) if path)), {})
     return Spol(predictor(cam_net, 'class_cams' if cls else 'forward'), predictor(seg_net),
                 predictor(cls_net), inference, lambda label: names.get(label, f'class {label}'),
-                settings['resize'], cls_settings['resize'], settings['threshold'],
-                cam_net.head.out_channels if cam_net else 0)
+                classes, settings)
+
+
+def _classes_of(classifier: nn.Module) -> int:
+    return len(classifier.get_parameter(f'{classifier.head_name}.bias'))
+
+
+def _settings(checkpoint: str | Path, defaults: dict[str, Any], given: dict[str, Any]
+              ) -> dict[str, Any]:
+    """The settings of a network; says where they are not recorded."""
+    settings = recorded_settings(checkpoint, defaults, given)
+    recorded = recorded_settings(checkpoint, dict.fromkeys(defaults))
+    if all(value is None for value in recorded.values()):
+        used = ', '.join(f'{name} {value}' for name, value in settings.items())
+        warn(f'{checkpoint} has neither {Path(checkpoint).name}.json nor results.json beside it: '
+             f'the settings are {used}')
+    return {'checkpoint': str(Path(checkpoint).absolute()), **settings}
+
+
+def _drawn(checkpoint: str | Path) -> bool:
+    """Whether a network was trained on images that dataset/make_mini.py has drawn."""
+    folder = recorded_settings(checkpoint, {'datapath': None})['datapath']
+    marker = read_results(Path(folder) / 'mini.json') if folder else {}
+    return 'cutouts' in marker and marker['cutouts'] is None
+
+
+def checked_threshold(threshold: float) -> float:
+    if not 0 <= threshold <= 1:
+        raise InputError(f'a threshold of {threshold}: give a number from 0 to 1')
+    return threshold
 
 
 def as_rgb(picture: Picture) -> np.ndarray:
-    """A picture of any kind -> uint8 H x W x 3, RGB, upright."""
-    if isinstance(picture, (str, Path)):
-        return read_upright_image(Path(picture))
+    """A picture of any kind -> uint8 H x W x 3, RGB, upright. Raises InputError for what is no
+    picture, and BadImageError for a file that cannot be decoded."""
+    if isinstance(picture, (str, os.PathLike)):
+        if not os.path.isfile(picture):
+            raise BadImageError(f'no picture at {os.fspath(picture)}: check the path')
+        try:
+            return read_upright_image(Path(picture))
+        except BadImageError as error:  # without the flag of the stages
+            raise BadImageError(str(error).partition(', or skip')[0]) from error
     if isinstance(picture, Image.Image):
-        return np.array(ImageOps.exif_transpose(picture).convert('RGB'))
-    if picture.dtype != np.uint8 or picture.ndim not in (2, 3):
-        raise InputError(f'an array of {picture.dtype} with {picture.ndim} dimensions is not '
-                         'an image: give uint8 H x W x 3, H x W x 4 or H x W')
-    if picture.ndim == 2:
-        return cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
+        return _from_pil(picture)
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture)
+    raise InputError(f'{type(picture).__name__} is not a picture: give a path, a PIL image or an '
+                     'array')
+
+
+def _from_pil(picture: Image.Image) -> np.ndarray:
+    if picture.mode in ('I', 'F'):
+        raise InputError(f'a PIL image of mode {picture.mode} has no known range: give the path of '
+                         'its file, or an image of 8 bits')
+    try:
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode.startswith('I;16'):
+            return _from_array((np.asarray(picture) >> 8).astype(np.uint8))
+        return _from_array(np.array(picture.convert('RGB')))
+    except (OSError, SyntaxError, ValueError) as error:  # it is decoded only now
+        raise BadImageError(f'the PIL image cannot be decoded ({error})') from error
+
+
+def _from_array(picture: np.ndarray) -> np.ndarray:
+    channels = picture.shape[2] if picture.ndim == 3 else 1
+    if (picture.dtype != np.uint8 or picture.ndim not in (2, 3) or channels not in (1, 3, 4)
+            or not picture.size):
+        shape = ' x '.join(map(str, picture.shape))
+        raise InputError(f'an array of {picture.dtype}, {shape}, is not an image: give uint8 '
+                         'H x W x 3 (RGB), H x W x 4 or H x W, not C x H x W')
+    if channels == 1:
+        return cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_GRAY2RGB)
     return np.ascontiguousarray(picture[..., :3])
 
 
