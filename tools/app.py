@@ -1,34 +1,54 @@
 """A local page: choose a picture, and see its CAM, prior, mask and box.
 
     pip install gradio
-    python tools/app.py                    with the checkpoints of demo.sh; then open the address
+    python tools/app.py                    with the runs in cub200-*/out/; then open the address
+    python tools/app.py --seg model-8      with your own checkpoints: --cls, --cam, --seg
 
 The slider changes the threshold without another forward pass. The page is served to this machine
 alone (127.0.0.1). Files of more than 20 MB, and those that cannot be read as images, are refused.
 """
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
+from argparse import ArgumentTypeError
 from functools import lru_cache
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / 'dataset')]
 
-from utils.arguments import ROOT, Parser, positive_int
+from utils.arguments import NETWORKS, Parser, add_checkpoints, positive_int
 from utils.errors import InputError, run
 from utils.outputs.results import newest_checkpoint
 
 LARGEST_FILE = '20mb'
-STAGES = ('cls', 'cam', 'seg')
 BEST_CLASS = 'the best class'
+LARGE = 1200      # pixels; the side of the large picture
+EXAMPLES = 4
+GIVEN = 'those of the command line'
+VIEWS = {
+    'fused CAM': 'how much each place speaks for the class, from shallow × deep features',
+    'Gaussian prior': "Gaussians fitted to the CAM's weak regions, which often still are the "
+                      'object',
+    'probability': "the segmentation network's probability of foreground, for any class",
+    'mask': 'where the probability (without a segmentation network, the CAM) exceeds the threshold',
+    'box': 'around the largest part of the mask',
+}
+DRAWN = ('\n\nThese networks were trained on drawn birds: their classes mean nothing on '
+         'photographs.')
 
 
 def main():
     parser = Parser(__doc__)
-    parser.add_argument('--port', type=positive_int, default=7860, help='on 127.0.0.1')
-    parser.add_argument('--device', default='auto', help='auto | cpu | cuda | cuda:N')
+    add_checkpoints(parser)
+    parser.add_argument('--port', type=port, default=7860, help='on 127.0.0.1')
     args = parser.parse_args()
-    blocks = page(args.device)
+    given = {stage: getattr(args, stage) for stage in NETWORKS}
+    settings = {name: getattr(args, name) for name in ('backbone', 'arch', 'threshold', 'device')}
+    blocks = page({GIVEN: given} if any(given.values()) else runs(), settings)
     print(f'open http://127.0.0.1:{args.port} (Ctrl-C stops the server)', flush=True)
     try:
         blocks.launch(server_name='127.0.0.1', server_port=args.port, quiet=True,
@@ -37,86 +57,121 @@ def main():
         raise InputError(f'--port {args.port} cannot be used: choose another ({error})') from error
 
 
-def page(device: str):
-    """The page, a gradio.Blocks."""
+def port(text: str) -> int:
+    number = positive_int(text)
+    if number > 65535:
+        raise ArgumentTypeError(f'{text} is not a port: give 1 to 65535')
+    return number
+
+
+def page(checkpoints: dict[str, dict], settings: dict):
+    """The page, a gradio.Blocks; `checkpoints`: those of each choice by their stages, `settings`:
+    parameters of `load_spol`."""
     os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')
     try:
         import gradio as gr
     except ImportError as error:
         raise InputError('the page needs Gradio: pip install gradio') from error
 
-    from utils.data.images import MAX_PIXELS, BadImageError
-
-    names = runs()
-    model = lru_cache(maxsize=2)(lambda name: load(name, device))
+    model = lru_cache(maxsize=2)(lambda name: load(checkpoints[name], settings))
+    first = next(iter(checkpoints))
     with gr.Blocks(title='SPOL') as blocks:
-        gr.Markdown('# SPOL: box and segment an object, learned from image labels alone')
+        gr.Markdown('# SPOL: box and segment an object, learned from image labels alone'
+                    + DRAWN * model(first).settings['drawn'])
         with gr.Row():
-            file = gr.File(label='picture', file_count='single', height=120)
             with gr.Column():
-                checkpoint = gr.Dropdown(names, value=names[0], label='checkpoints')
-                label = gr.Dropdown([BEST_CLASS, *model(names[0]).class_names], value=BEST_CLASS,
+                file = gr.File(label='picture', file_count='single', height=120)
+                examples = gr.Dataset(components=[gr.Image(visible=False)], samples=drawn_birds(),
+                                      label='examples: drawn birds', type='index')
+            with gr.Column():
+                checkpoint = gr.Dropdown(list(checkpoints), value=first, label='checkpoints',
+                                         info=repr(model(first)))
+                label = gr.Dropdown(choices(model(first)), value=BEST_CLASS,
                                     label='class of the CAM')
-                threshold = gr.Slider(0, 0.99, model(names[0]).threshold, step=0.01,
+                threshold = gr.Slider(0, 0.99, model(first).threshold, step=0.01,
                                       label='threshold')
-        views = gr.Image(show_label=False, interactive=False, format='png',
-                         buttons=['download', 'fullscreen'])
+        large = gr.Image(show_label=False, interactive=False, format='png', buttons=['download'])
         text = gr.Textbox(label='box and classes', interactive=False, lines=3)
-        prediction = gr.State()
+        with gr.Row():  # on narrow pages several rows
+            views = [gr.Image(label=name, interactive=False, format='png', buttons=[],
+                              min_width=150) for name in VIEWS]
+        gr.Markdown('\n'.join(f'- **{name}**: {text}' for name, text in VIEWS.items()))
+        found, shown = gr.State(), [text, large, *views]
 
-        def predict(path, name, chosen, value):
-            if path is None:
-                return None, None, ''
-            try:
-                found = model(name)(path, label_of(model(name), chosen))
-            except BadImageError:
-                message = (f'{Path(path).name} cannot be read as an image: it is damaged, cut off, '
-                           f'or has more than {MAX_PIXELS // 10**6} million pixels')
-                gr.Warning(message)
-                return None, None, message
-            return found, *show(found, value)
+        def update(path, name, *chosen):
+            return predict(model(name), path, *chosen)
 
-        def change_checkpoint(name):
-            return gr.Dropdown([BEST_CLASS, *model(name).class_names], value=BEST_CLASS)
-
-        inputs, outputs = [file, checkpoint, label, threshold], [prediction, views, text]
-        file.change(predict, inputs, outputs)
-        label.input(predict, inputs, outputs)
-        checkpoint.input(change_checkpoint, checkpoint, label).then(predict, inputs, outputs)
-        threshold.change(show, [prediction, threshold], [views, text], show_progress='hidden')
+        inputs, outputs = [file, checkpoint, label, threshold], [found, *shown]
+        file.change(update, inputs, outputs)
+        examples.click(lambda index: examples.raw_samples[index][0], examples, file)
+        label.input(update, inputs, outputs)
+        checkpoint.input(
+            lambda name: (gr.Dropdown(info=repr(model(name))),
+                          gr.Dropdown(choices(model(name)), value=BEST_CLASS)),
+            checkpoint, [checkpoint, label]).then(update, inputs, outputs)
+        threshold.change(show, [found, threshold], shown, show_progress='hidden')
     return blocks
 
 
-def runs() -> list[str]:
-    """The runs of the stages that have checkpoints: the folders in cub200-*/out/."""
-    found = sorted({model.parent.name for stage in STAGES[1:]
+def choices(model) -> list[str]:
+    return [BEST_CLASS, *model.class_names]
+
+
+def predict(model, path: str | None, label: str, threshold: float) -> tuple:
+    """The prediction, and what `show` returns; in its place what is wrong with the picture."""
+    if path is None:
+        return None, *show(None, threshold)
+    try:
+        found = model(path, None if label == BEST_CLASS else label)
+    except InputError as error:
+        nothing = show(None, threshold)[1:]
+        return None, str(error).replace(path, Path(path).name), *nothing
+    return found, *show(found, threshold)
+
+
+def runs() -> dict[str, dict[str, Path | None]]:
+    """The newest checkpoint of each stage of the runs in cub200-*/out/, by the runs' names."""
+    names = sorted({model.parent.name for stage in NETWORKS[1:]
                     for model in ROOT.glob(f'cub200-{stage}/out/*/model-*')})
-    if not found:
-        raise InputError('no checkpoints in cub200-*/out/: run demo.sh first')
-    return found
+    if not names:
+        raise InputError('no checkpoints in cub200-*/out/: run demo.sh first, or give --cls, --cam '
+                         'or --seg')
+    return {name: {stage: newest_checkpoint(ROOT / f'cub200-{stage}' / 'out' / name)
+                   for stage in NETWORKS} for name in names}
 
 
-def load(name: str, device: str):
-    """The networks of a run, each one's newest checkpoint."""
+def load(checkpoints: dict[str, Path | None], settings: dict):
     from spol import load_spol
 
-    models = {stage: newest_checkpoint(ROOT / f'cub200-{stage}' / 'out' / name)
-              for stage in STAGES}
-    return load_spol(**models, device=device)
+    model = load_spol(**checkpoints, **settings)
+    print(model, flush=True)
+    return model
 
 
-def label_of(model, name: str) -> int | None:
-    return None if name == BEST_CLASS else model.class_names.index(name)
+def drawn_birds() -> list[list[str]]:
+    """Images as those of make_mini.py's validation set, in a folder of their own."""
+    from make_mini import DrawnSource, make_samples, write_image
+
+    folder = Path(tempfile.mkdtemp(prefix='spol-'))
+    atexit.register(shutil.rmtree, folder)
+    samples = make_samples(DrawnSource(EXAMPLES, 256, 0), (0, 1), 256, 0, pair_share=0)
+    paths = []
+    for sample in samples:
+        paths.append(folder / f'bird-{sample.label}.jpg')
+        write_image(paths[-1], sample.image)
+    return [[str(path)] for path in paths]
 
 
 def show(prediction, threshold: float) -> tuple:
-    """The picture of the views, and the box and classes as text, at a threshold."""
+    """The box and classes as text, the large picture and the views, at a threshold."""
     if prediction is None:
-        return None, ''
+        return '', *[None] * (1 + len(VIEWS))
     found = prediction.at(threshold)
     box = 'no box' if found.box is None else ', '.join(f'{value:.0f}' for value in found.box)
+    asked = f'{found.asked[0]}: {found.asked[1]:.1%} (asked for)\n' if found.asked else ''
     classes = '\n'.join(f'{name}: {score:.1%}' for name, score in found.classes[:2])
-    return found.draw(), f'box (x0, y0, x1, y1): {box}\n{classes}'
+    return (f'box (x0, y0, x1, y1): {box}\n{asked}{classes}', found.within(LARGE).overlay(),
+            *map(found.views().get, VIEWS))
 
 
 if __name__ == '__main__':

@@ -1,21 +1,33 @@
 """A picture through the whole chain, by Python and by tools/predict.py."""
 
 import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import LITE
+from conftest import LITE, png_header
 from PIL import Image
 from pycocotools.coco import COCO
 
 from network import CamNet, InputError, SegNet, build_classifier
-from spol import load_spol
-from utils.data.images import BadImageError
+from spol import as_rgb, load_spol
+from utils.arguments import ROOT
+from utils.data.images import BadImageError, read_image
+from utils.data.score_maps import find_score_map
 from utils.engine.inference import Predictor
-from utils.outputs.predictions import run_lengths
+from utils.outputs.drawing import GAP, TITLE_HEIGHT
+from utils.outputs.files import write_png
+from utils.outputs.predictions import part_in_box, run_lengths
+from utils.outputs.results import newest_checkpoint
 
 CLASSES = 4
 NAMES = ['ant', 'bee', 'cat', 'dog']
@@ -75,6 +87,57 @@ def test_the_box_encloses_the_largest_part_of_the_map(model, folder):
     assert result.box == pytest.approx((60, 20, 120, 60))
 
 
+def test_pictures_of_a_prediction(model, folder, tmp_path):
+    result = model(folder / 'photo.jpg')
+    assert list(result.views()) == ['image', 'fused CAM', 'Gaussian prior', 'probability', 'mask',
+                                    'box']
+    assert result.prior.shape == (80, 120)
+    assert result.overlay().shape == (80, 120, 3)
+    result.save(tmp_path / 'overlay.png')
+    np.testing.assert_array_equal(read_image(tmp_path / 'overlay.png'), result.overlay())
+    with pytest.raises(InputError, match=r'end the name with .png'):
+        result.save(tmp_path / 'overlay.jpg')
+    cam_alone = replace(result, score_map=result.cam_map)
+    assert 'probability' not in cam_alone.views()
+    assert model.settings['seg']['checkpoint'] == str(checkpoint(folder, 'seg'))
+    assert str(checkpoint(folder, 'cam')) in repr(model)
+    assert '\n' not in repr(model) + repr(result)
+    assert len(repr(result)) < 200
+
+
+def test_the_class_of_the_cam_by_number_and_by_name(model, folder):
+    best = model(folder / 'photo.jpg')
+    other = 1 + best.label if best.label < CLASSES - 1 else 0
+    by_number, by_name = (model(folder / 'photo.jpg', which) for which in (other, NAMES[other]))
+    assert by_number.asked == by_name.asked
+    assert by_number.asked[0] == NAMES[other]
+    assert by_number.classes == best.classes
+    assert best.asked is None
+    np.testing.assert_array_equal(by_number.cam, by_name.cam)
+    assert by_name.caption.startswith(f'{NAMES[other]} ')
+    assert f'(best: {NAMES[best.label]} ' in by_name.caption
+
+
+@pytest.mark.parametrize('label', [-1, CLASSES, 1.5, 'caat'])
+def test_a_class_that_is_not_known(model, folder, label):
+    with pytest.raises(InputError, match=f'no class {label!r}: give 0 to 3, or one of'):
+        model(folder / 'photo.jpg', label)
+
+
+def test_a_class_needs_a_cam(folder):
+    model = load_spol(seg=checkpoint(folder, 'seg'), device='cpu')
+    with pytest.raises(InputError, match='load a CAM network'):
+        model(folder / 'photo.jpg', 0)
+
+
+@pytest.mark.parametrize('threshold', [-0.1, 1.1, 20, float('nan')])
+def test_a_threshold_out_of_range(model, folder, threshold):
+    with pytest.raises(InputError, match='from 0 to 1'):
+        model(folder / 'photo.jpg').at(threshold)
+    with pytest.raises(InputError, match='from 0 to 1'):
+        load_spol(seg=checkpoint(folder, 'seg'), threshold=threshold)
+
+
 def test_pictures_of_all_kinds_are_the_same_picture(model, folder):
     path = folder / 'photo.jpg'
     image = model(path).image
@@ -86,8 +149,76 @@ def test_pictures_of_all_kinds_are_the_same_picture(model, folder):
     grey = model(image[..., 0])
     assert grey.image.shape == image.shape
     assert [r.label for r in model([path, image])] == [model(path).label] * 2
-    with pytest.raises(InputError, match='not an image'):
-        model(image.astype(float))
+    np.testing.assert_array_equal(model(image[..., :1]).image, grey.image)
+    assert len(model((path, image))) == 2
+
+
+@pytest.mark.parametrize('shape', [(3, 8, 9), (8, 9, 2), (8, 9, 5), (0, 0), (0, 9, 3), (9,),
+                                   (1, 8, 9, 3)])
+def test_arrays_that_are_no_pictures(shape):
+    with pytest.raises(InputError, match='is not an image: give uint8'):
+        as_rgb(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize('kind', [np.float32, np.uint16, bool])
+def test_arrays_of_other_numbers(kind):
+    with pytest.raises(InputError, match='is not an image: give uint8'):
+        as_rgb(np.zeros((8, 9, 3), kind))
+
+
+@pytest.mark.parametrize('thing', [None, b'photo', 3, torch.zeros(3, 8, 9)])
+def test_things_that_are_no_pictures(thing):
+    with pytest.raises(InputError, match='is not a picture: give a path'):
+        as_rgb(thing)
+
+
+@pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'RGBA', 'CMYK', 'YCbCr', 'I;16'])
+def test_pil_images_are_as_their_files(mode, tmp_path):
+    levels = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    if mode == 'I;16':
+        image = Image.fromarray(levels[..., 0].astype(np.uint16) * 256 + 77)
+    else:
+        image = Image.fromarray(levels).convert('RGB').convert(
+            mode if mode != 'LA' else 'L').convert(mode)
+    path = tmp_path / ('a.tif' if mode in ('CMYK', 'YCbCr') else 'a.png')
+    image.save(path)
+    close = 40 if mode in ('CMYK', 'YCbCr') else 1
+    assert np.abs(as_rgb(image).astype(int) - as_rgb(path)).max() <= close
+
+
+@pytest.mark.parametrize('mode', ['I', 'F'])
+def test_pil_images_without_a_range(mode):
+    with pytest.raises(InputError, match=f'mode {mode} has no known range'):
+        as_rgb(Image.new(mode, (9, 8)))
+
+
+def test_a_damaged_pil_image(folder, tmp_path):
+    path = tmp_path / 'damaged.jpg'
+    path.write_bytes((folder / 'photo.jpg').read_bytes()[:900])
+    with pytest.raises(BadImageError, match='PIL image cannot be decoded'):
+        as_rgb(Image.open(path))
+    with pytest.raises(BadImageError) as error:
+        as_rgb(path)
+    assert '--skip_bad' not in str(error.value)
+
+
+def test_a_lack_of_memory_is_not_a_bad_picture(model, monkeypatch, folder):
+    def read(path):
+        raise InputError('out of memory') from MemoryError()
+
+    monkeypatch.setattr('spol.read_upright_image', read)
+    with pytest.raises(InputError, match='out of memory'):
+        list(model.predict([folder / 'photo.jpg']))
+
+
+def test_values_that_are_not_finite(folder, tmp_path):
+    state = torch.load(checkpoint(folder, 'seg'), weights_only=True)
+    name = next(name for name, value in state.items() if value.is_floating_point())
+    state[name][:] = float('nan')
+    torch.save(state, tmp_path / 'model-1')
+    with pytest.raises(InputError, match='finite'):
+        load_spol(seg=tmp_path / 'model-1', backbone=LITE, resize=96,
+                  device='cpu')(folder / 'photo.jpg')
 
 
 @pytest.fixture
@@ -176,16 +307,33 @@ def test_the_program_writes_predictions_masks_and_pictures(run_script, folder, t
     for name in ('a.jpg', 'deep/b.JPG'):
         (tmp_path / 'in' / name).write_bytes((folder / 'photo.jpg').read_bytes())
     (tmp_path / 'in' / 'notes.txt').write_text('not an image')
+    (tmp_path / 'in' / '._a.jpg').write_bytes(b'Mac')
+    (tmp_path / 'in' / 'deep' / 'loop').symlink_to(tmp_path / 'in')
     flags = [part for stage in ('cam', 'seg', 'cls')
              for part in (f'--{stage}', checkpoint(folder, stage))]
     code, out, err = run_script('tools/predict.py', tmp_path / 'in', *flags, '--out',
-                                tmp_path / 'out', '--draw', '--device', 'cpu')
+                                tmp_path / 'out', '--draw', '--save_maps', '--device', 'cpu')
     assert code == 0, err
+    assert str(checkpoint(folder, 'seg')) in out
+    assert str(tmp_path / 'out' / 'sheet.png') in out
+    assert '1 files that are not images by their names' in out
+    assert '1 hidden files' in out
+    assert '1 links to folders that are there already' in out
+    settings = json.loads((tmp_path / 'out' / 'settings.json').read_text())
+    assert settings['cam']['checkpoint'] == str(checkpoint(folder, 'cam'))
+    assert (settings['resize'], settings['threshold']) == (96, 0.2)
+    assert 'torch' in settings['versions']
     lines = [json.loads(line) for line in
              (tmp_path / 'out' / 'predictions.jsonl').read_text().splitlines()]
     assert [line['file'] for line in lines] == [str(tmp_path / 'in' / 'a.jpg'),
                                                 str(tmp_path / 'in' / 'deep' / 'b.JPG')]
     assert (lines[0]['width'], lines[0]['height']) == (120, 80)
+    assert lines[1]['name'] == 'deep/b.JPG'
+    assert lines[1]['mask'] == 'masks/deep/b.JPG.png'
+    score_map = np.load(find_score_map(tmp_path / 'out' / 'maps', 'deep/b.JPG'))
+    assert score_map.shape == (96, 96)
+    assert score_map.dtype == np.float32
+    assert cv2.imread(str(tmp_path / 'out' / 'overlays' / 'a.jpg.png')).shape == (80, 120, 3)
     for kind in ('masks', 'cams'):
         image = cv2.imread(str(tmp_path / 'out' / kind / 'deep' / 'b.JPG.png'),
                            cv2.IMREAD_UNCHANGED)
@@ -193,7 +341,7 @@ def test_the_program_writes_predictions_masks_and_pictures(run_script, folder, t
         assert kind == 'cams' or set(np.unique(image)) <= {0, 255}
     assert (tmp_path / 'out' / 'pictures' / 'a.jpg.png').is_file()
     sheet = cv2.imread(str(tmp_path / 'out' / 'sheet.png'))
-    assert sheet.shape[0] > 2 * 160
+    assert sheet.shape[0] == TITLE_HEIGHT + 2 * (160 + TITLE_HEIGHT + GAP)  # one header
 
 
 def test_the_program_reports_bad_files_and_goes_through_the_rest(run_script, folder, many,
@@ -202,12 +350,13 @@ def test_the_program_reports_bad_files_and_goes_through_the_rest(run_script, fol
     (tmp_path / '00.jpg').write_bytes(whole[:200])
     (tmp_path / '10.jpg').symlink_to(tmp_path / 'nothing.jpg')
     (tmp_path / '19.jpg').write_bytes(whole)
-    cv2.imwrite(str(tmp_path / 'huge.png'), np.zeros((9500, 9400), np.uint8))
+    (tmp_path / 'huge.png').write_bytes(png_header(20_000, 20_000))
     code, out, err = run_script('tools/predict.py', tmp_path, '--seg', checkpoint(folder, 'seg'),
                                 '--out', tmp_path / 'out', '--device', 'cpu')
     assert code == 1
     assert '3 files cannot be read' in err
     assert all(f'{tmp_path}/{name}' in err for name in ('00.jpg', '10.jpg', 'huge.png'))
+    assert '--skip_bad' not in err
     assert 'wrote 21 predictions' in out
     lines = (tmp_path / 'out' / 'predictions.jsonl').read_text().splitlines()
     assert [Path(json.loads(line)['file']).name for line in lines] == sorted(
@@ -246,14 +395,26 @@ def test_coco_is_read_by_pycocotools(run_script, folder, three_pictures, tmp_pat
     assert code == 0, err
     coco = COCO(str(out / 'predictions.json'))
     assert [image['width'] for image in coco.imgs.values()] == [120] * 3
+    assert [image['file_name'] for image in coco.imgs.values()] == ['a.jpg', 'b.jpg', 'c.jpg']
     for annotation in coco.anns.values():
-        name = Path(coco.imgs[annotation['image_id']]['file_name']).name
+        name = coco.imgs[annotation['image_id']]['file_name']
         mask = cv2.imread(str(out / 'masks' / f'{name}.png'), cv2.IMREAD_GRAYSCALE) > 0
-        np.testing.assert_array_equal(coco.annToMask(annotation) > 0, mask)
-        assert annotation['area'] == mask.sum()
+        part = coco.annToMask(annotation) > 0
+        assert not (part & ~mask).any()
+        assert annotation['area'] == part.sum() > 0
         x, y, width, height = annotation['bbox']
-        assert 0 <= x < x + width <= 120
-        assert 0 <= y < y + height <= 80
+        np.testing.assert_allclose(cv2.boundingRect(part.astype(np.uint8)), (x, y, width, height),
+                                   atol=2 * 120 / 96)
+
+
+def test_the_part_of_a_mask_in_a_box():
+    mask = np.zeros((20, 30), bool)
+    mask[2:8, 2:8] = mask[10:18, 12:28] = True
+    part = part_in_box(mask, (11.6, 9.7, 28.2, 18))
+    assert part.sum() == 8 * 16
+    assert not part[:9].any()
+    assert not part_in_box(mask, None).any()
+    assert part_in_box(mask, (2, 2, 8, 8)).sum() == 36
 
 
 def test_run_lengths_go_down_the_columns():
@@ -358,3 +519,110 @@ def test_paths_of_one_name_are_refused(run_script, three_pictures):
     code, _, err = run_script('tools/predict.py', three_pictures, three_pictures)
     assert code == 2
     assert 'two of the paths are called in' in err
+
+
+def test_the_newest_checkpoint_is_that_of_the_run(tmp_path):
+    def checkpoints(*numbers):
+        """Their times fall, as after a copy."""
+        for number in numbers:
+            (tmp_path / f'model-{number}').touch()
+            os.utime(tmp_path / f'model-{number}', (10**9 - number, 10**9 - number))
+
+    def record(steps, epoch):
+        (tmp_path / 'results.json').write_text(json.dumps(
+            {'training': {'steps': steps, 'arguments': {'epoch': epoch}}}))
+
+    assert newest_checkpoint(tmp_path) is None
+    checkpoints(9, 10, 11, 12)
+    (tmp_path / 'model-12.json').touch()
+    assert newest_checkpoint(tmp_path).name == 'model-12'
+    record(800, 12)
+    checkpoints(20)  # of an earlier, longer run
+    assert newest_checkpoint(tmp_path).name == 'model-12'
+    record(6000, 20)  # on ImageNet, N counts steps
+    checkpoints(4000, 6000, 8000)
+    assert newest_checkpoint(tmp_path).name == 'model-6000'
+
+
+@pytest.mark.parametrize('suffix', sorted(
+    ['.jpg', '.jpe', '.jfif', '.apng', '.webp', '.gif', '.bmp', '.tiff', '.jp2', '.ppm', '.pgm']))
+def test_pictures_of_all_formats_are_found_in_folders_and_read(script, suffix, tmp_path):
+    Image.new('RGB', (30, 20), (200, 30, 30)).save(tmp_path / f'a{suffix.upper()}')
+    (file, name), = script.Pictures([tmp_path], tmp_path / 'out')
+    assert name == Path(f'a{suffix.upper()}')
+    assert as_rgb(file).shape == (20, 30, 3)
+
+
+@pytest.fixture(scope='module')
+def script():
+    """tools/predict.py as a module."""
+    return SimpleNamespace(**runpy.run_path(str(ROOT / 'tools' / 'predict.py')))
+
+
+def test_links_are_followed_and_hidden_folders_are_not(script, tmp_path):
+    for name in ('in/a/1.jpg', 'in/.ipynb_checkpoints/2.jpg', 'elsewhere/3.jpg', 'in/out/4.png'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / 'in' / 'link').symlink_to(tmp_path / 'elsewhere')
+    (tmp_path / 'elsewhere' / 'back').symlink_to(tmp_path / 'in')
+    (tmp_path / 'in' / 'again').symlink_to(tmp_path / 'in' / 'a')
+    pictures = script.Pictures([tmp_path / 'in'], tmp_path / 'in' / 'out')
+    assert [str(name) for _, name in pictures] == ['a/1.jpg', 'link/3.jpg']
+    assert pictures.left_out() == (
+        ' (left out: 1 hidden folders, 2 links to folders that are there already)')
+
+
+def test_a_folder_without_pictures(run_script, folder, tmp_path):
+    (tmp_path / 'in').mkdir()
+    (tmp_path / 'in' / 'notes.txt').touch()
+    code, _, err = run_script('tools/predict.py', tmp_path / 'in', '--seg',
+                              checkpoint(folder, 'seg'), '--out', tmp_path / 'out')
+    assert code == 2
+    assert 'no pictures in' in err
+    assert '1 files that are not images' in err
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('length', [200, 240, 251, 252, 255])
+def test_long_names(script, length, tmp_path):
+    name = Path('ü' * ((length - 5) // 2) + 'x' * ((length - 5) % 2 + 1) + '.jpg')
+    assert len(os.fsencode(name)) == length
+    stem = script.output_name('folder' / name)
+    assert (stem == 'folder' / name) == (length <= 251)
+    write_png(tmp_path / f'{stem}.png', np.zeros((2, 2), np.uint8))
+
+
+def test_useless_masks_are_reported(script, capsys):
+    done = script.Done()
+    for share in (0.95, 0.99, 0.4):
+        done.add({'name': 'a', 'mask': 'masks/a.png', 'foreground': share})
+    done.report()
+    assert '2 of 3 masks cover over 90%' in capsys.readouterr().err
+
+
+def test_checkpoints_without_settings_and_of_drawn_birds_are_named(folder, tmp_path, capsys):
+    shutil.copy(checkpoint(folder, 'cam'), tmp_path / 'model-7')
+    load_spol(cam=tmp_path / 'model-7', backbone=LITE, resize=96, device='cpu')
+    err = capsys.readouterr().err
+    assert 'neither model-7.json nor results.json beside it: the settings are backbone' in err
+    assert 'drawn birds' not in err
+    (tmp_path / 'mini.json').write_text(json.dumps({'cutouts': None}))
+    (tmp_path / 'results.json').write_text(json.dumps({'training': {'arguments': {
+        'backbone': LITE, 'resize': 96, 'datapath': str(tmp_path)}}}))
+    assert load_spol(cam=tmp_path / 'model-7', device='cpu').settings['drawn']
+    err = capsys.readouterr().err
+    assert 'neither' not in err
+    assert 'trained on drawn birds' in err
+
+
+def test_networks_of_different_data(folder, tmp_path):
+    torch.save(build_classifier(LITE, 7).state_dict(), tmp_path / 'cls')
+    with pytest.raises(InputError, match='has 7 classes and .* has 4'):
+        load_spol(cam=checkpoint(folder, 'cam'), cls=tmp_path / 'cls', arch=LITE, device='cpu')
+
+
+def test_names_that_the_encoding_of_stdout_does_not_have():
+    program = 'from utils.errors import run; run(lambda: print("wrote", chr(0xe9), chr(0xdcff)))'
+    result = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True,
+                            env={**os.environ, 'PYTHONIOENCODING': 'ascii'}, text=True)
+    assert (result.returncode, result.stdout) == (0, 'wrote \\xe9 \\udcff\n')
