@@ -126,7 +126,7 @@ def png_with(chunk, content):
 @pytest.mark.parametrize(('chunk', 'content'), [
     (b'iCCP', b'profile\0\0' + zlib.compress(np.random.default_rng(0).bytes(3 << 20))),
     (b'zTXt', b'comment\0\0' + zlib.compress(bytes(3 << 20))),
-    (b'tEXt', b'comment\0' + b'x' * (3 << 20))])
+    (b'tEXt', b'comment\0' + b'x' * (3 << 20))], ids=['profile', 'compressed', 'text'])
 def test_a_png_with_a_long_profile_or_text_is_read(tmp_path, chunk, content):
     """Pillow, which reads the size, refuses more than 1 MiB."""
     (tmp_path / 'a.png').write_bytes(png_with(chunk, content))
