@@ -89,9 +89,8 @@ def _log_binomial(n: int, k: int) -> float:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjustment for several comparisons: each is significant where its adjusted p-value
     is."""
-    p_values = np.asarray(p_values)
     order = np.argsort(p_values)
     adjusted = np.empty(len(p_values))
-    steps = (len(p_values) - np.arange(len(p_values))) * p_values[order]
+    steps = (len(p_values) - np.arange(len(p_values))) * np.asarray(p_values)[order]
     adjusted[order] = np.maximum.accumulate(steps).clip(max=1)
     return adjusted.tolist()

@@ -174,12 +174,12 @@ class EvaluationMetrics:
         """
         if not self.images:
             return {**self.counts.at(threshold), **_benchmark_metrics(BenchmarkScores(), {})}
-        *scores, hits, correct = map(_stack, zip(
+        *stacked, hits, correct = map(_stack, zip(
             *(self.images[index] for index in sorted(self.images)), strict=True))
-        scores, weights = BenchmarkScores(*scores), resampling_weights(len(correct))
+        scores, weights = BenchmarkScores(*stacked), resampling_weights(len(correct))
         samples = scores.metrics(weights)
 
-        def intervals_at(threshold: float) -> dict[str, list[float]]:
+        def intervals_at(threshold: float) -> dict[str, tuple[float, float]]:
             right = correct[:, self.counts.thresholds == threshold]
             named = right & np.pad(hits, ((0, 0), (1, 0)), constant_values=True)
             rates = weighted_sums(weights, named).T / len(named)
