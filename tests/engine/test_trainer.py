@@ -201,7 +201,7 @@ def test_a_file_beside_each_model_says_what_it_is(tmp_path):
     assert found.pop('versions')['torch'] == torch.__version__
     assert re.fullmatch('[0-9a-f]{40}|None', str(found.pop('commit')))
     del arguments['lr']
-    assert found == {**arguments, 'datapath': str(tmp_path)}
+    assert found == {**arguments, 'datapath': str(tmp_path), 'class_names': []}
 
 
 def test_no_commit_without_git(monkeypatch):
