@@ -32,19 +32,19 @@ def test_torch_hub_lists_one_entry():
             and not name.startswith('_')] == ['spol']
 
 
-def load_elsewhere(folder, first=''):
-    """Load a missing checkpoint by torch.hub, in a process whose folder is another; its stderr."""
-    program = (f'{first}\nimport torch\n'
-               f'torch.hub.load({str(ROOT)!r}, "spol", source="local", seg="missing")')
+def errors_of(program, folder):
+    """What a Python program that runs in another folder writes to stderr."""
     return subprocess.run([sys.executable, '-c', program], cwd=folder, text=True,
                           capture_output=True).stderr
 
 
 def test_torch_hub_works_from_another_folder(tmp_path):
-    assert 'InputError: no weights at missing' in load_elsewhere(tmp_path)
+    program = ('import torch\n'
+               f'torch.hub.load({str(ROOT)!r}, "spol", source="local", seg="missing")')
+    assert 'InputError: no weights at missing' in errors_of(program, tmp_path)
 
 
 def test_another_module_called_utils_is_named(tmp_path):
     (tmp_path / 'utils.py').write_text('')
-    assert ('another module called utils is imported already'
-            in load_elsewhere(tmp_path, 'import utils'))
+    program = f'import sys, utils\nsys.path.insert(0, {str(ROOT)!r})\nimport hubconf'
+    assert 'another module called utils is imported already' in errors_of(program, tmp_path)
