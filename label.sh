@@ -23,7 +23,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/tools/recipe.sh"
 
 # Photographs per second, of the default backbone on two CPU cores.
-cam_speed=40 seg_speed=20 map_speed=30
+cam_speed=22 seg_speed=13 map_speed=20
 
 dir='' out='' backbone=timm/tf_efficientnet_lite0 threshold='' seed=0 cpu=''
 while [ $# -gt 0 ]; do

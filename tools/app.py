@@ -150,7 +150,8 @@ def load(checkpoints: dict[str, Path | None], settings: dict):
 
 def drawn_birds() -> list[list[str]]:
     """Images as those of make_mini.py's validation set, in a folder of their own."""
-    from make_mini import DrawnSource, make_samples, write_image
+    from mini_layouts import write_image
+    from mini_sources import DrawnSource, make_samples
 
     folder = Path(tempfile.mkdtemp(prefix='spol-'))
     atexit.register(shutil.rmtree, folder)

@@ -102,8 +102,8 @@ def known_labels(checkpoint: Path, model) -> dict[str, int]:
 
     names = recorded_class_names(checkpoint)
     if len(names) < len(model.class_names):
-        raise InputError(f'the class folders that {checkpoint} was trained with are not known: its '
-                         'results.json, or the list that this names, is gone')
+        raise InputError(f'the class folders that {checkpoint} was trained with are not known: '
+                         f'put its {checkpoint.name}.json beside it')
     return {name: label for label, name in names.items()}
 
 

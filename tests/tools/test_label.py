@@ -59,13 +59,11 @@ def photos(tmp_path) -> Path:
 
 @pytest.fixture
 def checkpoint(tmp_path, untrained_run) -> Path:
-    """Networks whose training list knows the classes a (1) and b (0); that of the seg stage."""
+    """Networks whose training had the classes b (0) and a (1); that of the seg stage."""
     untrained_run(tmp_path, 2)
-    (tmp_path / 'train.txt').write_text('b/x.jpg,0\na/x.jpg,1\n')
     for stage in ('cam', 'seg'):
-        (tmp_path / f'cub200-{stage}' / 'out' / 'mini' / 'results.json').write_text(json.dumps({
-            'training': {'arguments': {'backbone': LITE, 'resize': 96, 'datapath': str(tmp_path),
-                                       'list': 'train.txt'}}}))
+        (tmp_path / f'cub200-{stage}' / 'out' / 'mini' / 'model-1.json').write_text(json.dumps(
+            {'backbone': LITE, 'resize': 96, 'class_names': ['b', 'a']}))
     return tmp_path / 'cub200-seg' / 'out' / 'mini' / 'model-1'
 
 
@@ -137,7 +135,7 @@ def test_what_is_wrong(photos, label, checkpoint, tmp_path):
         file.write(b'another')
     code, _, err = label(photos)
     assert (code, 'another checkpoint' in err) == (2, True)
-    (tmp_path / 'train.txt').unlink()
+    checkpoint.with_name('model-1.json').unlink()
     code, _, err = label(photos)
     assert (code, 'are not known' in err) == (2, True)
 
@@ -196,7 +194,7 @@ def test_label_sh_trains_once(script, photos, tmp_path):
         'cub200-seg/train.py', 'tools/label.py']
     assert all(word in calls[1] for word in ('--clsnum 2', '--epoch 1414', '--resume auto'))
     assert '--epoch 774' in calls[3]
-    assert '3 photographs of 2 classes: about 5 minutes' in out
+    assert '3 photographs of 2 classes: about 7 minutes' in out
     code, out, calls = script(photos, '--out', 'labels of mine', '--threshold', '0.6')
     assert code == 0
     assert [line.split()[0] for line in calls] == ['tools/label.py']
