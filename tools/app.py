@@ -1,7 +1,7 @@
 """A local page: choose a picture, and see its CAM, prior, mask and box.
 
     pip install gradio
-    python tools/app.py                    with the runs in cub200-*/out/; then open the address
+    python tools/app.py                    with demo.sh's checkpoints; then open the address
     python tools/app.py --seg model-8      with your own checkpoints: --cls, --cam, --seg
 
 The slider changes the threshold without another forward pass. The page is served to this machine

@@ -1,7 +1,7 @@
 """Score maps of other CAM methods, made from the classifier of the cls stage.
 
     python tools/compare_cams.py --cls cub200-cls/out/leeds/model-3 --datapath dataset/leeds
-    python tools/compare_cams.py --cls model-20 --methods gradcam layercam --out cams
+    python tools/compare_cams.py --cls model-20 --datapath DIR --methods gradcam layercam
 
 GradCAM, GradCAM++, XGradCAM, EigenCAM and LayerCAM, of the last feature maps, and LayerCAM of
 several layers (the last of each size, from stride 8 on), computed by the package grad-cam for the

@@ -20,6 +20,7 @@ from utils.outputs.files import write_json
 
 RESULTS = ROOT / 'results'
 METRICS = ('GT-known', 'best threshold', 'MaxBoxAcc', 'MaxBoxAccV2', 'PxAP')
+HEADINGS = {'GT-known': 'GT-known at 0.2', 'best threshold': 'GT-known, best threshold'}
 TITLES = {'fusion': 'fused stages (box of the CAM)', 'parts': 'parts of SPOL'}
 CPU_FLAGS = ('avx2', 'avx512f', 'avx512_bf16', 'amx_bf16')  # decide which kernels are used
 Rows = dict[str, dict[str, tuple[float, float]]]  # {row: {metric: (mean, standard deviation)}}
@@ -129,7 +130,8 @@ def table(groups: Mapping[str, list[dict]]) -> str:
     rows = [(name, row, len(records)) for records in groups.values()
             for name, row in summarize(records).items()]
     columns = [metric for metric in METRICS if any(metric in row for _, row, _ in rows)]
-    lines = [f'| {title} | {" | ".join(columns)} |', '| --- ' * (len(columns) + 1) + '|']
+    headings = [HEADINGS.get(metric, metric) for metric in columns]
+    lines = [f'| {title} | {" | ".join(headings)} |', '| --- ' * (len(columns) + 1) + '|']
     lines += [f'| {name} | {" | ".join(cell(row.get(metric), n) for metric in columns)} |'
               for name, row, n in rows if row.keys() & set(columns)]
     return '\n'.join([*lines, '', source_line(groups, rows)])

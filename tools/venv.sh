@@ -1,4 +1,4 @@
-# Sourced by demo.sh and test.sh: makes .venv once, installs what a requirements file asks for
+# Sourced by demo.sh, label.sh and test.sh: makes .venv once, installs what a requirements file asks for
 # when it has changed, and leaves the environment's Python in $PYTHON.
 
 fail() { echo "error: $*" >&2; exit 2; }
