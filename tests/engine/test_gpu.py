@@ -61,11 +61,11 @@ def test_steps_by_a_graph_are_the_eager_ones_but_for_rounding(cuda, tmp_path, sc
     """With the dropout of each step's seed, a smaller last batch, and rates that change."""
     def weights(folder, graphs):
         trainer = build(folder, device=cuda, epoch=6, schedule=schedule)
-        assert isinstance(trainer.launch, GraphedStep)
+        assert isinstance(trainer.graphed_step, GraphedStep)
         if not graphs:
-            trainer.launch = trainer.step
+            trainer.graphed_step = None
         trainer.run()
-        assert not graphs or not trainer.launch._eager
+        assert not graphs or not trainer.graphed_step._eager
         return trainer.model.state_dict()
 
     eager, graphed = weights(tmp_path / 'eager', False), weights(tmp_path / 'graph', True)
@@ -266,7 +266,7 @@ def test_training_does_not_wait_for_the_gpu_in_each_step(cuda, tmp_path):
     def step():
         pinned = {name: value.pin_memory() for name, value in batch.items()}
         for uploaded in uploaded_ahead([pinned], trainer.transfer):
-            trainer.launch(uploaded, 4)
+            trainer.graphed_step(uploaded, 4)
 
     for _ in range(WARM_UP_STEPS + 1):
         step()  # allocates, and captures

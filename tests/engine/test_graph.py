@@ -99,7 +99,7 @@ def test_a_training_by_graphs_ends_as_an_eager_one(tmp_path, monkeypatch):
 
     expected = train(tmp_path / 'eager', epoch=6)
     trainer = build(tmp_path / 'graphs', epoch=6)
-    trainer.launch = GraphedStep(
+    trainer.graphed_step = GraphedStep(
         trainer.step, 4, lambda: [group['lr'] for group in trainer.optimizer.param_groups],
         lambda step, batch, size: step(batch, size), capture)
     trainer.run()
@@ -109,7 +109,7 @@ def test_a_training_by_graphs_ends_as_an_eager_one(tmp_path, monkeypatch):
 
 def test_steps_on_the_cpu_are_eager(tmp_path):
     trainer = build(tmp_path)
-    assert trainer.launch == trainer.step
+    assert trainer.graphed_step is None
 
 
 @pytest.mark.parametrize(('most', 'searched'), [(12, [True, True, False] * 4), (13, [False] * 12)])

@@ -249,7 +249,8 @@ def test_report_tells_and_draws_what_was_reached(chain, tmp_path, monkeypatch):
     tool = runpy.run_path(str(ROOT / 'tools' / 'report.py'))
     monkeypatch.chdir(chain)
     cls, cam, seg = (results(chain, stage) for stage in ('cls', 'cam', 'seg'))
-    table = tool['table'](cls, cam['evaluation'], seg)
+    table = tool['localization'](cam['evaluation'], seg)
+    assert f'{100 * cls["top1"]:.1f}' in tool['classification'](cls)
     assert f'{100 * seg["sweep"]["best"]["strict"]["gt_known"]:.1f}' in table
     assert 'plain CAM' in table
     assert 'foreground precision' in tool['mask_quality']('cub200', cam['arguments'])

@@ -28,7 +28,7 @@ maps = st.lists(st.tuples(levels, levels), min_size=1, max_size=30)
 def test_agreement_is_the_correlation_of_mask_and_cam(values):
     probability, cam = np.array([values], np.float32).transpose(2, 0, 1)
     for step, value in enumerate(agreement(probability, cam)):
-        mask = probability > np.float32(step) / np.float32(STEPS)
+        mask = probability.astype(np.float64) * STEPS > step
         defined = mask.any() and not mask.all() and cam.min() < cam.max()
         expected = np.corrcoef(mask.ravel(), cam.ravel())[0, 1] if defined else 0
         assert value == pytest.approx(expected, abs=1e-6)

@@ -7,6 +7,7 @@ restart would lose, so a resumed run ends where an undisturbed one does.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ class Trainer:
         self._prepare_model(model, groups, device)
         self.log = TrainingLog(
             run, self.sampler, options.epoch, {'amp': self.precision.name, 'device': str(device)},
-            draw and (lambda: _in_evaluation_mode(self.model, draw)),
+            draw and partial(_in_evaluation_mode, self.model, draw),
             dataset.images if options.skip_bad else None, random_guess, paper_steps)
         workers = options.num_workers
         self.loader = TrainLoader(
@@ -141,14 +142,15 @@ class Trainer:
         self.rates = [group['lr'] for group in optimizer.param_groups]
         self.model, self.optimizer = self.precision.prepare(model, optimizer)
         self.parallel_model = data_parallel(self.model, device)
-        self.launch = self.step
+        # No reference to the trainer from itself: that would keep its process group alive.
+        self.graphed_step = None
         if device.type == 'cuda' and world_size() == 1 and self.precision.allows_fused_sgd:
-            self.launch = GraphedStep(self.step, options.batch_size, lambda: [
+            self.graphed_step = GraphedStep(self.step, options.batch_size, lambda: [
                 group['lr'] for group in optimizer.param_groups])
 
     def run(self) -> None:
         """Train to the end, from the beginning or from where the run to resume stopped."""
-        step = self._first_step()
+        step, launch = self._first_step(), self.graphed_step or self.step
         if step >= self.last_step:
             self._complete(step)
             return
@@ -165,7 +167,7 @@ class Trainer:
                 for batch in uploaded_ahead(self.loader, self.transfer):
                     size = self.sampler.size(step % len(self.sampler))
                     torch.manual_seed(step_seed(self.options.seed, step, rank()))
-                    losses = self.launch(batch, size)  # `step` below, on CUDA as a graph
+                    losses = launch(batch, size)  # `step` below, on CUDA as a graph
                     step += 1
                     log.add_step(step, size, losses)
                     self.stopped = any_rank(interruption.received)
