@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from network.checkpoints import load_cam, load_cls, load_seg
-from utils.data.images import BadImageError, read_upright_image
+from utils.data.images import BadImageError, read_upright_image, resize
 from utils.data.transforms import eval_transform
 from utils.engine.device import choose_device, configured
 from utils.engine.inference import Inference, InferenceOptions, Predictor
@@ -100,19 +100,20 @@ class Prediction:
     @cached_property
     def cam(self) -> np.ndarray | None:
         """The CAM of the class, float32 H x W in [0, 1]; None without a CAM network."""
-        return None if self.cam_map is None else _fit(self.cam_map, self.image)
+        return None if self.cam_map is None else resize(self.cam_map, self.image.shape[:2])
 
     @cached_property
     def prior(self) -> np.ndarray | None:
         """The Gaussian prior of the CAM, float64 H x W in [0, 1]; None without a CAM network."""
         if self.cam_map is None:
             return None
-        return _fit(gaussian_prior(cv2.resize(self.cam_map, (MASK_SIDE, MASK_SIDE))), self.image)
+        prior = gaussian_prior(resize(self.cam_map, (MASK_SIDE, MASK_SIDE)))
+        return resize(prior, self.image.shape[:2])
 
     @cached_property
     def mask(self) -> np.ndarray:
         """The foreground, bool H x W."""
-        return _fit(self.score_map, self.image) > self.threshold
+        return resize(self.score_map, self.image.shape[:2]) > self.threshold
 
     def at(self, threshold: float) -> 'Prediction':
         """The same at another threshold in [0, 1], without another forward pass."""
@@ -127,7 +128,7 @@ class Prediction:
             views['fused CAM'] = heatmap(image, small.cam)
             views['Gaussian prior'] = heatmap(image, small.prior)
         if small.score_map is not small.cam_map:
-            views['probability'] = heatmap(image, _fit(small.score_map, image))
+            views['probability'] = heatmap(image, resize(small.score_map, image.shape[:2]))
         return {**views, 'mask': outline(image, small.mask),
                 'box': draw_boxes(image, None, small.box)}
 
@@ -204,8 +205,8 @@ class Spol:
         Raises InputError for a file that is missing, an array that is not an image, and a class
         that is not known, and BadImageError for a file that cannot be decoded."""
         if isinstance(picture, (list, tuple)):
-            return list(self.inference.in_parts(
-                lambda part: map(_checked, self.predict(part, label)), picture))
+            return list(self.inference.in_chunks(
+                lambda chunk: map(_checked, self.predict(chunk, label)), picture))
         prediction, = map(_checked, self.predict([picture], label))
         return prediction
 
@@ -428,8 +429,3 @@ def _checked(found: Prediction | InputError) -> Prediction:
 
 def _stack(images: Iterable[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(list(images)))
-
-
-def _fit(score_map: np.ndarray, image: np.ndarray) -> np.ndarray:
-    height, width = image.shape[:2]
-    return cv2.resize(score_map, (width, height), interpolation=cv2.INTER_LINEAR)

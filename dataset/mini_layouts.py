@@ -11,7 +11,7 @@ from compositing import mask_box
 from mini_sources import ORDER_STREAM, Sample
 from numpy.random import default_rng
 
-from utils.outputs.files import atomic_write, write_text
+from utils.outputs.files import write_bytes, write_text
 
 SPLITS = ('train', 'val')
 
@@ -83,4 +83,4 @@ def add_texts(parent: ElementTree.Element, **texts: object) -> None:
 
 def write_image(path: Path, image: np.ndarray) -> None:
     quality = [] if path.suffix == '.png' else [cv2.IMWRITE_JPEG_QUALITY, 90]
-    atomic_write(path, lambda file: file.write(cv2.imencode(path.suffix, image, quality)[1]))
+    write_bytes(path, cv2.imencode(path.suffix, image, quality)[1])

@@ -245,7 +245,7 @@ def prepare_sample(sample: Sample, folder: Path, read_mask: Callable[[Path], np.
             return Problem(sample.name, mask)
         boxes = (mask_box(mask),)
         png = Path(sample.name).with_suffix('.png')
-        write_png(folder / 'segmentation' / png, np.where(mask, np.uint8(255), np.uint8(0)))
+        write_png(folder / 'segmentation' / png, mask)
     rotated, digest = is_rotated(sample.source), hashlib.sha256(sample.source.read_bytes()).digest()
     place(sample.source, folder / 'image' / sample.name)
     return Prepared(sample.name, sample.label, boxes, digest, rotated)

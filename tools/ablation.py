@@ -17,7 +17,6 @@ each training run. After an interruption, the same command continues.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -32,7 +31,6 @@ from tools.ablations.variants import (
     Settings,
     figure_1b_names,
     read_metrics,
-    read_results,
     run_folder,
 )
 from tools.records import (
@@ -56,7 +54,8 @@ from utils.arguments import (
     select,
 )
 from utils.errors import InputError, run
-from utils.outputs.files import atomic_write, write_json
+from utils.outputs.files import write_bytes, write_json
+from utils.outputs.results import read_results
 
 MADE_CLASSES, MADE_IMAGES = 10, 400  # of the sets that make_mini.py makes
 CAM_STEPS, SEG_STEPS = 400, 200  # of SGD, rounded up to whole epochs
@@ -126,7 +125,7 @@ def check_settings(out: Path, settings: dict) -> None:
     path = out / 'settings.json'
     if not path.exists():
         write_json(path, settings)
-    recorded = json.loads(path.read_text())
+    recorded = read_results(path)
     for name, value in settings.items():
         if name not in ('seeds', 'commit') and recorded.get(name) != value:
             raise InputError(f'{out} was started with --{name} {recorded.get(name)}, not {value}: '
@@ -178,9 +177,8 @@ def write_results(out: Path, seeds: list[int], settings: Settings, folder: Path 
             write_group(name, rows, out, number, settings, folder)
     records = {name: [record for record in several if record['seed'] in seeds]
                for name, several in read_records(data_set, groups, folder).items()}
-    for name, content in (('ablation.png', figure_1b(summarize(records['fusion']))),
-                          ('curve.png', learning_curve(curves(out, seeds)))):
-        atomic_write(out / name, lambda file, content=content: file.write(content))
+    write_bytes(out / 'ablation.png', figure_1b(summarize(records['fusion'])))
+    write_bytes(out / 'curve.png', learning_curve(curves(out, seeds)))
     for name, several in records.items():
         print(f'\n{table({name: several})}')
     print(f'\nwrote the metrics to {folder}, ablation.png and curve.png to {out}')
@@ -190,8 +188,8 @@ def write_group(name: str, rows: dict[str, str], out: Path, number: int, setting
                 folder: Path) -> None:
     """The record of one seed; `rows`: row of the table -> run."""
     runs = {row: run_folder(out, number, run) for row, run in rows.items()}
-    results = [read_results(path) for path in runs.values()]
-    recorded = json.loads((out / 'settings.json').read_text())
+    results = [read_results(path / 'results.json') for path in runs.values()]
+    recorded = read_results(out / 'settings.json')
     where = settings.data, settings.train
     tuned = ' '.join(f'--{option} {getattr(settings, option)}' for option in TUNED)
     flags = set_flags(*where, settings.val, bool(settings.photos))

@@ -1,4 +1,4 @@
-"""Throughput of the stage scripts on JPEGs of 500 x 375, compared with the bare network.
+"""Throughput of the stage scripts on JPEGs of 500 x 375, compared with the network alone.
 
     python tools/benchmark.py                     on the CPU: stages, hot functions (15 minutes)
     python tools/benchmark.py --device cuda       on a GPU: stages, readers, decoders, variants
@@ -8,12 +8,12 @@
     python tools/benchmark.py training            half precision compared with float32
     python tools/benchmark.py readers             how many readers keep the network busy
     python tools/benchmark.py decoders            decoding JPEGs on the CPU and on a GPU
-    python tools/benchmark.py variants            the bare network at each precision, and compiled
+    python tools/benchmark.py variants            the network alone at each precision, and compiled
 
 Each script runs as a process of its own on a short and on a long list. Throughput is the extra
 images divided by the extra time, which excludes start-up. The seconds to the first batch are the
-script's elapsed time on the short list, less that of the images beyond the first batch. The bare
-network is the forward pass, or the training step, alone: on data in memory, at the same precision
+script's elapsed time on the short list, less that of the images beyond the first batch. The
+network alone is the forward pass or the training step on data in memory, at the same precision
 and batch size (for the tests, the faster of one loop on all cores and one loop per core). Weights
 are random, except that the projections of stages 3 and 4 output ones everywhere: maps are then
 about as smooth as those of a trained network, which decides how long post-processing takes. GPU

@@ -6,7 +6,7 @@
 GradCAM, GradCAM++, XGradCAM, EigenCAM and LayerCAM, of the last feature maps, and LayerCAM of
 several layers (the last of each size, from stride 8 on), computed by the package grad-cam for the
 true class of each image of a list. The whole image is resized to the side that the classifier was
-trained at. Its architecture is read from the results.json beside the checkpoint.
+trained at. Its architecture is what is recorded beside the checkpoint.
 
 Writes OUT/<method>/<image name>.npy, float32, 224 x 224, in [0, 1], and prints the command that
 compares these maps with those of cam/test and seg/test --save_maps. Maps that exist are kept: after
@@ -18,7 +18,6 @@ which must not be installed beside ours:
     pip install scikit-learn ttach && pip install --no-deps grad-cam
 """
 
-import hashlib
 import importlib.util
 import shlex
 import sys
@@ -29,8 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.arguments import Parser, positive_int
 from utils.errors import InputError, run
-from utils.outputs.results import read_results
-from utils.stages.run_settings import recorded_settings
+from utils.stages.run_settings import recorded_settings, training_settings
 
 INSTALL = 'pip install scikit-learn ttach && pip install --no-deps grad-cam'
 # Our name -> the package's class, and whether it looks at several layers.
@@ -48,6 +46,7 @@ def main():
     from tqdm import tqdm
 
     from network.checkpoints import load_cls
+    from network.download import digest
     from utils.data import cub
     from utils.data.datasets import EvalImages
     from utils.data.transforms import eval_transform
@@ -59,7 +58,7 @@ def main():
     model = load_cls(args.cls, args.arch).to(choose_device(args.device)).eval()
     check_labels(images, model)
     keep_settings(args.out / 'settings.json', {
-        'cls': hashlib.sha256(args.cls.read_bytes()).hexdigest(), 'resize': side})
+        'cls': digest(args.cls), 'resize': side})
     dataset, layers = EvalImages(images, image=eval_transform(side)), feature_layers(model, side)
     for method in args.methods:
         name, several = METHODS[method]
@@ -98,9 +97,8 @@ def parse():
 
 def trained_side(checkpoint: Path) -> int:
     """The side of the images that the classifier was trained with: that of the crops."""
-    results = read_results(checkpoint.parent / 'results.json')
-    arguments = results.get('training', {}).get('arguments', {})
-    side = arguments.get('crop') or arguments.get('resize')
+    trained = training_settings(checkpoint)
+    side = trained.get('crop') or trained.get('resize')
     if not side:
         raise InputError(f'no size of the images is recorded beside {checkpoint}: give --resize')
     return side
@@ -165,11 +163,11 @@ def write_maps(out: Path, method: str, names: list[str], maps) -> None:
     import numpy as np
 
     from utils.localization.metrics import BENCHMARK_SIDE
-    from utils.outputs.files import atomic_write
+    from utils.outputs.files import write_array
 
     for name, score_map in zip(names, maps, strict=True):
         score_map = cv2.resize(score_map.astype(np.float32), (BENCHMARK_SIDE, BENCHMARK_SIDE))
-        atomic_write(map_file(out, method, name), lambda file, m=score_map: np.save(file, m))
+        write_array(map_file(out, method, name), score_map)
 
 
 def map_file(out: Path, method: str, name: str) -> Path:

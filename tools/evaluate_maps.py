@@ -30,7 +30,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.arguments import Parser, fraction, positive_int, seed
-from utils.errors import InputError, run
+from utils.errors import InputError, run, warn
 
 
 def main():
@@ -158,7 +158,7 @@ def read_truths(image_list: Path | None, metadata: Path | None, masks: Path | No
         raise InputError(f'{image_list} has no boxes, and there is no segmentation/ beside it: '
                          'nothing to evaluate against')
     if warning := check_scale(truths):
-        print(f'warning: {warning}', file=sys.stderr)
+        warn(warning)
     return truths
 
 
@@ -166,7 +166,7 @@ def write(args: argparse.Namespace, content: dict, methods: dict, truths: list) 
     """All files, and the tables on the screen."""
     from tools.judge.pictures import curves, worst_sheet
     from tools.judge.tables import CLASS_HEADER, IMAGE_HEADER, all_tables, class_rows, image_rows
-    from utils.outputs.files import atomic_write, write_json, write_png
+    from utils.outputs.files import write_bytes, write_json, write_png
     from utils.outputs.results import versions
     from utils.outputs.tables import write_csv
 
@@ -179,8 +179,7 @@ def write(args: argparse.Namespace, content: dict, methods: dict, truths: list) 
         write_csv(args.out / 'images.csv', IMAGE_HEADER, image_rows(methods, truths))
         if all(truth.label is not None for truth in truths):
             write_csv(args.out / 'classes.csv', CLASS_HEADER, class_rows(methods, truths))
-        picture = curves(methods)
-        atomic_write(args.out / 'evaluation.png', lambda file: file.write(picture))
+        write_bytes(args.out / 'evaluation.png', curves(methods))
         for name, folder in args.maps.items() if args.worst else ():
             write_png(args.out / f'worst-{name.strip("/").replace("/", "-")}.png',
                       worst_sheet(folder, methods[name], truths, args.images, args.worst))

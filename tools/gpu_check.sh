@@ -5,8 +5,8 @@
 #   bash tools/gpu_check.sh --out DIR --python .venv/bin/python
 #   bash tools/gpu_check.sh --device cpu         tiny sizes, to try the script itself
 #
-# Parts: tests marked gpu; the six stages beside the bare network; a list of 582 images (start to
-# end); precisions of the bare network; the chain on drawn birds, whose MaxBoxAcc should rise from
+# Parts: tests marked gpu; the six stages beside the network alone; a list of 582 images (start to
+# end); precisions of the network alone; the chain on drawn birds, whose MaxBoxAcc should rise from
 # the plain CAM over the fused CAM to SPOL. Each part has a time limit of its own; a part that fails is
 # named in the report, and the others run all the same. Exit code 1 if a part failed.
 set -uo pipefail
@@ -102,10 +102,10 @@ if part data 90 "$python" dataset/make_mini.py --out "$data" --classes 4 "${bird
 fi
 
 say
-say "## Stages beside the bare network"
+say "## Stages beside the network alone"
 say
 table benchmark
-say "## Precisions of the bare network"
+say "## Precisions of the network alone"
 say
 table variants
 say "## MaxBoxAcc, %: to rise from line to line"

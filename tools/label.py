@@ -26,7 +26,6 @@ with the same networks; maps that exist are kept. Files that cannot be read are 
 and the exit code is then 1.
 """
 
-import hashlib
 import html
 import sys
 from collections.abc import Iterator
@@ -50,6 +49,7 @@ def main():
     from prepare_folder import find_classes, find_images
     from tqdm import tqdm
 
+    from network.download import digest
     from spol import load_spol
     from utils.localization.threshold import agreement, choose_threshold
     from utils.outputs.files import keep_settings
@@ -92,10 +92,6 @@ def parse():
     return args
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def known_labels(checkpoint: Path, model) -> dict[str, int]:
     """The label of each class folder that the networks were trained with."""
     from utils.stages.run_settings import recorded_class_names
@@ -127,20 +123,20 @@ def write_maps(model, samples: list, out: Path) -> list[str]:
     for sample in samples:
         if not map_file(out, 'maps', sample.name).exists():
             todo.setdefault(sample.label, []).append(sample)
-    done = (result for label, members in todo.items() for result in model.inference.in_parts(
-        lambda part, label=label: predict(model, part, label, out), members))
+    done = (result for label, members in todo.items() for result in model.inference.in_chunks(
+        lambda chunk, label=label: predict(model, chunk, label, out), members))
     count = sum(map(len, todo.values()))
     return [name for name in tqdm(done, 'predicting', count, unit='img', disable=None) if name]
 
 
-def predict(model, part: list, label: int, out: Path) -> Iterator[str | None]:
+def predict(model, chunk: list, label: int, out: Path) -> Iterator[str | None]:
     """Write the maps of photographs of a class; for each None, or its name if it cannot be read."""
     import numpy as np
 
     from utils.outputs.files import write_png
 
-    found = model.predict((sample.source for sample in part), label)
-    for sample, prediction in zip(part, found, strict=True):
+    found = model.predict((sample.source for sample in chunk), label)
+    for sample, prediction in zip(chunk, found, strict=True):
         if isinstance(prediction, InputError):
             yield sample.name
             continue
@@ -169,14 +165,12 @@ def read_maps(out: Path, sample):
 
 def label(sample, out: Path, threshold: float) -> dict:
     """Write a photograph's mask and its picture in the overview; its record."""
-    import numpy as np
-
     from utils.data.images import read_upright_image
     from utils.outputs.files import write_png
 
     image, (probability, _) = read_upright_image(sample.source), read_maps(out, sample)
     mask, box = main_region(probability, threshold, image.shape[:2])
-    write_png(map_file(out, 'masks', sample.name), np.where(mask, np.uint8(255), np.uint8(0)))
+    write_png(map_file(out, 'masks', sample.name), mask)
     write_thumbnail(thumbnail_file(out, sample.name), image, mask, box)
     return {'file': sample.name, 'width': image.shape[1], 'height': image.shape[0],
             'box': [float(side) for side in box], 'label': sample.label,
@@ -202,7 +196,9 @@ def main_region(probability, threshold: float, size: tuple[int, int]):
     import cv2
     import numpy as np
 
-    probability = cv2.resize(probability, size[::-1], interpolation=cv2.INTER_LINEAR)
+    from utils.data.images import resize
+
+    probability = resize(probability, size)
     highest = float(probability.max())
     foreground = probability > (threshold if highest > threshold else highest / 2)
     _, regions, statistics, _ = cv2.connectedComponentsWithStats(foreground.astype(np.uint8))
@@ -220,15 +216,14 @@ def write_thumbnail(path: Path, image, mask, box: tuple[int, int, int, int]) -> 
     import numpy as np
 
     from utils.outputs.drawing import draw_boxes, outline
-    from utils.outputs.files import atomic_write
+    from utils.outputs.files import write_bytes
 
     scale = min(1, THUMBNAIL / max(image.shape[:2]))
     size = [max(1, round(scale * side)) for side in image.shape[1::-1]]
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     inside = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     picture = draw_boxes(outline(small, inside), None, tuple(scale * side for side in box))
-    content = cv2.imencode('.jpg', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
-    atomic_write(path, lambda file: file.write(content))
+    write_bytes(path, cv2.imencode('.jpg', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1])
 
 
 # ---------------------------------------------------------------- files of the whole

@@ -64,7 +64,7 @@ def main():
     write_json(args.out / 'settings.json', {**settings, 'versions': versions()})
     todo = skip_done(chain([first], todo), records, done)
     output = Output(args.out, args.draw, args.save_maps, run_lengths=args.format == 'coco')
-    predictions = model.inference.in_parts(lambda part: predict(model, part, output), todo)
+    predictions = model.inference.in_chunks(lambda chunk: predict(model, chunk, output), todo)
     for record in tqdm(predictions, unit='img', disable=None):
         records.append(record)
         done.add(record)
@@ -208,20 +208,19 @@ class Output:
         has it."""
         import numpy as np
 
-        from utils.outputs.files import atomic_write, write_png
+        from utils.outputs.files import write_array, write_png
         from utils.outputs.predictions import part_in_box, run_lengths
 
         stem, mask, cam = output_name(name), prediction.mask, prediction.cam
         png = f'{stem}.png'
-        write_png(self.folder / 'masks' / png, np.where(mask, np.uint8(255), np.uint8(0)))
+        write_png(self.folder / 'masks' / png, mask)
         if cam is not None:
             write_png(self.folder / 'cams' / png, np.round(255 * cam.clip(0, 1)).astype('u1'))
         if self.draw:
             write_png(self.folder / 'pictures' / png, prediction.draw())
             write_png(self.folder / 'overlays' / png, prediction.overlay())
         if self.save_maps:
-            atomic_write(self.folder / 'maps' / f'{stem}.npy',
-                         lambda file: np.save(file, prediction.score_map))
+            write_array(self.folder / 'maps' / f'{stem}.npy', prediction.score_map)
         record = {'file': str(path), 'name': name.as_posix(), 'mask': f'masks/{png}',
                   **describe(prediction)}
         if self.run_lengths:
@@ -237,9 +236,9 @@ def output_name(name: Path) -> Path:
     return name.with_name(sha256(os.fsencode(name.name)).hexdigest())
 
 
-def predict(model, part: list[tuple[Path, Path]], output: Output) -> Iterator[dict]:
-    """Predict a part of the pictures and write its files; the record of each."""
-    for (path, name), found in zip(part, model.predict(path for path, _ in part), strict=True):
+def predict(model, chunk: list[tuple[Path, Path]], output: Output) -> Iterator[dict]:
+    """Predict some of the pictures and write their files; the record of each."""
+    for (path, name), found in zip(chunk, model.predict(path for path, _ in chunk), strict=True):
         if isinstance(found, InputError):
             yield {'file': str(path), 'error': str(found)}
         else:

@@ -30,12 +30,11 @@ from tools.records import (
     table,
     write_record,
 )
-from utils.arguments import ROOT, Parser, seed
+from utils.arguments import NETWORKS, ROOT, Parser, seed
 from utils.errors import InputError, run
 from utils.outputs.files import write_text
 from utils.outputs.results import read_results
 
-STAGES = ('cls', 'cam', 'seg')
 TABLE = re.compile(r'(<!-- results: (\S+)((?: \S+)*) -->\n).*?(<!-- end -->)', re.DOTALL)
 
 
@@ -79,7 +78,7 @@ def run_seeds(seeds: list[int], data: Path | None, train: str, val: str, photos:
 def collect(name: str, code: str, root: Path = ROOT, folder: Path = RESULTS) -> Path:
     """Record a run of demo.sh; `code`: its commit. Raises InputError if it is incomplete."""
     cls, cam, seg = (read_results(root / f'cub200-{stage}' / 'out' / name / 'results.json')
-                     for stage in STAGES)
+                     for stage in NETWORKS)
     if 'top1' not in cls or 'evaluation' not in cam or 'sweep' not in seg:
         raise InputError(f'{root}/cub200-*/out/{name} has no complete run on a list with boxes: '
                          'run demo.sh')

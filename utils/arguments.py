@@ -98,7 +98,7 @@ def inference_parser(script: str, doc: str, *, data: str, list: str | None, clsn
     advanced = parser.adder('advanced')
     advanced('--amp', choices=['auto', 'fp16', 'bf16', 'off'], default='off', help=AMP_HELP)
     advanced('--num_workers', type=nonnegative_int, default=0,
-             help='threads, each of which processes parts of the list; 0 = one per core')
+             help='threads, each of which processes chunks of the list; 0 = one per core')
     advanced('--compile', type=boolean, nargs='?', const=True, default=False,
              help='compile the network first, which pays off on long lists')
     return parser

@@ -32,18 +32,18 @@ def inference(batch_size=4, device=CPU, num_workers=2, pipelined=None, **options
 both_ways = pytest.mark.parametrize('pipelined', [False, True])
 
 
-def test_batches_are_cut_into_parts_on_the_cpu_only():
-    assert inference(10).parts(17) == [range(0, 4), range(4, 8), range(8, 10), range(10, 14),
+def test_batches_are_cut_into_chunks_on_the_cpu_only():
+    assert inference(10).chunks(17) == [range(0, 4), range(4, 8), range(8, 10), range(10, 14),
                                        range(14, 17)]
-    assert inference(10, CUDA).parts(17) == [range(10), range(10, 17)]
+    assert inference(10, CUDA).chunks(17) == [range(10), range(10, 17)]
 
 
 @pytest.mark.parametrize('count', [1, 2, 3, 7])
 def test_ranks_share_whole_batches_every_image_once(count):
-    alone = inference(20).parts(103)
-    shared = [part for rank in range(count) for part in inference(20).parts(103, rank, count)]
-    assert sorted(shared, key=lambda part: part.start) == alone
-    assert sorted(index for part in shared for index in part) == list(range(103))
+    alone = inference(20).chunks(103)
+    shared = [chunk for rank in range(count) for chunk in inference(20).chunks(103, rank, count)]
+    assert sorted(shared, key=lambda chunk: chunk.start) == alone
+    assert sorted(index for chunk in shared for index in chunk) == list(range(103))
 
 
 @pytest.mark.parametrize('threads', [1, 3])
@@ -76,13 +76,13 @@ def test_parts_of_any_items_are_shared_among_the_threads(count, sizes):
         found.add(len(part))
         return (2 * number for number in part)
 
-    assert list(inference(16).in_parts(double, iter(range(count)))) == list(range(0, 2 * count, 2))
+    assert list(inference(16).in_chunks(double, iter(range(count)))) == list(range(0, 2 * count, 2))
     assert found == sizes
 
 
 def test_a_single_item_has_all_cores():
     before = torch.get_num_threads()
-    assert list(inference(16).in_parts(lambda _: [torch.get_num_threads()], [0])) == [before]
+    assert list(inference(16).in_chunks(lambda _: [torch.get_num_threads()], [0])) == [before]
 
 
 def test_few_of_many_items_are_held():
@@ -93,7 +93,7 @@ def test_few_of_many_items_are_held():
             taken.append(number)
             yield number
 
-    results = inference(16).in_parts(lambda part: part, items())
+    results = inference(16).in_chunks(lambda chunk: chunk, items())
     assert [next(results) for _ in range(40)] == list(range(40))
     assert len(taken) < 16 * 10
     results.close()

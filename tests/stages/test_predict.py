@@ -497,6 +497,18 @@ def test_a_checkpoint_is_described_by_the_file_beside_it(folder, tmp_path):
     assert (model.resize, model.threshold) == (64, 0.8)
 
 
+@pytest.mark.parametrize('record', [
+    {'class_names': 5}, {'class_names': {'ant': 0}}, {'resize': 'big', 'threshold': [0.2]},
+    {'backbone': 50, 'datapath': 7}])
+def test_what_is_recorded_wrongly_is_not_used(folder, tmp_path, record):
+    (tmp_path / 'model-1').write_bytes(checkpoint(folder, 'cam').read_bytes())
+    (tmp_path / 'model-1.json').write_text(json.dumps({'backbone': LITE, **record}))
+    (tmp_path / 'results.json').write_text(json.dumps({'training': 3, 'arguments': []}))
+    model = load_spol(cam=tmp_path / 'model-1', device='cpu', backbone=LITE)
+    assert (model.resize, model.threshold) == (256, 0.2)
+    assert model.class_names[0] == 'class 0'
+
+
 def test_the_classifier_has_its_own_size(folder, tmp_path):
     (tmp_path / 'cls').write_bytes(checkpoint(folder, 'cls').read_bytes())  # no results.json
     model = load_spol(seg=checkpoint(folder, 'seg'), cls=tmp_path / 'cls', arch=LITE, resize=64,
@@ -506,9 +518,12 @@ def test_the_classifier_has_its_own_size(folder, tmp_path):
     assert inputs.cls_image.shape == (685, 685, 3)
 
 
-@pytest.mark.parametrize(('stage', 'other'), [('cam', 'cls'), ('cam', 'seg'), ('cls', 'seg')])
-def test_a_checkpoint_of_another_stage_is_named(folder, stage, other):
-    with pytest.raises(InputError, match=f'model-1 is not a checkpoint of .*--{stage}'):
+@pytest.mark.parametrize(('stage', 'other', 'message'), [
+    ('cam', 'cls', 'is not a checkpoint of the cam stage'),
+    ('cam', 'seg', 'has one class, as those of the seg stage'),
+    ('cls', 'seg', 'is not a checkpoint of timm/.*architecture')])
+def test_a_checkpoint_of_another_stage_is_named(folder, stage, other, message):
+    with pytest.raises(InputError, match=f'model-1 {message}'):
         load_spol(**{'seg': checkpoint(folder, 'seg'), stage: checkpoint(folder, other)},
                   arch=LITE, device='cpu')
 

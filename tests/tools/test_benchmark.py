@@ -48,7 +48,7 @@ def test_without_cuda_a_gpu_is_refused_in_one_line(run_script, arguments):
 
 
 @pytest.mark.end_to_end
-def test_stages_beside_the_bare_network(bench, capsys):
+def test_stages_beside_the_network_alone(bench, capsys):
     stages = ['cam/test', 'seg/train']
     bench.compare_stages(stages)
     for row, stage in zip(rows(capsys.readouterr().out), stages, strict=True):
@@ -80,7 +80,7 @@ def test_decoders_give_the_same_pictures(bench, capsys):
         assert float(difference) < 1
 
 
-def test_variants_of_the_bare_network(bench, capsys):
+def test_variants_of_the_network_alone(bench, capsys):
     compare_variants(bench, [Variant('float32', 'off'), Variant('fp16', 'fp16')])
     table = rows(capsys.readouterr().out)
     assert [row[:2] for row in table] == [[stage, name] for stage in ('cam/test', 'cam/train')

@@ -166,7 +166,7 @@ def test_ignored_pixels_do_not_count():
     wrong = mask & ~high_background
     plain, ignoring = PxAP(), PxAP()
     plain.accumulate(score_map, wrong)
-    ignoring.accumulate_counts(pixel_counts(score_map, wrong, high_background))
+    ignoring.counts += pixel_counts(score_map, wrong, high_background)
     assert plain.compute() < 0.999
     assert ignoring.compute() == pytest.approx(1)
     assert ignoring.counts.sum() == BENCHMARK_SIDE * (BENCHMARK_SIDE - 10)

@@ -1,9 +1,10 @@
 """What the ablation compares, with which settings, and where its runs lie."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from utils.outputs.results import read_results
 
 STAGES = ('5', '45', '345', '2345')  # of the backbone
 FUSIONS = ('add', 'concatenate', 'multiply')
@@ -63,15 +64,9 @@ def figure_1b_names() -> Iterator[str]:
         yield from (f'{fusion} {stages}' for stages in STAGES[1:])
 
 
-def read_results(folder: Path) -> dict:
-    """The content of a folder's results.json; empty if there is none."""
-    path = folder / 'results.json'
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
 def read_metrics(folder: Path) -> dict:
     """The metrics in a folder's results.json, of the fused CAMs or of the segmentation; empty if
     there are none."""
-    record = read_results(folder)
+    record = read_results(folder / 'results.json')
     record = record.get('evaluation', {}).get('fused', record)
     return record if 'strict' in record else {}

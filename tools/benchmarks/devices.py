@@ -1,4 +1,4 @@
-"""What a device can do: the bare network's variants, and the readers and decoders that feed it."""
+"""What a device can do: the network alone, and the readers and decoders that feed it."""
 
 import contextlib
 import time
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from network.errors import first_line
 from tools.benchmarks.functions import RESIZE
 from tools.benchmarks.stages import CROP, PICTURES, Bench, print_header, print_row
 from utils.data.datasets import EvalImages, TrainImages
@@ -57,25 +58,21 @@ def variants_of(device: torch.device) -> list[Variant]:
 
 
 def compare_variants(bench: Bench, variants: list[Variant] | None = None) -> None:
-    """The bare network of cam/test and a step of cam/train."""
-    print_header('bare network', 'variant', 'images/s', 'to float32', 'GPU MB')
-    for stage, bare in (('cam/test', bench.bare_test), ('cam/train', bench.bare_step)):
+    """The network alone: a forward pass of cam/test and a step of cam/train."""
+    print_header('network alone', 'variant', 'images/s', 'to float32', 'GPU MB')
+    for stage, measure in (('cam/test', bench.forward_rate), ('cam/train', bench.step_rate)):
         first = None
         for variant in variants or variants_of(bench.device):
             try:
-                rate, memory = _measure_variant(bench, bare, stage, variant)
+                rate, memory = _measure_variant(bench, measure, stage, variant)
             except (InputError, RuntimeError) as error:  # no compiler here, or out of memory
-                print_row(stage, variant.name, '–', '–', _reason(error))
+                print_row(stage, variant.name, '–', '–', first_line(error))
                 continue
             first = first or rate
             print_row(stage, variant.name, f'{rate:.2f}', f'{rate / first:.2f}', memory)
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _measure_variant(bench: Bench, bare: Callable[..., float], stage: str, variant: Variant
+def _measure_variant(bench: Bench, measure: Callable[..., float], stage: str, variant: Variant
                      ) -> tuple[float, str]:
     """Images/s, and the peak of the memory that PyTorch allocated on a GPU."""
     on_cuda = bench.device.type == 'cuda'
@@ -84,7 +81,7 @@ def _measure_variant(bench: Bench, bare: Callable[..., float], stage: str, varia
         torch.cuda.reset_peak_memory_stats()
     try:
         with _tf32(variant.tf32):
-            rate = bare(stage, amp=variant.amp, compile=variant.compile)
+            rate = measure(stage, amp=variant.amp, compile=variant.compile)
     finally:
         torch.compiler.reset()
     return rate, f'{torch.cuda.max_memory_allocated() / 2**20:.0f}' if on_cuda else '–'
@@ -109,10 +106,10 @@ def compare_readers(bench: Bench, counts: list[int] | None = None) -> None:
     bench.prepare()
     cores = available_cores()
     counts = counts or [2**k for k in range(min(MOST_READERS, 2 * cores).bit_length())]
-    test, train = bench.bare_test('cam/test'), bench.bare_step('cam/train')
+    test, train = bench.forward_rate('cam/test'), bench.step_rate('cam/train')
     predict = bench.inference.predictor(bench.network('cam'), 'class_cams')
-    print_header('readers', 'cam/test images/s', 'of the bare network',
-                 'cam/train images read/s', 'of the bare network')
+    print_header('readers', 'cam/test images/s', 'of the network alone',
+                 'cam/train images read/s', 'of the network alone')
     for count in counts:
         masks = _masks_per_second(bench, predict, count)
         cells = [str(count), f'{masks:.2f}', f'{masks / test:.2f}', '–', '–']
@@ -142,7 +139,7 @@ def _masks_per_second(bench: Bench, predict: Predictor, threads: int) -> float:
         deque(inference.map(data, write_masks, f'{threads} readers', BadImages(images, folder)))
         return time.perf_counter() - begin
 
-    parts = threads * inference.part_size
+    parts = threads * inference.chunk_size
     seconds(parts)  # memory is allocated
     return BATCHES_OF_A_READER * parts / seconds(BATCHES_OF_A_READER * parts)
 
@@ -185,9 +182,9 @@ def compare_decoders(bench: Bench) -> None:
                 *([('torchvision, GPU', lambda: _decode(data, bench.device))]
                   if bench.device.type == 'cuda' else [])):
             try:
-                rate, decoded = _images_per_second(decode, bench), decode()
+                rate, decoded = _images_per_second(decode), decode()
             except (ImportError, RuntimeError) as error:  # built without libjpeg or nvJPEG
-                print_row(name, '–', _reason(error))
+                print_row(name, '–', first_line(error))
                 continue
             difference = np.mean([np.abs(np.asarray(image, float) - wanted).mean()
                                   for image, wanted in zip(decoded, exact, strict=True)])
@@ -202,7 +199,7 @@ def _decode(data: list[Tensor], device: torch.device) -> list[Tensor]:
     return [image.permute(1, 2, 0).cpu() for image in images]
 
 
-def _images_per_second(decode: Callable[[], list], bench: Bench) -> float:
+def _images_per_second(decode: Callable[[], list]) -> float:
     decode()
     count, begin = 0, time.perf_counter()
     while time.perf_counter() - begin < DECODING_SECONDS:

@@ -1,4 +1,4 @@
-"""The stages' scripts beside the bare network, on JPEGs that are made here."""
+"""The stages' scripts beside the network alone, on JPEGs that are made here."""
 
 import json
 import os
@@ -42,7 +42,7 @@ from utils.stages.make_masks import write_mask
 
 CLASSES, PICTURES = 20, 32
 CROP = 224
-MOST_BARE_IMAGES = 2048
+MOST_IMAGES = 2048  # that the network alone is timed on
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Bench:
         self.device = init_distributed_device(options.device, seed=0, test=True)
         self.inference = Inference(self.device, InferenceOptions(
             options.amp, options.batch_size, options.num_workers or 0, options.compile))
-        self.short = max(options.batch_size, self.inference.part_size * self.inference.threads)
+        self.short = max(options.batch_size, self.inference.chunk_size * self.inference.threads)
         self.ready = self.warm = False
 
     def prepare(self) -> None:
@@ -86,8 +86,8 @@ class Bench:
         backbone = self.options.backbone
         return 'resnet50' if backbone in ('resnet101', 'resnet152') else backbone
 
-    def images(self, name: str = 'long') -> ImageList:
-        return read_cub_list(self.folder / f'{name}.txt', CLASSES, self.folder / 'image')
+    def images(self) -> ImageList:
+        return read_cub_list(self.folder / 'long.txt', CLASSES, self.folder / 'image')
 
     def network(self, stage: str) -> torch.nn.Module:
         torch.manual_seed(0)
@@ -105,14 +105,14 @@ class Bench:
         self.prepare()
         if 'seg/train' in stages and 'cam/test' not in stages:
             self.run_script('cam/test', 'long')  # makes the masks
-        print_header('stage', 'images/s', 'bare network', 'ratio', 'seconds to first batch',
+        print_header('stage', 'images/s', 'network alone', 'ratio', 'seconds to first batch',
                      'GPU idle', 'GPU MB',
                      'host MB, short and long list', 'ms per image on one core')
         for stage in stages:
             rate, idle, short, long = self.measure(stage)
-            bare = self.bare_step(stage) if stage.endswith('train') else self.bare_test(stage)
+            alone = self.step_rate(stage) if stage.endswith('train') else self.forward_rate(stage)
             first = short.seconds - max(0, self.short - self.options.batch_size) / rate
-            print_row(stage, f'{rate:.2f}', f'{bare:.2f}', f'{rate / bare:.2f}', f'{first:.1f}',
+            print_row(stage, f'{rate:.2f}', f'{alone:.2f}', f'{rate / alone:.2f}', f'{first:.1f}',
                       '–' if idle is None else f'{idle:.0%}',
                       '–' if long.gpu_mb is None else f'{long.gpu_mb:.0f}',
                       f'{short.host_mb:.0f}, {long.host_mb:.0f}', self.split(stage))
@@ -162,7 +162,8 @@ class Bench:
         results = json.loads((out / 'results.json').read_text())
         return results.get('training', results)['seconds'], usage
 
-    def bare_test(self, stage: str, amp: str | None = None, compile: bool | None = None) -> float:
+    def forward_rate(self, stage: str, amp: str | None = None, compile: bool | None = None
+                     ) -> float:
         """Images/s of the network alone, on images that are on the device."""
         kind = stage.split('/')[0]
         side, passes = (RESIZE, 1) if kind == 'cam' else (CROP, 2 if kind == 'seg' else 1)
@@ -171,10 +172,10 @@ class Bench:
             given, amp=amp or given.amp, compile=given.compile if compile is None else compile))
         method = 'class_cams' if kind == 'cam' else 'forward'
         predictor = inference.predictor(self.network(kind), method)
-        size, lanes = inference.part_size, inference.threads
+        size, lanes = inference.chunk_size, inference.threads
         images = torch.rand((size, side, side, 3), device=self.device)
         labels = (torch.zeros(size, dtype=torch.long, device=self.device),)
-        count = max(2 * lanes, min(self.options.images, MOST_BARE_IMAGES) // size)
+        count = max(2 * lanes, min(self.options.images, MOST_IMAGES) // size)
 
         def forward(_) -> None:
             for _ in range(passes):
@@ -194,7 +195,7 @@ class Bench:
         if self.device.type == 'cuda':
             torch.cuda.synchronize()
 
-    def bare_step(self, stage: str, amp: str | None = None, channels_last: bool = True,
+    def step_rate(self, stage: str, amp: str | None = None, channels_last: bool = True,
                   compile: bool = False) -> float:
         """Images/s of forward, backward and SGD step on one batch on the device."""
         kind = stage.split('/')[0]
@@ -226,7 +227,7 @@ class Bench:
             total.item()
 
         steps(2)
-        count = max(2, min(self.options.images, MOST_BARE_IMAGES) // size)
+        count = max(2, min(self.options.images, MOST_IMAGES) // size)
         begin = time.perf_counter()
         steps(count)
         return count * size / (time.perf_counter() - begin)
@@ -265,10 +266,10 @@ class Bench:
             print_row(name, f'{1000 * our:.1f}', f'{1000 * their:.1f}', f'{their / our:.2f}')
 
     def compare_training(self) -> None:
-        """The bare step of cam/train as the stage runs it, and in float32 with contiguous maps."""
-        half = self.bare_step('cam/train', 'auto', channels_last=True)
-        full = self.bare_step('cam/train', 'off', channels_last=False)
-        print_header('bare network of cam/train', 'images/s')
+        """The step of cam/train as the stage runs it, and in float32 with contiguous maps."""
+        half = self.step_rate('cam/train', 'auto', channels_last=True)
+        full = self.step_rate('cam/train', 'off', channels_last=False)
+        print_header('network of cam/train, alone', 'images/s')
         print_row(f'{Precision("auto", self.device).name}, channels_last', f'{half:.2f}')
         print_row('float32, contiguous', f'{full:.2f}')
         print_row('ratio', f'{half / full:.2f}')

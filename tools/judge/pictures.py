@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from tools.judge.analysis import Method
 from tools.judge.measuring import score_map_of
 from utils.data.ground_truth import GroundTruth
-from utils.data.images import read_image
+from utils.data.images import read_image, resize
 from utils.localization.boxes import largest_box
 from utils.localization.metrics import BENCHMARK_SIDE, LEVELS, level_of, normalise_map
 from utils.outputs.drawing import Row, contact_sheet, draw_boxes, heatmap, outline, png_of
@@ -36,7 +35,7 @@ def _row(folder: Path, truth: GroundTruth, images: Path, threshold: float, capti
     box = largest_box((score_map * LEVELS).astype(np.uint8), level_of(threshold))
     if box is not None:
         box = np.array(box) * ([width / BENCHMARK_SIDE, height / BENCHMARK_SIDE] * 2)
-    enlarged = cv2.resize(score_map, (width, height), interpolation=cv2.INTER_LINEAR)
+    enlarged = resize(score_map, (height, width))
     return Row([draw_boxes(image, truth.boxes, box), heatmap(image, enlarged),
                 outline(image, enlarged > threshold)], caption)
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from network.errors import first_line
 from utils.engine.progress import say
 from utils.errors import InputError
 
@@ -50,8 +51,8 @@ class GraphedStep:
                 self._replay = self._capture(self._step, batch, size)
             except (RuntimeError, InputError) as error:  # InputError: out of memory
                 self._eager = True
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                say(f'no CUDA graph of the training step ({reason}): steps run kernel by kernel')
+                say(f'no CUDA graph of the training step ({first_line(error)}): steps run kernel '
+                    'by kernel')
                 return self._step(batch, size)
         return self._replay(batch)
 

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
+from network.errors import first_line
 from utils.data.datasets import EvalImages
 from utils.data.images import BadImageError
 from utils.data.lists import ImageList
 from utils.engine.device import available_cores
-from utils.engine.distributed import rank, world_size
+from utils.engine.distributed import gather_to_main, rank, world_size
 from utils.engine.fusing import prefer_onednn, prepare_inference
 from utils.engine.normalize import Normalize
 from utils.engine.precision import Precision, explain_out_of_memory
@@ -28,11 +29,11 @@ from utils.engine.transfer import Transfer
 from utils.errors import InputError
 from utils.outputs.bad_images import BadImages
 
-CPU_PART = 4    # images; feature maps above 32 MiB are allocated anew, with page faults, each time
+CPU_CHUNK = 4  # images; feature maps above 32 MiB are allocated anew, with page faults, each time
 BATCH_SIZE = 16
 MOST_CUDA_READERS = 16
-QUEUED = 2  # parts that wait between two steps of a pipeline
-MOST_BYTES = 2**27  # of the decoded images of a part; larger ones are resized when they are read
+QUEUED = 2  # chunks that wait between two steps of a pipeline
+MOST_BYTES = 2**27  # of the decoded images of a chunk; larger ones are resized when they are read
 
 Result = TypeVar('Result')
 
@@ -88,9 +89,8 @@ class Predictor:
         try:
             return self._compiled(*inputs)
         except (TorchDynamoException, InductorError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(f'--compile: PyTorch cannot compile here ({reason}): leave it out'
-                             ) from error
+            raise InputError(f'--compile: PyTorch cannot compile here ({first_line(error)}): leave '
+                             'it out') from error
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class InferenceOptions:
     skip_bad: bool = False
 
 
-class Part(NamedTuple):
+class Chunk(NamedTuple):
     """A part of a list: the images that could be read, the others, and what was made of it.
 
     A batch holds 'decoded', the pixels of all its images, instead of their views where these are
@@ -120,17 +120,17 @@ class Part(NamedTuple):
 class Inference:
     """Runs networks over lists of images, on a device.
 
-    Batches are split into parts. On the CPU each thread, one per core, processes a part from end to
-    end: reading, forward pass, post-processing. On CUDA, or if `pipelined`, some threads read, one
-    thread owns the network, and others do what follows it. Parts, and therefore results, do not
-    depend on the number of threads or ranks.
+    Batches are split into chunks. On the CPU each thread, one per core, processes a chunk from end
+    to end: reading, forward pass, post-processing. On CUDA, or if `pipelined`, some threads read,
+    one thread owns the network, and others do what follows it. Chunks, and therefore results, do
+    not depend on the number of threads or ranks.
     """
 
     def __init__(self, device: torch.device, options: InferenceOptions | None = None,
                  pipelined: bool | None = None):
         self.device, self.options = device, options or InferenceOptions()
         size, cores, on_cpu = self.options.batch_size, available_cores(), device.type == 'cpu'
-        self.part_size = min(size, CPU_PART) if on_cpu else size
+        self.chunk_size = min(size, CPU_CHUNK) if on_cpu else size
         self.threads = self.options.num_workers or (
             cores if on_cpu else min(cores, MOST_CUDA_READERS))
         self._network_thread = None
@@ -142,72 +142,79 @@ class Inference:
         return Transfer(self.device)
 
     def predictor(self, model: nn.Module, method: str = 'forward') -> Predictor:
-        return Predictor(model, self.device, self.options.amp, self.part_size,
+        return Predictor(model, self.device, self.options.amp, self.chunk_size,
                          self.options.compile, method, self._network_thread)
 
     def map(self, dataset: Dataset, function: Callable[[dict], Result], label: str,
             bad: BadImages, done: Callable[[range], Result | None] | None = None
             ) -> Iterator[Result]:
-        """Yield function(batch) for the parts of this rank's share, in order, with a progress bar.
+        """Yield function(batch) for the chunks of this rank's share, in order; shows the progress.
 
         `bad` collects the images that cannot be decoded and are skipped with options.skip_bad.
-        `done(indices)` returns the result of a part that was computed earlier, or None.
+        `done(indices)` returns the result of a chunk that was computed earlier, or None.
         """
-        parts = self.parts(len(dataset), rank(), world_size())
-        progress = Progress(label, sum(map(len, parts)))
+        chunks = self.chunks(len(dataset), rank(), world_size())
+        progress = Progress(label, sum(map(len, chunks)))
 
-        def read(indices: range) -> Part:
+        def read(indices: range) -> Chunk:
             if done and (result := done(indices)) is not None:
-                return Part(indices, [], result=result)
+                return Chunk(indices, [], result=result)
             return self._read(dataset, indices)
 
-        def compute(part: Part) -> Part:
-            if part.batch is None:
-                return part
+        def compute(chunk: Chunk) -> Chunk:
+            if chunk.batch is None:
+                return chunk
             with explain_out_of_memory(self.options.batch_size):
-                result = function(self._with_views(dataset, part.batch))
-            return part._replace(batch=None, result=result)
+                result = function(self._with_views(dataset, chunk.batch))
+            return chunk._replace(batch=None, result=result)
 
-        with closing(self._computed(read, compute, parts)) as computed:
-            for part in computed:
-                for index in part.left_out:
+        with closing(self._computed(read, compute, chunks)) as computed:
+            for chunk in computed:
+                for index in chunk.left_out:
                     bad.add(index)
-                if part.result is not None:
-                    yield part.result
-                progress.update(len(part.indices))
+                if chunk.result is not None:
+                    yield chunk.result
+                progress.update(len(chunk.indices))
         progress.close()
 
-    def _computed(self, read: Callable[[range], Part], compute: Callable[[Part], Part],
-                  parts: list[range]) -> Iterator[Part]:
-        """The parts, read and computed: by the same threads, or in a pipeline by two pools."""
+    def gather(self, result: Result, bad: BadImages) -> list[Result]:
+        """All ranks' results on rank 0, which lists what they left out; elsewhere an empty list."""
+        results, names_of_ranks = gather_to_main(result), gather_to_main(bad.names)
+        if results and self.options.skip_bad:
+            bad.write(names_of_ranks)
+        return results
+
+    def _computed(self, read: Callable[[range], Chunk], compute: Callable[[Chunk], Chunk],
+                  chunks: list[range]) -> Iterator[Chunk]:
+        """The chunks, read and computed: by the same threads, or in a pipeline by two pools."""
         if self._network_thread is None:
-            yield from self.in_threads(lambda indices: compute(read(indices)), parts)
+            yield from self.in_threads(lambda indices: compute(read(indices)), chunks)
             return
-        with closing(self.in_threads(read, parts)) as batches:
+        with closing(self.in_threads(read, chunks)) as batches:
             yield from self.in_threads(compute, batches)
 
-    def parts(self, count: int, rank: int = 0, world_size: int = 1) -> list[range]:
-        """The batches of a rank, every `world_size`-th of `count` images, cut into parts."""
-        batch, size = self.options.batch_size, self.part_size
+    def chunks(self, count: int, rank: int = 0, world_size: int = 1) -> list[range]:
+        """The batches of a rank, every `world_size`-th of `count` images, cut into chunks."""
+        batch, size = self.options.batch_size, self.chunk_size
         starts = range(rank * batch, count, world_size * batch)
         return [range(first, min(first + size, start + batch, count))
                 for start in starts for first in range(start, min(start + batch, count), size)]
 
-    def in_parts(self, function: Callable[[list], Iterable[Result]], items: Iterable
+    def in_chunks(self, function: Callable[[list], Iterable[Result]], items: Iterable
                  ) -> Iterator[Result]:
-        """Yield the results of function(part) for the parts of `items`, in order.
+        """Yield the results of function(chunk) for the chunks of `items`, in order.
 
-        Parts are smaller if there are too few items for a whole part in each thread. A single item
+        Chunks are smaller if there are too few items for a whole one in each thread. A single item
         is computed in this thread, with all cores.
         """
         items = iter(items)
-        first = list(islice(items, self.threads * self.part_size))
+        first = list(islice(items, self.threads * self.chunk_size))
         if len(first) < 2:
             yield from function(first)
             return
         size, rest = -(-len(first) // self.threads), chain(first, items)
-        parts = iter(lambda: list(islice(rest, size)), [])
-        for results in self.in_threads(lambda part: list(function(part)), parts):
+        chunks = iter(lambda: list(islice(rest, size)), [])
+        for results in self.in_threads(lambda chunk: list(function(chunk)), chunks):
             yield from results
 
     def in_threads(self, function: Callable[[Any], Result], items: Iterable) -> Iterator[Result]:
@@ -233,10 +240,10 @@ class Inference:
         if self.device.type == 'cuda':
             torch.cuda.set_device(self.device)  # a new thread's current device is the first GPU
 
-    def _read(self, dataset: Dataset, indices: Sequence[int]) -> Part:
-        """Read a part of the list; bad images are left out where that is allowed."""
+    def _read(self, dataset: Dataset, indices: Sequence[int]) -> Chunk:
+        """Read a chunk of the list; bad images are left out where that is allowed."""
         as_decoded = self._network_thread is not None and isinstance(dataset, EvalImages)
-        most = MOST_BYTES // self.part_size
+        most = MOST_BYTES // self.chunk_size
         items, left_out = [], []
         for index in indices:
             try:
@@ -247,7 +254,7 @@ class Inference:
                 if not self.options.skip_bad:
                     raise
                 left_out.append(index)
-        return Part(indices, left_out, self._collate(dataset, items) if items else None)
+        return Chunk(indices, left_out, self._collate(dataset, items) if items else None)
 
     def _collate(self, dataset: Dataset, items: list[dict]) -> dict[str, Any]:
         if all('decoded' in item for item in items):

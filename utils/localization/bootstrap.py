@@ -42,10 +42,10 @@ def weighted_sums(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     return sums.reshape(-1, *values.shape[1:])
 
 
-def interval(samples: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def interval(samples: np.ndarray) -> tuple[float, float]:
     """The percentile interval of resamples, (R,); those where the metric is undefined, NaN, are
     left out."""
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.nanquantile(samples, [tail, 1 - tail])
     return float(low), float(high)
 

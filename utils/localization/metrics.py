@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 
+from utils.data.images import resize_nearest
 from utils.localization.boxes import contours_of
 
 BENCHMARK_SIDE = 224
@@ -122,11 +123,7 @@ class PxAP:
     def accumulate(self, score_map: np.ndarray, mask: np.ndarray) -> None:
         """Count one image. score_map: 2-d 224 x 224, any range; mask: its ground truth, 2-d
         bool of any size (resized by nearest neighbour)."""
-        self.accumulate_counts(pixel_counts(score_map, mask))
-
-    def accumulate_counts(self, counts: np.ndarray) -> None:
-        """Count one image by what `pixel_counts` gives, or several by their sum."""
-        self.counts += counts
+        self.counts += pixel_counts(score_map, mask)
 
     def compute(self) -> float:
         """The average precision. Raises ValueError when no foreground was accumulated."""
@@ -150,8 +147,7 @@ def pixel_counts(score_map: np.ndarray, mask: np.ndarray, ignored: np.ndarray | 
     0, 0.001, ..., 1 that a pixel reaches. Arguments as in `PxAP.accumulate`; pixels in `ignored`,
     bool 224 x 224, are not counted."""
     score_map = normalise_map(score_map)
-    mask = cv2.resize(mask.astype(np.uint8), (BENCHMARK_SIDE, BENCHMARK_SIDE),
-                      interpolation=cv2.INTER_NEAREST)
+    mask = resize_nearest(mask.astype(np.uint8), (BENCHMARK_SIDE, BENCHMARK_SIDE))
     thresholds = np.append(np.arange(STEPS + 1) / STEPS, np.inf)
     reached = (score_map * STEPS).astype(np.int64)  # the next two lines correct its rounding
     reached += thresholds[reached + 1] <= score_map

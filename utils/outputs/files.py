@@ -66,8 +66,17 @@ def remove_temporary_files(folder: Path) -> None:
                         path.unlink()
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    atomic_write(path, lambda file: file.write(content))
+
+
 def write_text(path: Path, text: str) -> None:
-    atomic_write(path, lambda file: file.write(text.encode(errors='surrogateescape')))
+    write_bytes(path, text.encode(errors='surrogateescape'))
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as .npy."""
+    atomic_write(path, lambda file: np.save(file, array, allow_pickle=False))
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -85,11 +94,13 @@ def keep_settings(path: Path, settings: dict) -> None:
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Write an RGB image, uint8 H x W x 3, or grey levels, uint8 H x W, as PNG."""
+    """Write an RGB image, uint8 H x W x 3, grey levels, uint8 H x W, or a mask, bool H x W (as 0
+    and 255), as PNG."""
+    if image.dtype == bool:
+        image = 255 * image.view(np.uint8)
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    content = cv2.imencode('.png', image)[1]
-    atomic_write(path, lambda file: file.write(content))
+    write_bytes(path, cv2.imencode('.png', image)[1])
 
 
 def encode_png(image: np.ndarray) -> bytes:

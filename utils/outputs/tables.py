@@ -16,7 +16,7 @@ from utils.data.lists import ImageList
 from utils.localization.boxes import CentreCrop
 from utils.localization.protocol import Localization
 from utils.outputs.drawing import sweep_curves
-from utils.outputs.files import atomic_write, write_text
+from utils.outputs.files import write_bytes, write_text
 from utils.outputs.results import RunFolder
 from utils.outputs.top1top5 import Hits
 
@@ -48,8 +48,7 @@ def write_tables(run: RunFolder, images: ImageList, crop: CentreCrop,
             write_sweep(run.file(f'{prefix}sweep.csv'), metrics[kind]['sweep'])
     sweeps = {kind: values['sweep'] for kind, values in metrics.items() if 'sweep' in values}
     if sweeps:
-        curves = sweep_curves(sweeps)
-        atomic_write(run.file('sweep.png'), lambda file: file.write(curves))
+        write_bytes(run.file('sweep.png'), sweep_curves(sweeps))
 
 
 def print_summary(metrics: Mapping[str, dict], images: ImageList, threshold: float) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from network.errors import first_line
 from utils.errors import InputError
-from utils.outputs.files import atomic_write
+from utils.outputs.files import write_array
 from utils.outputs.released_top1top5 import read_released
 
 Hits = dict[str, tuple[bool, bool]]
@@ -21,7 +21,7 @@ READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0,
 def write_top1top5(path: Path, names: list[str], top1: list[bool], top5: list[bool]) -> None:
     array = np.array(list(zip(names, top1, top5, strict=True)),
                      dtype=[('name', f'U{max(map(len, names))}'), ('top1', '?'), ('top5', '?')])
-    atomic_write(path, lambda file: np.save(file, array, allow_pickle=False))
+    write_array(path, array)
 
 
 def read_top1top5(path: Path, names: Iterable[str] = ()) -> Hits:

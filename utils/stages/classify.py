@@ -9,7 +9,6 @@ from network.classifier import head_parameters
 from utils.data.datasets import EvalImages
 from utils.data.lists import ImageList
 from utils.data.transforms import EvalTransform
-from utils.engine.distributed import gather_to_main, is_main_process
 from utils.engine.inference import Inference, labels_of
 from utils.outputs.bad_images import BadImages
 from utils.outputs.results import RunFolder
@@ -41,11 +40,9 @@ def evaluate_classifier(model: nn.Module, images: ImageList, transform: EvalTran
     bad = BadImages(images, run.file('bad_images.txt'))
     parts = inference.map(EvalImages(images, image=transform), find_hits, 'classifying', bad)
     hits = {index: hit for part in parts for index, hit in part.items()}
-    hits_of_ranks, bad_of_ranks = gather_to_main(hits), gather_to_main(bad.names)
-    if not is_main_process():
+    hits_of_ranks = inference.gather(hits, bad)
+    if not hits_of_ranks:
         return
-    if inference.options.skip_bad:
-        bad.write(bad_of_ranks)
     hits = {index: hit for part in hits_of_ranks for index, hit in part.items()}
     top1, top5 = np.array(list(hits.values())).mean(0).tolist()
     path = run.file('top1top5.npy')

@@ -21,7 +21,6 @@ from network.mffnet import CamNet, SegNet
 from utils.data.datasets import EvalImages
 from utils.data.images import read_binary_mask
 from utils.data.lists import ImageList
-from utils.engine.distributed import gather_to_main
 from utils.engine.inference import Inference
 from utils.errors import InputError
 from utils.localization.boxes import CentreCrop
@@ -127,8 +126,8 @@ def evaluate(score_maps: Scorer, kinds: tuple[str, ...], images: ImageList, crop
     thresholds = thresholds_of(options.threshold, options.sweep or selection is not None)
     measurements = measure_list(score_maps, images, crop, inference, thresholds, bad, whole,
                                 run.file('maps') if options.save_maps else None)
-    results = gather(accumulate(measurements, kinds, images, thresholds, options.threshold, hits),
-                     bad, inference)
+    results = merge(inference.gather(
+        accumulate(measurements, kinds, images, thresholds, options.threshold, hits), bad))
     if not results:
         return None
     seconds = time.monotonic() - begin
@@ -149,17 +148,9 @@ def choose_thresholds(score_maps: Scorer, kinds: tuple[str, ...], images: ImageL
     bad = BadImages(images, run.file('bad_select_images.txt'))
     measurements = measure_list(score_maps, images, crop, inference, SWEEP_THRESHOLDS, bad,
                                 whole=False)
-    results = gather(accumulate(measurements, kinds, images, SWEEP_THRESHOLDS, 0), bad, inference)
+    results = merge(inference.gather(
+        accumulate(measurements, kinds, images, SWEEP_THRESHOLDS, 0), bad))
     return {kind: part.metrics.counts.sweep()['best_threshold'] for kind, part in results.items()}
-
-
-def gather(results: 'dict[str, ListResults]', bad: BadImages, inference: Inference
-           ) -> 'dict[str, ListResults]':
-    """The results of all ranks on rank 0, which writes what they have left out; else empty."""
-    results_of_ranks, bad_of_ranks = gather_to_main(results), gather_to_main(bad.names)
-    if results_of_ranks and inference.options.skip_bad:
-        bad.write(bad_of_ranks)
-    return merge(results_of_ranks) if results_of_ranks else {}
 
 
 def measure_list(score_maps: Scorer, images: ImageList, crop: CentreCrop, inference: Inference,
@@ -203,11 +194,6 @@ class ListResults:
     metrics: EvaluationMetrics
     records: dict[int, ImageResult] = field(default_factory=dict)
 
-    def merge(self, other: 'ListResults') -> None:
-        """Add another part of the list."""
-        self.metrics.merge(other.metrics)
-        self.records.update(other.records)
-
     def compute(self, threshold: float, sweep: bool = False, selected: float | None = None
                 ) -> dict:
         """The metrics as results.json has them; for a list without boxes the count alone."""
@@ -234,9 +220,10 @@ def accumulate(measurements: Iterable[tuple[str, Measurement]], kinds: Iterable[
 
 
 def merge(parts: list[dict[str, ListResults]]) -> dict[str, ListResults]:
-    """The results of several parts of a list as one; the first is changed."""
-    first, *others = parts
+    """The results of several parts of a list as one, empty without parts; the first is changed."""
+    first, *others = parts or [{}]
     for other in others:
         for kind, results in first.items():
-            results.merge(other[kind])
+            results.metrics.merge(other[kind].metrics)
+            results.records |= other[kind].records
     return first

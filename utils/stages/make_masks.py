@@ -13,7 +13,7 @@ from utils.data.datasets import EvalImages
 from utils.data.images import read_stored_mask
 from utils.data.lists import ImageList
 from utils.data.transforms import EvalTransform
-from utils.engine.distributed import any_rank, barrier, gather_to_main, is_main_process
+from utils.engine.distributed import any_rank, barrier, is_main_process
 from utils.engine.inference import Inference, Predictor, labels_of
 from utils.engine.interruption import Interruption
 from utils.engine.transfer import Transfer
@@ -21,7 +21,7 @@ from utils.errors import InputError
 from utils.localization.batched_pseudo_mask import pseudo_masks
 from utils.localization.pseudo_mask import has_foreground, pseudo_mask
 from utils.outputs.bad_images import BadImages
-from utils.outputs.files import atomic_write, encode_png, remove_temporary_files
+from utils.outputs.files import encode_png, remove_temporary_files, write_bytes
 from utils.outputs.results import RunFolder
 from utils.stages.mask_record import MaskRecord
 from utils.stages.show import write_cam_sheet
@@ -32,7 +32,7 @@ def make_pseudo_masks(model: CamNet, images: ImageList, transform: EvalTransform
                       show: int = 0, record: MaskRecord | None = None) -> None:
     """Write a pseudo mask for each image of a list to `mask_folder`, and results.json.
 
-    With `resume`, parts of the list whose masks are all there, and made since `record.started`, are
+    With `resume`, chunks of the list whose masks are all there, made since `record.started`, are
     left as they are. `show` images of the list are drawn to show.png.
     """
     begin = time.monotonic()
@@ -52,11 +52,9 @@ def make_pseudo_masks(model: CamNet, images: ImageList, transform: EvalTransform
             if interruption.received:
                 break
     stopped = any_rank(interruption.received)
-    counts_of_ranks, bad_of_ranks = gather_to_main(counts), gather_to_main(bad.names)
-    if not is_main_process():
+    counts_of_ranks = inference.gather(counts, bad)
+    if not counts_of_ranks:
         return
-    if inference.options.skip_bad:
-        bad.write(bad_of_ranks)
     count, empty = sum(counts_of_ranks).tolist()
     if stopped and count + len(bad.names) < len(images):
         print(f'stopped after {count} of {len(images)} images, whose masks are complete: '
@@ -97,7 +95,7 @@ class MaskFolder:
         return np.array([len(cams), empty])
 
     def count(self, indices: range) -> np.ndarray | None:
-        """Count the masks of a part of the list; None if one of them is missing or too old."""
+        """Count the masks of a chunk of the list; None if one of them is missing or too old."""
         paths = [self.images.mask_path(self.path, index) for index in indices]
         try:
             stored = [read_stored_mask(path) for path in paths]
@@ -120,5 +118,4 @@ def masks_of(cams: Tensor, sizes: list[tuple[int, int]], transfer: Transfer
 def write_mask(path: Path, stored: np.ndarray) -> None:
     """Write a stored mask, uint8 H x W x 3, as PNG. Its first channel is the first in OpenCV's
     order, blue."""
-    content = encode_png(stored)
-    atomic_write(path, lambda file: file.write(content))
+    write_bytes(path, encode_png(stored))

@@ -18,7 +18,7 @@ from utils.localization.losses import segmentation_probability
 from utils.localization.measurement import ScoreMaps
 from utils.localization.metrics import BENCHMARK_SIDE
 from utils.localization.pseudo_mask import scaled_cam
-from utils.outputs.files import atomic_write
+from utils.outputs.files import write_array
 
 # A batch of `EvalImages` -> for each kind of maps (SPOL, deep, fused) those of the images.
 Scorer = Callable[[dict], dict[str, list[ScoreMaps]]]
@@ -61,6 +61,4 @@ def cam_maps(predict: Predictor, images: ImageList, kinds: tuple[str, ...], batc
 def write_maps(folder: Path, images: ImageList, batch: dict, maps: list[ScoreMaps]) -> None:
     """Write the maps of the whole images, float32, to `<folder>/<image name>.npy`."""
     for index, maps_of_image in zip(batch['index'].tolist(), maps, strict=True):
-        score_map = maps_of_image.whole.astype(np.float32)
-        atomic_write(folder / f'{images.name(index)}.npy',
-                     lambda file, content=score_map: np.save(file, content))
+        write_array(folder / f'{images.name(index)}.npy', maps_of_image.whole.astype(np.float32))
