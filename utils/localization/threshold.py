@@ -13,7 +13,8 @@ def agreement(probability: np.ndarray, cam: np.ndarray) -> np.ndarray:
 
     `probability`: 2-d float in [0, 1]; `cam`: 2-d float of the same shape, of any scale.
     """
-    below = np.ceil(probability.ravel().astype(np.float64) * STEPS).astype(np.int64)  # how many a pixel exceeds
+    exact = probability.ravel().astype(np.float64)
+    below = np.ceil(exact * STEPS).astype(np.int64)  # how many thresholds a pixel exceeds
     deviation = cam.ravel().astype(np.float64) - cam.mean(dtype=np.float64)
     area = _from_above(np.bincount(below, minlength=STEPS + 1)) / cam.size
     covariance = _from_above(np.bincount(below, deviation, STEPS + 1)) / cam.size
