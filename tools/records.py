@@ -157,4 +157,4 @@ def source_line(groups: Mapping[str, list[dict]], rows: list[tuple]) -> str:
     parts += [distinct(f'PyTorch {record["versions"]["torch"]}' for record in records),
               distinct(record['processor'] for record in records),
               'commit ' + distinct(record['commit'] for record in records)]
-    return f'<sub>{"; ".join(parts)}; `{records[0]["command"]}`</sub>'
+    return f'<sub>{"; ".join(parts)}</sub>'
