@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from network.checkpoints import load_cam, load_cls, load_seg
 from utils.data.images import BadImageError, read_upright_image, resize
-from utils.data.transforms import eval_transform
 from utils.engine.device import choose_device, configured
 from utils.engine.inference import Inference, InferenceOptions, Predictor
 from utils.errors import InputError, warn
@@ -188,8 +187,8 @@ class Spol:
         self._cam, self._seg, self._cls, self.inference = cam, seg, cls, inference
         self._names, self._classes, self.settings = names, classes, settings
         self.threshold, self.resize = settings['threshold'], settings['resize']
-        self._transform = eval_transform(self.resize)
-        self._cls_transform = eval_transform(settings['cls']['resize']) if cls else None
+        self._view = CentreCrop(self.resize)
+        self._cls_view = CentreCrop(settings['cls']['resize']) if cls else None
 
     def __repr__(self) -> str:
         networks = ', '.join(f'{stage}={self.settings[stage]["checkpoint"]}'
@@ -248,8 +247,8 @@ class Spol:
             if not isinstance(error, BadImageError) and not isinstance(error.__cause__, OSError):
                 raise  # the machine's fault, as a lack of memory, or the caller's
             return error
-        return Inputs(image, self._transform(image=image)['image'],
-                      self._cls_transform(image=image)['image'] if self._cls else None)
+        return Inputs(image, self._view.view(image),
+                      self._cls_view.view(image) if self._cls_view else None)
 
     def _predict(self, held: list[Inputs | InputError], label: int | None
                  ) -> Iterator[Prediction | InputError]:

@@ -38,7 +38,6 @@ def main():
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
     from network import CamNet, load_checkpoint
     from utils.data import cub
-    from utils.data.transforms import eval_transform
     from utils.engine.device import init_distributed_device
     from utils.engine.inference import Inference, InferenceOptions
     from utils.localization.boxes import CentreCrop
@@ -46,6 +45,7 @@ def main():
     from utils.stages.evaluate import EvaluationOptions, evaluate_cams
     from utils.stages.make_masks import make_pseudo_masks
     from utils.stages.mask_record import claim_masks
+    from utils.stages.show import write_cam_sheet
 
     device = init_distributed_device(args.device, args.seed, test=True)
     inference = Inference(device, select(args, InferenceOptions))
@@ -54,12 +54,14 @@ def main():
     load_checkpoint(model, args.snapshot)
     images = cub.read_images(args.datapath, args.list, args.clsnum)
     if args.evaluate:
-        evaluate_cams(model, images, CentreCrop(args.resize, args.crop), inference, output,
+        crop, predict = CentreCrop(args.resize, args.crop), inference.predictor(model, 'class_cams')
+        evaluate_cams(predict, ('deep', 'fused'), images, crop, inference, output,
                       select(args, EvaluationOptions))
+        write_cam_sheet(output.file('show.png'), predict, images, crop, args.show, args.threshold)
     else:
         record = claim_masks(args.maskpath, args.snapshot, args.resize, args.clsnum, args.resume,
                              args.overwrite)
-        make_pseudo_masks(model, images, eval_transform(args.resize), args.maskpath, inference,
+        make_pseudo_masks(model, images, args.resize, args.maskpath, inference,
                           output, args.resume, args.show, record)
 
 

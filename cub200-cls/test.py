@@ -25,9 +25,9 @@ def main():
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
     from network import build_classifier, load_checkpoint
     from utils.data import cub
-    from utils.data.transforms import eval_transform
     from utils.engine.device import init_distributed_device
     from utils.engine.inference import Inference, InferenceOptions
+    from utils.localization.boxes import CentreCrop
     from utils.outputs.results import RunFolder
     from utils.stages.classify import evaluate_classifier
 
@@ -35,7 +35,7 @@ def main():
     images = cub.read_images(args.datapath, args.list, args.clsnum)
     model = build_classifier(args.arch, args.clsnum, pretrained='none')
     load_checkpoint(model, args.snapshot)
-    evaluate_classifier(model, images, eval_transform(args.resize, args.crop),
+    evaluate_classifier(model, images, CentreCrop(args.resize, args.crop),
              Inference(device, select(args, InferenceOptions)),
              RunFolder(args.savepath, vars(args)))
 

@@ -47,6 +47,7 @@ def main():
     from utils.outputs.results import RunFolder
     from utils.outputs.top1top5 import read_top1top5
     from utils.stages.evaluate import EvaluationOptions, evaluate_segmentation
+    from utils.stages.show import write_seg_sheet
 
     device = init_distributed_device(args.device, args.seed, test=True)
     images = cub.read_images(args.datapath, args.list, args.clsnum)
@@ -54,10 +55,12 @@ def main():
     hits = read_top1top5(args.top1top5, images.names) if args.top1top5 else None
     model = SegNet(args.backbone, pretrained='none')
     load_checkpoint(model, args.snapshot)
-    evaluate_segmentation(model, images, CentreCrop(args.resize, args.crop),
-                          Inference(device, select(args, InferenceOptions)),
-                          RunFolder(args.savepath, vars(args)),
+    inference = Inference(device, select(args, InferenceOptions))
+    output = RunFolder(args.savepath, vars(args))
+    crop, predict = CentreCrop(args.resize, args.crop), inference.predictor(model)
+    evaluate_segmentation(predict, images, crop, inference, output,
                           select(args, EvaluationOptions), hits, selection)
+    write_seg_sheet(output.file('show.png'), predict, images, crop, args.show, args.threshold)
 
 
 if __name__ == '__main__':

@@ -60,7 +60,7 @@ def main():
     model = SegNet(args.backbone, pretrained=args.pretrained)
 
     def loss(model, batch):
-        return segmentation_loss(model(batch['image']), batch['foreground'], batch['weight'])
+        return segmentation_loss(model(batch['image']), batch['foreground'], batch['valid'])
 
     Trainer(model, dataset, [{'params': model.parameters()}], loss,
             select(args, TrainingOptions), device,

@@ -29,9 +29,9 @@ def main():
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
     from network import build_classifier, load_checkpoint
     from utils.data import imagenet
-    from utils.data.transforms import eval_transform
     from utils.engine.device import init_distributed_device
     from utils.engine.inference import Inference, InferenceOptions
+    from utils.localization.boxes import CentreCrop
     from utils.outputs.results import RunFolder
     from utils.stages.classify import evaluate_classifier
 
@@ -42,7 +42,7 @@ def main():
         load_checkpoint(model, args.snapshot)
     else:
         model = build_classifier(args.arch, args.clsnum, args.pretrained, keep_head=True)
-    evaluate_classifier(model, images, eval_transform(args.resize, args.crop),
+    evaluate_classifier(model, images, CentreCrop(args.resize, args.crop),
              Inference(device, select(args, InferenceOptions)),
              RunFolder(args.savepath, vars(args)))
 

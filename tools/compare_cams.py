@@ -49,8 +49,8 @@ def main():
     from network.download import digest
     from utils.data import cub
     from utils.data.datasets import EvalImages
-    from utils.data.transforms import eval_transform
     from utils.engine.device import choose_device
+    from utils.localization.boxes import CentreCrop
     from utils.outputs.files import keep_settings
 
     images = cub.read_images(args.datapath, args.list, 10**9)
@@ -59,7 +59,7 @@ def main():
     check_labels(images, model)
     keep_settings(args.out / 'settings.json', {
         'cls': digest(args.cls), 'resize': side})
-    dataset, layers = EvalImages(images, image=eval_transform(side)), feature_layers(model, side)
+    dataset, layers = EvalImages(images, image=CentreCrop(side)), feature_layers(model, side)
     for method in args.methods:
         name, several = METHODS[method]
         with getattr(pytorch_grad_cam, name)(model, layers if several else layers[-1:]) as cam:

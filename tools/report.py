@@ -121,9 +121,9 @@ def mask_quality(dataset: str, arguments: dict) -> str:
         if not path.exists():  # left out by --skip_bad
             continue
         made += 1
-        foreground, weight = seg_target(read_stored_mask(path))
+        foreground, valid = seg_target(read_stored_mask(path))
         true = read_binary_mask(images.segmentation_path(index))
-        background = weight & ~foreground
+        background = valid & ~foreground
         counts += [(foreground & true).sum(), foreground.sum(), true.sum(),
                    (background & ~true).sum(), background.sum()]
     hit, foreground, true, correct, background = counts
@@ -150,7 +150,6 @@ def picture(dataset: str, cam: dict, seg: dict, count: int):
     import torch
 
     from network import CamNet, SegNet, load_checkpoint
-    from utils.data.transforms import eval_transform
     from utils.engine.inference import Predictor
     from utils.localization.boxes import CentreCrop
     from utils.outputs.drawing import Row, contact_sheet
@@ -164,7 +163,7 @@ def picture(dataset: str, cam: dict, seg: dict, count: int):
 
     def views(arguments: dict) -> list:
         crop = CentreCrop(arguments['resize'], arguments['crop'])
-        return spread_views(images, eval_transform(crop.resize, crop.crop), count, crop)
+        return spread_views(images, crop, count)
 
     device = torch.device('cpu')
     cams = cam_rows(Predictor(cam_net, device, method='class_cams'), images, views(cam),

@@ -12,8 +12,8 @@ from utils.data.datasets import EvalImages, TrainImages, TrainMasks
 from utils.data.images import read_image, resize
 from utils.data.lists import ImageList
 from utils.data.loader import EpochSampler, TrainLoader
-from utils.data.transforms import eval_transform
 from utils.errors import InputError
+from utils.localization.boxes import CentreCrop
 
 NAMES = ['a/1.jpg', 'a/2.JPEG', 'b/3.jpg']
 SIZES = [(40, 60), (50, 30), (33, 33)]  # height, width
@@ -156,7 +156,7 @@ def test_image_and_mask_get_the_same_crop_and_flip(tmp_path):
     for epoch in range(40):
         item = dataset[epoch, 0]
         np.testing.assert_array_equal(item['image'][..., 0] == 255, item['foreground'])
-        assert item['weight'].all()
+        assert item['valid'].all()
         seen.add(item['foreground'].tobytes())
     assert len(seen) > 20
 
@@ -170,7 +170,7 @@ def test_masks_are_resized_by_nearest_neighbour(tmp_path):
     dataset = TrainMasks(image_list(['x.jpg'], tmp_path), crop_and_flip(32, 32), 0,
                          tmp_path / 'masks')
     item = dataset[0, 0]
-    assert item['weight'].all()
+    assert item['valid'].all()
     assert item['foreground'].any()
     assert not item['foreground'].all()
 
@@ -234,12 +234,12 @@ def test_a_missing_image_is_named(tmp_path):
     with pytest.raises(InputError, match=r'a/1\.jpg'):
         TrainImages(images, crop_and_flip(RESIZE, CROP), 0)[0, 0]
     with pytest.raises(InputError, match=r'a/2\.JPEG'):
-        EvalImages(images, image=eval_transform(RESIZE))[1]
+        EvalImages(images, image=CentreCrop(RESIZE))[1]
 
 
 def test_a_test_item_is_the_centre_crop_with_the_size_of_the_original(images, folder):
     """32 to 24: from 4 to 28."""
-    dataset = EvalImages(images, image=eval_transform(RESIZE, CROP))
+    dataset = EvalImages(images, image=CentreCrop(RESIZE, CROP))
     assert len(dataset) == 3
     for index, size in enumerate(SIZES):
         item = dataset[index]
@@ -252,13 +252,13 @@ def test_a_test_item_is_the_centre_crop_with_the_size_of_the_original(images, fo
 
 
 def test_test_items_are_not_rounded_to_grey_levels(images, folder):
-    item = EvalImages(images, image=eval_transform(20))[0]
+    item = EvalImages(images, image=CentreCrop(20))[0]
     levels = 255 * item['image']
     assert np.abs(levels - np.round(levels)).max() > 0.4
 
 
 def test_views_of_an_image(images):
-    dataset = EvalImages(images, image=eval_transform(RESIZE, CROP), whole=eval_transform(20))
+    dataset = EvalImages(images, image=CentreCrop(RESIZE, CROP), whole=CentreCrop(20))
     item = dataset[1]
     assert item['image'].shape == (CROP, CROP, 3)
     assert item['whole'].shape == (20, 20, 3)
@@ -270,7 +270,7 @@ def test_inputs_of_whole_pictures_are_the_authors(golden):
     mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
     for k in range(4):
         for name, crop in (('cam_input', 0), ('seg_input', 224)):
-            image = eval_transform(256, crop)(image=pictures[f'image{k}'])['image']
+            image = CentreCrop(256, crop).view(pictures[f'image{k}'])
             found = ((image - mean) / std)[::4, ::4].transpose(2, 0, 1)
             np.testing.assert_allclose(found, pictures[f'{name}{k}'], atol=1e-5)
 

@@ -13,7 +13,6 @@ from test_trainer import Colours, TinyNet, build, equal, loss, train
 from torch import nn
 
 from network import CamNet, SegNet
-from utils.data.transforms import eval_transform
 from utils.engine.device import init_distributed_device
 from utils.engine.distributed import synchronized
 from utils.engine.graph import WARM_UP_STEPS, GraphedStep, capture_cuda, warm_up_cuda
@@ -23,7 +22,7 @@ from utils.engine.resize import pixels_of, resized_views
 from utils.engine.trainer import linear_decay
 from utils.engine.transfer import Transfer, uploaded_ahead
 from utils.localization.batched_pseudo_mask import pseudo_masks
-from utils.localization.boxes import iou, largest_box
+from utils.localization.boxes import CentreCrop, iou, largest_box
 from utils.localization.pseudo_mask import pseudo_mask, scaled_cam, seg_target
 
 pytestmark = [pytest.mark.gpu,
@@ -277,9 +276,9 @@ def test_training_does_not_wait_for_the_gpu_in_each_step(cuda, tmp_path):
 def test_views_resized_on_the_gpu_are_those_of_opencv(cuda):
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((375, 500), (30, 40), (1, 1))]
-    view = eval_transform(256, 224)
+    view = CentreCrop(256, 224)
     sizes = np.array([image.shape[:2] for image in images])
     views = resized_views(pixels_of(images), sizes, {'image': view}, Transfer(cuda))
     found = views['image'].cpu().numpy()
     for image, resized in zip(images, found, strict=True):
-        np.testing.assert_allclose(resized, view(image=image)['image'], rtol=0, atol=5e-5)
+        np.testing.assert_allclose(resized, view.view(image), rtol=0, atol=5e-5)

@@ -100,7 +100,7 @@ def test_a_training_by_graphs_ends_as_an_eager_one(tmp_path, monkeypatch):
     expected = train(tmp_path / 'eager', epoch=6)
     trainer = build(tmp_path / 'graphs', epoch=6)
     trainer.graphed_step = GraphedStep(
-        trainer.step, 4, lambda: [group['lr'] for group in trainer.optimizer.param_groups],
+        trainer.train_step, 4, lambda: [group['lr'] for group in trainer.optimizer.param_groups],
         lambda step, batch, size: step(batch, size), capture)
     trainer.run()
     assert equal(trainer.model.state_dict(), expected)

@@ -14,11 +14,11 @@ from torch import nn
 from utils.data.datasets import EvalImages
 from utils.data.images import BadImageError
 from utils.data.lists import ImageList
-from utils.data.transforms import eval_transform
 from utils.engine import inference as inference_module
 from utils.engine.inference import Inference, InferenceOptions
 from utils.engine.interruption import Interruption
 from utils.errors import InputError
+from utils.localization.boxes import CentreCrop
 from utils.outputs.bad_images import BadImages
 
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
@@ -207,7 +207,7 @@ def outputs(images, pipelined, tmp_path, after=lambda batch, maps: maps, model=N
     runner = inference(pipelined=pipelined, **options)
     predict = runner.predictor(model or Net())
     bad = BadImages(images, tmp_path / 'bad_images.txt')
-    data = EvalImages(images, image=eval_transform(24, 16), whole=eval_transform(18))
+    data = EvalImages(images, image=CentreCrop(24, 16), whole=CentreCrop(18))
 
     def function(batch):
         maps = predict.transfer.download(predict(batch['image']))

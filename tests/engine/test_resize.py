@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from utils.data.transforms import eval_transform
 from utils.engine.resize import pixels_of, resized_views
 from utils.engine.transfer import Transfer
+from utils.localization.boxes import CentreCrop
 
 CPU = Transfer(torch.device('cpu'))
 SIZES = [(375, 500), (500, 333), (30, 40), (256, 256), (1, 1), (3, 700), (512, 512)]
@@ -30,9 +30,9 @@ def photograph(seed, size):
 @pytest.mark.parametrize(('resize', 'crop'), [(256, 224), (224, 0), (685, 600), (255, 200)])
 def test_equal_to_opencv_in_float32(resize, crop):
     images = [photograph(seed, size) for seed, size in enumerate(SIZES)]
-    view = eval_transform(resize, crop)
+    view = CentreCrop(resize, crop)
     found = resized(images, view)
-    expected = np.stack([view(image=image)['image'] for image in images])
+    expected = np.stack([view.view(image) for image in images])
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-5)
 
@@ -44,14 +44,14 @@ def test_the_transform_is_bit_for_bit_that_of_albumentations(resize, crop):
     expected = A.Compose(steps + ([A.CenterCrop(crop, crop)] if crop else []))
     for seed, size in enumerate(SIZES):
         image = photograph(seed, size)
-        np.testing.assert_array_equal(eval_transform(resize, crop)(image=image)['image'],
+        np.testing.assert_array_equal(CentreCrop(resize, crop).view(image),
                                       expected(image=image)['image'])
 
 
 def test_by_hand():
     """Two pixels become four: 0, a quarter, three quarters, 1."""
     image = np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)
-    found = resized([image], eval_transform(4))
+    found = resized([image], CentreCrop(4))
     np.testing.assert_allclose(found[0, :, :, 0].numpy(), [[0, 0.25, 0.75, 1]] * 4, atol=1e-6)
 
 
@@ -60,7 +60,7 @@ def test_golden_pictures(golden):
     pictures = golden('pictures')
     images = [pictures[name] for name in sorted(pictures) if name.startswith('image')
               and pictures[name].dtype == np.uint8]
-    view = eval_transform(256, 224)
+    view = CentreCrop(256, 224)
     found = resized(images, view).numpy()
     for image, view_of_it in zip(images, found, strict=True):
-        np.testing.assert_allclose(view_of_it, view(image=image)['image'], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(view_of_it, view.view(image), rtol=0, atol=1e-5)

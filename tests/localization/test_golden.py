@@ -95,11 +95,11 @@ def test_seg_training(golden, released_file):
     arrays = golden('training')
     images = torch.from_numpy(arrays['image'])
     targets = [seg_target(mask) for mask in arrays['pseudo_mask']]
-    foreground, weight = (np.stack(part) for part in zip(*targets, strict=True))
+    foreground, valid = (np.stack(part) for part in zip(*targets, strict=True))
     np.testing.assert_array_equal(foreground, arrays['seg_target'])
-    np.testing.assert_array_equal(weight, arrays['seg_weight'])
+    np.testing.assert_array_equal(valid, arrays['seg_weight'])
     model = load(SegNet(pretrained='none'), released_file('seg'))
-    target = torch.from_numpy(foreground), torch.from_numpy(weight)
+    target = torch.from_numpy(foreground), torch.from_numpy(valid)
     steps = train_three_steps(model, [{'params': model.parameters()}],
                               lambda m: segmentation_loss(m(images), *target))
     assert_trajectory([s['total'] for s in steps], arrays['seg_losses'])
@@ -117,9 +117,9 @@ def test_pseudo_masks(golden, k):
 
 def test_seg_target(golden):
     arrays = golden('seg_target')
-    foreground, weight = seg_target(resize_nearest(arrays['stored'], (256, 256)))
+    foreground, valid = seg_target(resize_nearest(arrays['stored'], (256, 256)))
     np.testing.assert_array_equal(np.packbits(foreground, axis=-1), arrays['foreground'])
-    np.testing.assert_array_equal(np.packbits(weight, axis=-1), arrays['weight'])
+    np.testing.assert_array_equal(np.packbits(valid, axis=-1), arrays['weight'])
 
 
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])

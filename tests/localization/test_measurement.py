@@ -38,8 +38,8 @@ def maps(whole=True):
 
 
 def measured(boxes=BOX, mask=None, whole=True, thresholds=(0.2,)):
-    return measure(3, maps(whole), (256, 256), boxes, CentreCrop(256, 224), np.array(thresholds),
-                   mask)
+    return measure(3, 'a.jpg', maps(whole), (256, 256), boxes, CentreCrop(256, 224),
+                   np.array(thresholds), mask)
 
 
 def test_a_map_of_the_box_itself_is_right_by_both_protocols():

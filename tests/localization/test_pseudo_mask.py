@@ -225,11 +225,11 @@ def test_the_seg_target_changes_at_the_right_bytes():
     stored = np.array([[[cam, prior, 0] for cam, prior in (
         (0, 0), (2, 0), (3, 0), (63, 0), (64, 0), (255, 0),
         (0, 63), (0, 64), (3, 63), (3, 64), (63, 63))]], np.uint8)
-    foreground, weight = seg_target(stored)
-    assert foreground.dtype == weight.dtype == bool
+    foreground, valid = seg_target(stored)
+    assert foreground.dtype == valid.dtype == bool
     assert foreground[0].tolist() == [False, False, False, False, True, True,
                                       False, True, False, True, False]
-    assert weight[0].tolist() == [True, True, False, False, True, True,
+    assert valid[0].tolist() == [True, True, False, False, True, True,
                                   True, True, False, True, False]
 
 

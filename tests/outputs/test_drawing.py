@@ -26,10 +26,10 @@ def picture(height=40, width=60, value=100):
 
 
 def test_what_the_loss_ignores_is_hatched_and_nothing_else():
-    foreground, weight = np.zeros((2, 32, 32), bool)
+    foreground, valid = np.zeros((2, 32, 32), bool)
     foreground[:, :10] = True
-    weight[:, :20] = True  # columns 20 to 31 are ignored
-    target = target_image(foreground, weight)
+    valid[:, :20] = True  # columns 20 to 31 are ignored
+    target = target_image(foreground, valid)
     assert (target[:, :10] == 255).all()
     assert (target[:, 10:20] == 0).all()
     assert sorted(np.unique(target[:, 20:])) == [40, 210]

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(script).resolve().parents[1]))
 from utils.engine.distributed import rank  # noqa: E402
 from utils.engine.trainer import Trainer  # noqa: E402
 
-run, step = Trainer.run, Trainer.step
+run, step = Trainer.run, Trainer.train_step
 steps_left = int(os.environ.get('KILL_RANK_1_IN_STEP', 0))
 
 
@@ -40,7 +40,7 @@ def step_or_die(self, batch, size):
 
 Trainer.run = run_and_save
 if steps_left and os.environ['RANK'] == '1' and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':
-    Trainer.step = step_or_die
+    Trainer.train_step = step_or_die
 runpy.run_path(script, run_name='__main__')
 threads = [path.read_text() for path in Path('/proc/self/task').glob('*/comm')]
 (folder / f'threads-{os.environ["RANK"]}').write_text(''.join(threads))

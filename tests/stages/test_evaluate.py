@@ -17,13 +17,8 @@ from utils.localization.metrics import BENCHMARK_SIDE
 from utils.outputs.bad_images import BadImages
 from utils.outputs.results import RunFolder
 from utils.outputs.tables import print_summary, write_tables
-from utils.stages.evaluate import (
-    accumulate,
-    choose_thresholds,
-    measure_batch,
-    measure_list,
-    merge,
-)
+from utils.stages.evaluate import accumulate, choose_thresholds, merge
+from utils.stages.score_maps import measure_batch, measure_list
 
 CROP = CentreCrop(64)
 THRESHOLDS = np.array([0.2, 0.5])
@@ -62,7 +57,7 @@ def measured(images, tmp_path, **options):
 
 @pytest.fixture
 def results(images, tmp_path):
-    return accumulate(measured(images, tmp_path), ['SPOL'], images, THRESHOLDS, 0.2)
+    return accumulate(measured(images, tmp_path), ['SPOL'], THRESHOLDS, 0.2)
 
 
 def test_a_list_is_measured_and_accumulated(results):
@@ -83,7 +78,7 @@ def test_a_batch_is_measured_alone(images):
 
 def test_parts_of_a_list_are_merged(images, tmp_path, results):
     measurements = list(measured(images, tmp_path))
-    parts = [accumulate(part, ['SPOL'], images, THRESHOLDS, 0.2)
+    parts = [accumulate(part, ['SPOL'], THRESHOLDS, 0.2)
              for part in (measurements[1::2], measurements[::2])]
     merged = merge(parts)['SPOL']
     assert merged.compute(0.2) == results['SPOL'].compute(0.2)

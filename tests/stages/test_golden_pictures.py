@@ -10,8 +10,8 @@ import torch
 from network import SegNet, load_checkpoint
 from utils.data import cub
 from utils.data.datasets import EvalImages
-from utils.data.transforms import eval_transform
 from utils.engine.inference import Predictor
+from utils.localization.boxes import CentreCrop
 from utils.localization.losses import segmentation_probability
 
 PICTURES, CLASSES, THRESHOLD = 4, 20, 0.2
@@ -71,7 +71,7 @@ def test_probabilities_of_the_segmentation_network(pictures, folder):
     model = SegNet(pretrained='none')
     load_checkpoint(model, folder / 'seg')
     dataset = EvalImages(cub.read_images(folder, 'val.txt', CLASSES),
-                         image=eval_transform(256, 224))
+                         image=CentreCrop(256, 224))
     predict = Predictor(model, torch.device('cpu'))
     for k in range(PICTURES):
         image = torch.from_numpy(dataset[k]['image'])[None]

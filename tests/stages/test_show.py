@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from utils.data.lists import ImageList
-from utils.data.transforms import eval_transform
+from utils.localization.boxes import CentreCrop
 from utils.stages.show import spread_views
 
 
@@ -26,5 +26,5 @@ def images(tmp_path) -> ImageList:
     (0, []), (1, [1]), (3, [1, 5, 7]), (10, [1, 2, 3, 5, 6, 7, 8, 9]),
     (99, [1, 2, 3, 5, 6, 7, 8, 9])])
 def test_images_are_spread_over_the_list(images, count, shown):
-    views = spread_views(images, eval_transform(8), count)
+    views = spread_views(images, CentreCrop(8), count)
     assert [view.index for view in views] == shown

@@ -12,7 +12,7 @@ from conftest import LITE, ROOT
 
 from network.classifier import build_classifier
 from utils.data.images import read_image
-from utils.data.transforms import eval_transform
+from utils.localization.boxes import CentreCrop
 
 SIDE = 96
 NAMES = ('a/1.png', 'b/2.png')
@@ -57,7 +57,7 @@ def expected_gradcam(data: Path, name: str, label: int) -> np.ndarray:
     model = build_classifier(LITE, 2, pretrained='none').eval()
     model.load_state_dict(torch.load(data / 'run' / 'model-1', weights_only=True))
     # What cub200-cls/test.py sees with --resize 96 --crop 0.
-    image = eval_transform(SIDE)(image=read_image(data / 'image' / name))['image']
+    image = CentreCrop(SIDE).view(read_image(data / 'image' / name))
     image = (image - np.float32(model.mean)) / np.float32(model.std)
     with torch.inference_mode():
         features = model.forward_features(torch.from_numpy(image).permute(2, 0, 1)[None])[0]

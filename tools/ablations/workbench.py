@@ -23,7 +23,6 @@ from tools.ablations.variants import (
 from utils.data import cub
 from utils.data.datasets import TrainImages, TrainMasks
 from utils.data.images import read_stored_mask
-from utils.data.transforms import eval_transform
 from utils.engine.device import init_distributed_device
 from utils.engine.inference import Inference, InferenceOptions
 from utils.engine.trainer import Trainer, TrainingOptions, every_epoch
@@ -100,7 +99,7 @@ class Workbench:
 
     def _write_masks(self, model: CamNet, folder: Path) -> None:
         images = self.train_images
-        make_pseudo_masks(model, images, eval_transform(MASK_SIDE), folder / 'mask',
+        make_pseudo_masks(model, images, MASK_SIDE, folder / 'mask',
                           self.inference, RunFolder(folder / 'masks'))
         for index in range(len(images)):
             stored = read_stored_mask(images.mask_path(folder / 'mask', index))
@@ -118,7 +117,7 @@ class Workbench:
 
         def loss(network, batch):
             return segmentation_loss(network(batch['image']), batch['foreground'],
-                                     batch['weight'])
+                                     batch['valid'])
 
         self._train(model, dataset, [{'params': model.parameters()}], loss, folder,
                     settings.seg_epochs, settings.seg_lr)
@@ -152,6 +151,10 @@ class Workbench:
     def _evaluate(self, model: nn.Module, folder: Path, sweep: bool = True, metrics: str = 'all'
                   ) -> None:
         """Write the folder's results.json."""
-        evaluate = evaluate_cams if isinstance(model, CamNet) else evaluate_segmentation
-        evaluate(model, self.val_images, self.crop, self.inference, RunFolder(folder),
-                 EvaluationOptions(sweep=sweep, metrics=metrics))
+        where = self.val_images, self.crop, self.inference, RunFolder(folder)
+        options = EvaluationOptions(sweep=sweep, metrics=metrics)
+        if isinstance(model, CamNet):
+            kinds = ('deep', 'fused') if model.auxiliary else ('fused',)
+            evaluate_cams(self.inference.predictor(model, 'class_cams'), kinds, *where, options)
+        else:
+            evaluate_segmentation(self.inference.predictor(model), *where, options)

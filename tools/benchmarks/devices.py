@@ -21,11 +21,11 @@ from utils.data.datasets import EvalImages, TrainImages
 from utils.data.images import read_image
 from utils.data.lists import ImageList
 from utils.data.loader import EpochSampler, TrainLoader
-from utils.data.transforms import eval_transform
 from utils.engine.device import available_cores
 from utils.engine.inference import Inference, Predictor, labels_of
 from utils.engine.precision import Precision, supports_bf16
 from utils.errors import InputError
+from utils.localization.boxes import CentreCrop
 from utils.outputs.bad_images import BadImages
 from utils.stages.make_masks import masks_of, write_mask
 
@@ -135,7 +135,7 @@ def _masks_per_second(bench: Bench, predict: Predictor, threads: int) -> float:
                 write_mask(images.mask_path(folder, index), stored)
 
         begin = time.perf_counter()
-        data = EvalImages(images, image=eval_transform(RESIZE))
+        data = EvalImages(images, image=CentreCrop(RESIZE))
         deque(inference.map(data, write_masks, f'{threads} readers', BadImages(images, folder)))
         return time.perf_counter() - begin
 

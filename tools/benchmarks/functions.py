@@ -13,9 +13,8 @@ import torch
 from tools import plain
 from tools.judge.measuring import measure as evaluate_map
 from utils.data.ground_truth import GroundTruth
-from utils.data.transforms import eval_transform
 from utils.engine.normalize import Normalize
-from utils.localization.boxes import largest_box
+from utils.localization.boxes import CentreCrop, largest_box
 from utils.localization.metrics import (
     BENCHMARK_SIDE,
     IOU_UNITS,
@@ -54,12 +53,12 @@ def smooth_map(seed: int, side: int) -> np.ndarray:
     return normalise_map(values).astype(np.float32)
 
 
-EXACT = eval_transform(RESIZE)
+EXACT = CentreCrop(RESIZE)
 NORMALIZE = Normalize(plain.MEAN.tolist(), plain.STD.tolist())
 
 
 def transform(photo: np.ndarray) -> np.ndarray:
-    view = torch.from_numpy(EXACT(image=photo)['image'])[None]
+    view = torch.from_numpy(EXACT.view(photo))[None]
     return NORMALIZE(view)[0].permute(1, 2, 0).numpy()
 
 

@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 
 from utils.data.images import explain_lack_of_memory, read_image, read_stored_mask
 from utils.data.lists import ImageList
-from utils.data.transforms import EvalTransform, check_image, seed_transform
+from utils.data.transforms import check_image, seed_transform
 from utils.errors import InputError
+from utils.localization.boxes import CentreCrop
 from utils.localization.pseudo_mask import seg_target
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class TrainImages(Dataset):
 @dataclass(frozen=True)
 class TrainMasks(TrainImages):
     """(epoch, index) -> the image as above, with its segmentation target 'foreground' and
-    'weight', bool H x W, the weight 0 in the paper's conflict region
+    'valid', bool H x W, which is false in the paper's conflict region
     (`utils.localization.pseudo_mask.seg_target`)."""
 
     mask_folder: Path
@@ -72,8 +73,8 @@ class TrainMasks(TrainImages):
                              f'image {image.shape[1]} x {image.shape[0]}: make the pseudo masks '
                              'of these images with the cam stage\'s test.py')
         item = self._transformed(key, image=image, mask=stored)
-        foreground, weight = seg_target(item['mask'])
-        return {'image': item['image'], 'foreground': foreground, 'weight': weight,
+        foreground, valid = seg_target(item['mask'])
+        return {'image': item['image'], 'foreground': foreground, 'valid': valid,
                 'label': self.images.labels[index]}
 
     def fingerprint(self) -> dict[str, Any]:
@@ -82,9 +83,9 @@ class TrainMasks(TrainImages):
 
 class EvalImages(Dataset):
     """index -> {'index', 'size': (height, width) of the image, and each view by its name: float32
-    in [0, 1], H x W x 3 as its transform says}."""
+    in [0, 1], S x S x 3 (`CentreCrop.view`)}."""
 
-    def __init__(self, images: ImageList, **views: EvalTransform):
+    def __init__(self, images: ImageList, **views: CentreCrop):
         self.images, self.views = images, views
 
     def __len__(self) -> int:
@@ -101,4 +102,4 @@ class EvalImages(Dataset):
         # A large image in float32 takes four times as much.
         with explain_lack_of_memory(self.images.path(index)):
             return {'index': index, 'size': np.array(image.shape[:2]),
-                    **{name: view(image=image)['image'] for name, view in self.views.items()}}
+                    **{name: crop.view(image) for name, crop in self.views.items()}}

@@ -45,6 +45,11 @@ class EpochSampler(Sampler):
             batch = order[step * self.batch_size:(step + 1) * self.batch_size]
             yield [(self.epoch, int(index)) for index in batch[self.rank::self.world_size]]
 
+    def seek(self, step: int) -> int:
+        """Continue at a step of the training, counted from 0; the epoch that it belongs to."""
+        self.epoch, self.start = divmod(step, len(self))
+        return self.epoch
+
     def size(self, step: int) -> int:
         """The number of images, on all ranks together, of an epoch's batch `step`."""
         return min(self.batch_size, self.count - step * self.batch_size)

@@ -145,12 +145,12 @@ class Trainer:
         # No reference to the trainer from itself: that would keep its process group alive.
         self.graphed_step = None
         if device.type == 'cuda' and world_size() == 1 and self.precision.allows_fused_sgd:
-            self.graphed_step = GraphedStep(self.step, options.batch_size, lambda: [
+            self.graphed_step = GraphedStep(self.train_step, options.batch_size, lambda: [
                 group['lr'] for group in optimizer.param_groups])
 
     def run(self) -> None:
         """Train to the end, from the beginning or from where the run to resume stopped."""
-        step, launch = self._first_step(), self.graphed_step or self.step
+        step, launch = self._first_step(), self.graphed_step or self.train_step
         if step >= self.last_step:
             self._complete(step)
             return
@@ -158,8 +158,7 @@ class Trainer:
               explain_dead_workers(), self.log as log):
             log.start(step, self.last_step)
             while step < self.last_step and not self.stopped:
-                epoch, self.sampler.start = divmod(step, len(self.sampler))
-                self.sampler.epoch = epoch
+                epoch = self.sampler.seek(step)
                 factor = self.schedule(epoch, self.options.epoch)
                 for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                     group['lr'] = rate * factor
@@ -167,11 +166,11 @@ class Trainer:
                 for batch in uploaded_ahead(self.loader, self.transfer):
                     size = self.sampler.size(step % len(self.sampler))
                     torch.manual_seed(step_seed(self.options.seed, step, rank()))
-                    losses = launch(batch, size)  # `step` below, on CUDA as a graph
+                    losses = launch(batch, size)  # `train_step`, on CUDA as a graph
                     step += 1
                     log.add_step(step, size, losses)
                     self.stopped = any_rank(interruption.received)
-                    self.save(step)
+                    self.save_if_due(step)
                     if step == self.last_step or self.stopped:
                         break
                 log.end_epoch(step)
@@ -181,7 +180,7 @@ class Trainer:
         else:
             log.stop(step, self.last_step, self.state.path)
 
-    def step(self, batch: Batch, size: int) -> dict[str, Tensor]:
+    def train_step(self, batch: Batch, size: int) -> dict[str, Tensor]:
         """One SGD step on this rank's share of a batch of `size` images."""
         torch.backends.cudnn.benchmark = (size == self.options.batch_size
                                           and self.last_step >= STEPS_WORTH_A_SEARCH)
@@ -197,19 +196,19 @@ class Trainer:
             self.precision.step(self.optimizer)
         return {name: value.detach() for name, value in losses.items()}
 
-    def save(self, step: int) -> None:
-        """After a step (from 1): write the model, and the state for resuming, where it is time."""
+    def save_if_due(self, step: int) -> None:
+        """After a step (from 1): write the model, and the state for resuming, where that is due."""
         epoch, rest = divmod(step, len(self.sampler))
-        is_time = step == self.last_step or (
+        is_due = step == self.last_step or (
             step % self.save_model_every == 0 if self.save_model_every
             else not rest and self.should_save(epoch, self.options.epoch))
         every = self.options.save_every
-        if not (is_time or not rest or self.stopped or (every and step % every == 0)):
+        if not (is_due or not rest or self.stopped or (every and step % every == 0)):
             return
         check_finite(self.model, step)
         self.log.write_bad_images()
         if is_main_process():
-            if is_time:
+            if is_due:
                 save_model(self.model, self.model_path(step), self.run_folder)
             self.state.save(step)
 

@@ -29,15 +29,15 @@ def distillation_loss(deep: Tensor, fused: Tensor, label: Tensor) -> dict[str, T
     return {'total': (deep_loss + fused_loss) / 2, 'deep': deep_loss, 'fused': fused_loss}
 
 
-def segmentation_loss(logits: Tensor, foreground: Tensor, weight: Tensor) -> dict[str, Tensor]:
-    """MFF-Net 2: binary cross-entropy. The ignored pixels of the conflict region (weight 0)
-    contribute no loss, but count in the mean.
+def segmentation_loss(logits: Tensor, foreground: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    """MFF-Net 2: binary cross-entropy. The pixels of the conflict region, which are not
+    `valid`, contribute no loss, but count in the mean.
 
-    logits: N x 1 x h x w, upsampled here to the target's size; foreground, weight: N x H x W bool.
+    logits: N x 1 x h x w, upsampled here to the target's size; foreground, valid: N x H x W bool.
     """
     logits = upsample(logits, foreground.shape[1:]).squeeze(1)
     return {'total': binary_cross_entropy_with_logits(
-        logits, foreground.to(logits.dtype), weight=weight.to(logits.dtype))}
+        logits, foreground.to(logits.dtype), weight=valid.to(logits.dtype))}
 
 
 def segmentation_probability(logits: Tensor, size: int) -> Tensor:

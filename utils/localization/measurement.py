@@ -50,8 +50,10 @@ class Measurement:
     """What an image's maps give, before anything is counted."""
 
     index: int
+    name: str
     size: tuple[int, int]               # (H, W) of the image
     localizations: list[Localization]   # at each threshold, in the crop
+    has_truth: bool                     # whether the list has boxes
     has_box: bool                       # whether a ground-truth box is left in the crop
     ious: np.ndarray | None             # as `level_ious` returns them
     pixels: np.ndarray | None           # as `pixel_counts` returns them
@@ -62,10 +64,10 @@ def thresholds_of(threshold: float, sweep: bool) -> np.ndarray:
     return np.union1d(SWEEP_THRESHOLDS if sweep else [], threshold)
 
 
-def measure(index: int, maps: ScoreMaps, size: tuple[int, int], boxes: np.ndarray | None,
-            crop: CentreCrop, thresholds: np.ndarray, mask: np.ndarray | None = None
-            ) -> Measurement:
-    """Measure one image.
+def measure(index: int, name: str, maps: ScoreMaps, size: tuple[int, int],
+            boxes: np.ndarray | None, crop: CentreCrop, thresholds: np.ndarray,
+            mask: np.ndarray | None = None) -> Measurement:
+    """Measure the image `index` of a list.
 
     `size` = (H, W) of the image; boxes: (K, 4), its ground truth in pixels of the image, or None;
     mask: its ground-truth mask, bool of any size, or None.
@@ -75,8 +77,8 @@ def measure(index: int, maps: ScoreMaps, size: tuple[int, int], boxes: np.ndarra
         in_crop = crop.to_crop(clip_to_image(boxes, size), size)
     measure_whole = boxes is not None and maps.whole is not None
     return Measurement(
-        index, size, [localize(maps.crop, in_crop, threshold) for threshold in thresholds],
-        has_box=not np.isnan(in_crop).all(),
+        index, name, size, [localize(maps.crop, in_crop, threshold) for threshold in thresholds],
+        has_truth=boxes is not None, has_box=not np.isnan(in_crop).all(),
         ious=level_ious(maps.whole, boxes, size) if measure_whole else None,
         pixels=pixel_counts(maps.whole, mask) if measure_whole and mask is not None else None)
 

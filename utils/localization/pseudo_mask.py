@@ -119,10 +119,10 @@ def has_foreground(stored: np.ndarray) -> bool:
 
 
 def seg_target(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A stored mask, uint8, H x W x 2 or more -> (foreground, weight), both bool, H x W.
+    """A stored mask, uint8, H x W x 2 or more -> (foreground, valid), both bool, H x W.
 
-    Foreground: CAM or prior above 0.25. Background: CAM below 0.01. The weight is 0 elsewhere, in
-    the paper's conflict region, which the loss ignores.
+    Foreground: CAM or prior above 0.25. Background: CAM below 0.01. Pixels that are neither are the
+    paper's conflict region; they are not valid, and the loss ignores them.
     """
     cam, prior = stored[..., 0], stored[..., 1]
     foreground = (cam > 255 * FOREGROUND) | (prior > 255 * FOREGROUND)

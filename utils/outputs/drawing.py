@@ -25,12 +25,12 @@ def heatmap(image: np.ndarray, score_map: np.ndarray) -> np.ndarray:
     return cv2.addWeighted(grey, 0.3, colours, 0.7, 0)
 
 
-def target_image(foreground: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def target_image(foreground: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """A segmentation target (bool H x W each): foreground white, background black, and what the
     loss ignores hatched."""
     rows, columns = np.indices(foreground.shape)
     hatching = ((rows + columns) % STRIPES < STRIPES // 4) * np.uint8(170) + np.uint8(40)
-    grey = np.where(foreground, np.uint8(255), np.where(weight, np.uint8(0), hatching))
+    grey = np.where(foreground, np.uint8(255), np.where(valid, np.uint8(0), hatching))
     return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
 
 

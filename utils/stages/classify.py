@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from network.classifier import head_parameters
 from utils.data.datasets import EvalImages
 from utils.data.lists import ImageList
-from utils.data.transforms import EvalTransform
 from utils.engine.inference import Inference, labels_of
+from utils.localization.boxes import CentreCrop
 from utils.outputs.bad_images import BadImages
 from utils.outputs.results import RunFolder
 from utils.outputs.top1top5 import write_top1top5
@@ -22,7 +22,7 @@ def parameter_groups(model: nn.Module, lr: float) -> list[dict]:
     return [{'params': head, 'lr': lr}, {'params': rest, 'lr': lr / 10}]
 
 
-def evaluate_classifier(model: nn.Module, images: ImageList, transform: EvalTransform,
+def evaluate_classifier(model: nn.Module, images: ImageList, crop: CentreCrop,
                         inference: Inference, run: RunFolder) -> None:
     """Write `top1top5.npy` and results.json for the images of a list.
 
@@ -38,7 +38,7 @@ def evaluate_classifier(model: nn.Module, images: ImageList, transform: EvalTran
         return dict(zip(batch['index'].tolist(), hits.T.tolist(), strict=True))
 
     bad = BadImages(images, run.file('bad_images.txt'))
-    parts = inference.map(EvalImages(images, image=transform), find_hits, 'classifying', bad)
+    parts = inference.map(EvalImages(images, image=crop), find_hits, 'classifying', bad)
     hits = {index: hit for part in parts for index, hit in part.items()}
     hits_of_ranks = inference.gather(hits, bad)
     if not hits_of_ranks:

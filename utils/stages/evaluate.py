@@ -1,6 +1,6 @@
 """seg/test, and cam/test --evaluate: how well maps localize the objects of a list.
 
-    segmentation_maps | cam_maps    a batch of images -> score maps
+    segmentation_maps | cam_maps    a batch of images -> score maps (utils/stages/score_maps.py)
     measure_batch                   score maps and ground truth -> measurements of each image
     accumulate                      measurements of a list -> metrics
     write_tables, print_summary     metrics -> files and text (utils/outputs/tables.py)
@@ -9,26 +9,20 @@
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from network.mffnet import CamNet, SegNet
-from utils.data.datasets import EvalImages
-from utils.data.images import read_binary_mask
 from utils.data.lists import ImageList
-from utils.engine.inference import Inference
+from utils.engine.inference import Inference, Predictor
 from utils.errors import InputError
 from utils.localization.boxes import CentreCrop
 from utils.localization.measurement import (
     EvaluationMetrics,
     Measurement,
-    ScoreMaps,
-    measure,
     thresholds_of,
 )
 from utils.localization.protocol import SWEEP_THRESHOLDS
@@ -39,11 +33,9 @@ from utils.outputs.top1top5 import Hits
 from utils.stages.score_maps import (
     Scorer,
     cam_maps,
-    evaluation_views,
+    measure_list,
     segmentation_maps,
-    write_maps,
 )
-from utils.stages.show import write_cam_sheet, write_seg_sheet
 
 
 @dataclass(frozen=True)
@@ -54,46 +46,40 @@ class EvaluationOptions:
     sweep: bool = False
     metrics: str = 'all'
     save_maps: bool = False
-    show: int = 0
 
 
-def evaluate_segmentation(model: SegNet, images: ImageList, crop: CentreCrop,
+def evaluate_segmentation(predict: Predictor, images: ImageList, crop: CentreCrop,
                           inference: Inference, run: RunFolder, options: EvaluationOptions,
                           hits: Hits | None = None, selection: ImageList | None = None) -> None:
-    """Write boxes.csv, classes.csv and results.json of the segmentation network.
+    """Write boxes.csv, classes.csv and results.json of the segmentation network `predict`.
 
     `hits`: the classifier's, or None where only GT-known is wanted; `selection`: other images, on
     which a threshold is chosen.
     """
-    predict = inference.predictor(model)
     result = evaluate(partial(segmentation_maps, predict), ('SPOL',), images, crop, inference, run,
                       options, hits, selection)
     if result is None:
         return
     metrics = result.metrics['SPOL']
     path = run.write_results(metrics, result.seconds, metrics['count'])
-    write_seg_sheet(run.file('show.png'), predict, images, crop, options.threshold, options.show)
     print_summary(result.metrics, images, options.threshold)
     print(f'wrote {run.file("boxes.csv")} and {path}{result.left_out}')
 
 
-def evaluate_cams(model: CamNet, images: ImageList, crop: CentreCrop, inference: Inference,
-                  run: RunFolder, options: EvaluationOptions) -> None:
-    """Write the metrics of the CAMs of each image's true class to results.json: `fused` (shallow
-    x deep) and, where it was trained, `deep` (the plain CAM)."""
+def evaluate_cams(predict: Predictor, kinds: tuple[str, ...], images: ImageList, crop: CentreCrop,
+                  inference: Inference, run: RunFolder, options: EvaluationOptions) -> None:
+    """Write the metrics of the CAMs of each image's true class to results.json. `kinds`: `fused`
+    (shallow x deep), after `deep` (the plain CAM) where it was trained; `predict` runs
+    `CamNet.class_cams`."""
     if images.boxes is None:
         raise InputError(f'{images.source} has no boxes to compare with: add them, or leave out '
                          '--evaluate')
-    predict = inference.predictor(model, method='class_cams')
-    kinds = ('deep', 'fused') if model.auxiliary else ('fused',)
     result = evaluate(partial(cam_maps, predict, images, kinds), kinds, images, crop, inference,
                       run, options)
     if result is None:
         return
     path = run.write_results(result.metrics, result.seconds, result.metrics['fused']['count'],
                              'evaluation')
-    write_cam_sheet(run.file('show.png'), predict, images, evaluation_views(crop, False)['image'],
-                    options.show, crop, options.threshold)
     print_summary(result.metrics, images, options.threshold)
     print(f'wrote {path}{result.left_out}')
 
@@ -126,8 +112,8 @@ def evaluate(score_maps: Scorer, kinds: tuple[str, ...], images: ImageList, crop
     thresholds = thresholds_of(options.threshold, options.sweep or selection is not None)
     measurements = measure_list(score_maps, images, crop, inference, thresholds, bad, whole,
                                 run.file('maps') if options.save_maps else None)
-    results = merge(inference.gather(
-        accumulate(measurements, kinds, images, thresholds, options.threshold, hits), bad))
+    part = accumulate(measurements, kinds, thresholds, options.threshold, hits)
+    results = merge(inference.gather(part, bad))
     if not results:
         return None
     seconds = time.monotonic() - begin
@@ -148,42 +134,9 @@ def choose_thresholds(score_maps: Scorer, kinds: tuple[str, ...], images: ImageL
     bad = BadImages(images, run.file('bad_select_images.txt'))
     measurements = measure_list(score_maps, images, crop, inference, SWEEP_THRESHOLDS, bad,
                                 whole=False)
-    results = merge(inference.gather(
-        accumulate(measurements, kinds, images, SWEEP_THRESHOLDS, 0), bad))
-    return {kind: part.metrics.counts.sweep()['best_threshold'] for kind, part in results.items()}
-
-
-def measure_list(score_maps: Scorer, images: ImageList, crop: CentreCrop, inference: Inference,
-                 thresholds: np.ndarray, bad: BadImages, whole: bool = True,
-                 map_folder: Path | None = None) -> Iterator[tuple[str, Measurement]]:
-    """Yield what the maps of this rank's images give, as `measure_batch`.
-
-    `whole`: whether the whole image is measured too; `map_folder`: where the maps of the last kind
-    are written, if at all.
-    """
-    def measurements_of(batch: dict) -> list[tuple[str, Measurement]]:
-        maps = score_maps(batch)
-        if map_folder is not None:
-            write_maps(map_folder, images, batch, list(maps.values())[-1])
-        return measure_batch(maps, batch, images, crop, thresholds)
-
-    dataset = EvalImages(images, **evaluation_views(crop, whole))
-    for measurements in inference.map(dataset, measurements_of, 'localizing', bad):
-        yield from measurements
-
-
-def measure_batch(maps: dict[str, list[ScoreMaps]], batch: dict, images: ImageList,
-                  crop: CentreCrop, thresholds: np.ndarray) -> list[tuple[str, Measurement]]:
-    """(kind of maps, measurement) of each image of a batch."""
-    measurements = []
-    for number, (index, size) in enumerate(zip(batch['index'].tolist(), batch['size'].tolist(),
-                                               strict=True)):
-        boxes = None if images.boxes is None else images.boxes[index]
-        path = images.segmentation_path(index)
-        mask = read_binary_mask(path) if path and boxes is not None and 'whole' in batch else None
-        measurements += [(kind, measure(index, maps[kind][number], tuple(size), boxes, crop,
-                                        thresholds, mask)) for kind in maps]
-    return measurements
+    part = accumulate(measurements, kinds, SWEEP_THRESHOLDS, 0)
+    results = merge(inference.gather(part, bad))
+    return {kind: found.metrics.counts.sweep()['best_threshold'] for kind, found in results.items()}
 
 
 @dataclass
@@ -203,16 +156,16 @@ class ListResults:
 
 
 def accumulate(measurements: Iterable[tuple[str, Measurement]], kinds: Iterable[str],
-               images: ImageList, thresholds: np.ndarray, threshold: float,
-               hits: Hits | None = None) -> dict[str, ListResults]:
+               thresholds: np.ndarray, threshold: float, hits: Hits | None = None
+               ) -> dict[str, ListResults]:
     """The results of each kind of maps. Records are those at `threshold`, one of the `thresholds`
     that were measured; `hits`: the classifier's, or None where only GT-known is wanted."""
     results = {kind: ListResults(EvaluationMetrics(thresholds, hits is not None))
                for kind in kinds}
     chosen = int(np.searchsorted(thresholds, threshold))
     for kind, image in measurements:
-        if images.boxes is not None:
-            found = (False, False) if hits is None else hits[images.name(image.index)]
+        if image.has_truth:
+            found = (False, False) if hits is None else hits[image.name]
             results[kind].metrics.accumulate(image, found)
         results[kind].records[image.index] = ImageResult(image.size, image.has_box,
                                                          image.localizations[chosen])

@@ -12,13 +12,13 @@ from network.mffnet import CamNet
 from utils.data.datasets import EvalImages
 from utils.data.images import read_stored_mask
 from utils.data.lists import ImageList
-from utils.data.transforms import EvalTransform
 from utils.engine.distributed import any_rank, barrier, is_main_process
 from utils.engine.inference import Inference, Predictor, labels_of
 from utils.engine.interruption import Interruption
 from utils.engine.transfer import Transfer
 from utils.errors import InputError
 from utils.localization.batched_pseudo_mask import pseudo_masks
+from utils.localization.boxes import CentreCrop
 from utils.localization.pseudo_mask import has_foreground, pseudo_mask
 from utils.outputs.bad_images import BadImages
 from utils.outputs.files import encode_png, remove_temporary_files, write_bytes
@@ -27,15 +27,16 @@ from utils.stages.mask_record import MaskRecord
 from utils.stages.show import write_cam_sheet
 
 
-def make_pseudo_masks(model: CamNet, images: ImageList, transform: EvalTransform, mask_folder: Path,
+def make_pseudo_masks(model: CamNet, images: ImageList, side: int, mask_folder: Path,
                       inference: Inference, run: RunFolder, resume: bool = False,
                       show: int = 0, record: MaskRecord | None = None) -> None:
     """Write a pseudo mask for each image of a list to `mask_folder`, and results.json.
 
-    With `resume`, chunks of the list whose masks are all there, made since `record.started`, are
-    left as they are. `show` images of the list are drawn to show.png.
+    The network sees whole images, resized to side x side. With `resume`, chunks of the list whose
+    masks are all there, made since `record.started`, are left as they are. `show` images of the
+    list are drawn to show.png.
     """
-    begin = time.monotonic()
+    begin, crop = time.monotonic(), CentreCrop(side)
     if is_main_process():
         remove_temporary_files(mask_folder)
     barrier()
@@ -46,7 +47,7 @@ def make_pseudo_masks(model: CamNet, images: ImageList, transform: EvalTransform
     bad = BadImages(images, run.file('bad_images.txt'))
     counts = np.zeros(2, int)
     with Interruption() as interruption:
-        for written in inference.map(EvalImages(images, image=transform), masks.write,
+        for written in inference.map(EvalImages(images, image=crop), masks.write,
                                      'making pseudo masks', bad, masks.count if resume else None):
             counts += written
             if interruption.received:
@@ -63,7 +64,7 @@ def make_pseudo_masks(model: CamNet, images: ImageList, transform: EvalTransform
     if record:
         record.write(mask_folder, complete=images)
     run.write_results({'count': count, 'empty': empty}, time.monotonic() - begin, count)
-    write_cam_sheet(run.file('show.png'), masks.predict, images, transform, show)
+    write_cam_sheet(run.file('show.png'), masks.predict, images, crop, show)
     print(f'wrote {count} pseudo masks to {mask_folder}'
           + (f'; {empty} of them have no foreground' if empty else '') + bad.summary())
 

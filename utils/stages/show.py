@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from network.mffnet import CamNet, SegNet
 from utils.data.images import BadImageError, read_image, read_stored_mask, resize_nearest
 from utils.data.lists import ImageList
-from utils.data.transforms import EvalTransform, eval_transform
+from utils.engine.distributed import is_main_process
 from utils.engine.normalize import Normalize
 from utils.localization.boxes import CentreCrop, clip_to_image
 from utils.localization.losses import segmentation_probability
@@ -39,27 +39,24 @@ class View:
         return np.round(255 * self.pixels).astype(np.uint8)
 
 
-def views_of(images: ImageList, indices: Iterable[int], transform: EvalTransform,
-             crop: CentreCrop | None = None) -> Iterator[View]:
-    """The images that can be decoded; their boxes are taken along where `crop` says what
-    `transform` does."""
+def views_of(images: ImageList, indices: Iterable[int], crop: CentreCrop) -> Iterator[View]:
+    """The views of the images that can be decoded."""
     for index in indices:
         try:
             image = read_image(images.path(index))
         except BadImageError:
             continue
         boxes, size = None, image.shape[:2]
-        if crop and images.boxes is not None:
+        if images.boxes is not None:
             boxes = crop.to_crop(clip_to_image(images.boxes[index], size), size)
-        yield View(index, transform(image=image)['image'], boxes)
+        yield View(index, crop.view(image), boxes)
 
 
-def spread_views(images: ImageList, transform: EvalTransform, count: int,
-                 crop: CentreCrop | None = None) -> list[View]:
+def spread_views(images: ImageList, crop: CentreCrop, count: int) -> list[View]:
     """`count` images spread evenly over the list, which is often sorted by class: of equal parts
     of the list, the first image of each that can be decoded."""
     parts = np.array_split(np.arange(len(images)), min(count, len(images))) if count else []
-    views = (next(views_of(images, part.tolist(), transform, crop), None) for part in parts)
+    views = (next(views_of(images, part.tolist(), crop), None) for part in parts)
     return [view for view in views if view]
 
 
@@ -119,18 +116,18 @@ def with_captions(rows: list[list[np.ndarray]], ious: list[float | None]) -> lis
     return result
 
 
-def write_cam_sheet(path: Path, predict: Callable, images: ImageList, transform: EvalTransform,
-                    count: int, crop: CentreCrop | None = None, threshold: float = 0.2) -> None:
-    """Write the contact sheet of the CAMs of `count` images."""
-    if views := spread_views(images, transform, count, crop):
+def write_cam_sheet(path: Path, predict: Callable, images: ImageList, crop: CentreCrop, count: int,
+                    threshold: float = 0.2) -> None:
+    """Write the contact sheet of the CAMs of `count` images, on rank 0."""
+    if is_main_process() and (views := spread_views(images, crop, count)):
         rows = cam_rows(predict, images, views, threshold)
         write_png(path, contact_sheet(rows, CAM_TITLES))
 
 
-def write_seg_sheet(path: Path, predict: Callable, images: ImageList, crop: CentreCrop,
-                    threshold: float, count: int) -> None:
-    """Write the contact sheet of the segmentations of `count` images."""
-    if views := spread_views(images, eval_transform(crop.resize, crop.crop), count, crop):
+def write_seg_sheet(path: Path, predict: Callable, images: ImageList, crop: CentreCrop, count: int,
+                    threshold: float = 0.2) -> None:
+    """Write the contact sheet of the segmentations of `count` images, on rank 0."""
+    if is_main_process() and (views := spread_views(images, crop, count)):
         titles = [title for title in SEG_TITLES if title != 'pseudo mask']
         write_png(path, contact_sheet(seg_rows(predict, views, threshold), titles))
 
@@ -143,7 +140,7 @@ def cam_drawer(images: ImageList, crop: CentreCrop, count: int, threshold: float
 
     def draw(model: CamNet) -> np.ndarray:
         normalize, device = _normalize_for(model), next(model.parameters()).device
-        views = spread_views(images, eval_transform(crop.resize, crop.crop), count, crop)
+        views = spread_views(images, crop, count)
         with torch.no_grad():
             rows = cam_rows(
                 lambda batch, labels: model.class_cams(normalize(batch), labels.to(device)),
@@ -162,7 +159,7 @@ def seg_drawer(images: ImageList, crop: CentreCrop, mask_folder: Path, count: in
 
     def draw(model: SegNet) -> np.ndarray:
         normalize = _normalize_for(model)
-        views = spread_views(images, eval_transform(crop.resize, crop.crop), count, crop)
+        views = spread_views(images, crop, count)
         targets = [_stored_target(images.mask_path(mask_folder, view.index), crop)
                    for view in views]
         with torch.no_grad():
@@ -181,5 +178,4 @@ def _normalize_for(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 def _stored_target(path: Path, crop: CentreCrop) -> tuple[np.ndarray, np.ndarray]:
     stored = resize_nearest(read_stored_mask(path), (crop.resize, crop.resize))
-    kept = EvalTransform(crop.resize, crop.crop).kept
-    return seg_target(stored[kept, kept])
+    return seg_target(stored[crop.kept, crop.kept])
