@@ -30,7 +30,7 @@ def main():
     add_backbone(parser)
     add_maskpath(parser)
     add_show(parser, 'training.png, after each epoch')
-    parser.set_defaults(threshold=0.2)  # recorded for seg/test and predictions
+    parser.set_defaults(threshold=0.2)  # recorded: seg/test and predictions use it
     args = parse(parser)
 
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
@@ -67,7 +67,7 @@ def main():
             RunFolder(args.savepath, vars(args), images.class_names),
             should_save=every_epoch,
             draw=seg_drawer(images, CentreCrop(args.resize, args.crop), args.maskpath,
-                            args.show),
+                            args.show, args.threshold),
             random_guess=math.log(2), paper_steps=376).run()
 
 

@@ -31,7 +31,7 @@ def main():
     add_backbone(parser)
     add_maskpath(parser)
     add_show(parser, 'training.png, after each epoch')
-    parser.set_defaults(threshold=0.8)  # recorded for seg/test and predictions
+    parser.set_defaults(threshold=0.8)  # recorded: seg/test and predictions use it
     args = parse(parser)
 
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
@@ -68,7 +68,7 @@ def main():
             RunFolder(args.savepath, vars(args), images.class_names),
             save_model_every=2000,
             draw=seg_drawer(images, CentreCrop(args.resize, args.crop), args.maskpath,
-                            args.show, threshold=0.8),
+                            args.show, args.threshold),
             random_guess=math.log(2), paper_steps=10_010).run()
 
 

@@ -151,7 +151,7 @@ def cam_drawer(images: ImageList, crop: CentreCrop, count: int, threshold: float
 
 
 def seg_drawer(images: ImageList, crop: CentreCrop, mask_folder: Path, count: int,
-               threshold: float = 0.2) -> Callable[[SegNet], np.ndarray] | None:
+               threshold: float) -> Callable[[SegNet], np.ndarray] | None:
     """A function that draws the segmentations of `count` images by a network in training,
     beside their pseudo masks."""
     if not count:
