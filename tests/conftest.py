@@ -7,6 +7,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 # Before PyTorch is imported, and for the processes that tests start: on cores that are shared with
@@ -16,13 +17,15 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock  # PyTorch needs it
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / 'tests' / 'golden'
 sys.path[:0] = [str(ROOT), str(GOLDEN), str(ROOT / 'tests' / 'engine'),
                 str(ROOT / 'tests' / 'network')]
 
-LITE = 'timm/tf_efficientnet_lite0'
+LITE = 'timm/tf_efficientnet_lite0'  # has pretrained weights in a package
+TINY = 'timm/test_efficientnet'  # has none here; runs in a quarter of the time
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -30,6 +33,26 @@ def png_header(width: int, height: int) -> bytes:
     header = b'IHDR' + struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0)
     return (b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + header
             + struct.pack('>I', zlib.crc32(header)))
+
+
+@pytest.fixture(scope='session')
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """made_once(name, make) -> a folder that make(folder) has filled, once for all workers of
+    pytest-xdist. Tests do not change it."""
+    shared = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        shared = shared.parent
+
+    def folder(name: str, make: Callable[[Path], None]) -> Path:
+        ready = shared / f'made-{name}'
+        with FileLock(f'{ready}.lock'):
+            if not ready.exists():
+                building = tmp_path_factory.mktemp(name)
+                make(building)
+                building.rename(ready)
+        return ready
+
+    return folder
 
 
 @pytest.fixture(scope='session')
@@ -43,7 +66,8 @@ def released_state() -> Callable[..., dict[str, torch.Tensor]]:
     """released_state('cam', classes=20) -> a state dict under the authors' names."""
     from weights import golden_state
 
-    def make(kind: str, classes: int | None = None) -> dict[str, torch.Tensor]:
+    @lru_cache(2)
+    def made(kind: str, classes: int | None) -> dict[str, torch.Tensor]:
         keys = json.loads((GOLDEN / f'{kind}_keys.json').read_text())
         if classes:
             keys = [[name, [classes, *shape[1:]] if name.startswith('linear.') else shape]
@@ -51,7 +75,7 @@ def released_state() -> Callable[..., dict[str, torch.Tensor]]:
         return {name: torch.from_numpy(np.asarray(value))
                 for name, value in golden_state(keys).items()}
 
-    return make
+    return lambda kind, classes=None: dict(made(kind, classes))
 
 
 @pytest.fixture
@@ -62,13 +86,13 @@ def untrained_run() -> Callable[[Path, int], None]:
 
     def make(folder: Path, classes: int) -> None:
         torch.manual_seed(0)
-        for stage, model in (('cam', CamNet(classes, LITE, pretrained='none')),
-                             ('seg', SegNet(LITE, pretrained='none'))):
+        for stage, model in (('cam', CamNet(classes, TINY, pretrained='none')),
+                             ('seg', SegNet(TINY, pretrained='none'))):
             run = folder / f'cub200-{stage}' / 'out' / 'mini'
             run.mkdir(parents=True)
             torch.save(model.state_dict(), run / 'model-1')
             (run / 'results.json').write_text(json.dumps(
-                {'training': {'arguments': {'backbone': LITE, 'resize': 96, 'crop': 80}}}))
+                {'training': {'arguments': {'backbone': TINY, 'resize': 96, 'crop': 80}}}))
 
     return make
 

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import LITE, ROOT
+from conftest import ROOT, TINY
 
 from network import SegNet
 from spol import load_spol
@@ -15,12 +15,12 @@ from spol import load_spol
 @pytest.fixture
 def checkpoint(tmp_path):
     torch.manual_seed(0)
-    torch.save(SegNet(LITE, pretrained='none').state_dict(), tmp_path / 'model-1')
+    torch.save(SegNet(TINY, pretrained='none').state_dict(), tmp_path / 'model-1')
     return tmp_path / 'model-1'
 
 
 def test_torch_hub_loads_the_model_of_load_spol(checkpoint):
-    settings = {'seg': checkpoint, 'backbone': LITE, 'resize': 64, 'device': 'cpu'}
+    settings = {'seg': checkpoint, 'backbone': TINY, 'resize': 64, 'device': 'cpu'}
     picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     found = torch.hub.load(str(ROOT), 'spol', source='local', **settings)(picture)
     np.testing.assert_array_equal(found.score_map, load_spol(**settings)(picture).score_map)

@@ -11,7 +11,7 @@ from conftest import ROOT
 def demo_run(run_script, untrained_run, tmp_path):
     """What the notebook reads of demo.sh, by networks that are not trained."""
     code, _, err = run_script('dataset/make_mini.py', '--out', tmp_path / 'dataset' / 'mini',
-                              '--train', 1, '--val', 1)
+                              '--train', 1, '--val', 1, '--size', 96)
     assert code == 0, err
     untrained_run(tmp_path, 10)
     return tmp_path

@@ -287,14 +287,14 @@ def test_unknown_classifier_is_refused():
 def test_densenet_weights_under_their_old_names(tmp_path):
     from torchvision.models import densenet161
 
-    reference = densenet161()
+    reference = densenet161().state_dict()
     old = {re.sub(r'(denselayer\d+\.(norm|conv))(\d)', r'\1.\3', key): value
-           for key, value in reference.state_dict().items()}
+           for key, value in reference.items()}
     assert 'features.denseblock1.denselayer1.norm.1.weight' in old
     torch.save(old, tmp_path / 'densenet161.pth')
     model = build_classifier('densenet161', 1000, str(tmp_path / 'densenet161.pth'),
                              keep_head=True)
-    assert all(torch.equal(value, reference.state_dict()[key])
+    assert all(torch.equal(value, reference[key])
                for key, value in model.state_dict().items())
 
 

@@ -113,15 +113,13 @@ def call(stage, tmp_path):  # noqa: F811
     def run(name, kind, *arguments):
         if (name, kind) == ('cls', 'test'):
             arguments = (*arguments, '--snapshot', tmp_path / 'classifier')
-            from conftest import LITE
+            from conftest import TINY
 
             from network import build_classifier
 
-            torch.save(build_classifier(LITE, 2, 'none').state_dict(), tmp_path / 'classifier')
+            torch.save(build_classifier(TINY, 2, 'none').state_dict(), tmp_path / 'classifier')
         if (name, kind) == ('seg', 'test'):
             arguments = (*arguments, '--top1top5', 'none')
-        if kind == 'train':
-            arguments = (*arguments, '--pretrained', 'none')
         return stage(name, kind, *arguments)
 
     return run

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import LITE, png_header
+from conftest import TINY, png_header
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -39,13 +39,14 @@ def folder(tmp_path_factory):
     """Checkpoints of untrained networks, with the results.json of their runs, and a photo."""
     folder = tmp_path_factory.mktemp('predict')
     torch.manual_seed(0)
-    networks = {'cam': CamNet(CLASSES, LITE), 'seg': SegNet(LITE),
-                'cls': build_classifier(LITE, CLASSES)}
+    networks = {'cam': CamNet(CLASSES, TINY, pretrained='none'),
+                'seg': SegNet(TINY, pretrained='none'),
+                'cls': build_classifier(TINY, CLASSES, 'none')}
     for stage, network in networks.items():
         (folder / stage).mkdir()
         torch.save(network.state_dict(), folder / stage / 'model-1')
         (folder / stage / 'results.json').write_text(json.dumps({'training': {'arguments': {
-            'backbone' if stage != 'cls' else 'arch': LITE, 'resize': 96}}}))
+            'backbone' if stage != 'cls' else 'arch': TINY, 'resize': 96}}}))
     photo = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
     cv2.imwrite(str(folder / 'photo.jpg'), cv2.resize(photo, (120, 80))[..., ::-1])
     return folder
@@ -217,7 +218,7 @@ def test_values_that_are_not_finite(folder, tmp_path):
     state[name][:] = float('nan')
     torch.save(state, tmp_path / 'model-1')
     with pytest.raises(InputError, match='finite'):
-        load_spol(seg=tmp_path / 'model-1', backbone=LITE, resize=96,
+        load_spol(seg=tmp_path / 'model-1', backbone=TINY, resize=96,
                   device='cpu')(folder / 'photo.jpg')
 
 
@@ -491,7 +492,7 @@ def test_a_checkpoint_is_described_by_the_file_beside_it(folder, tmp_path):
     """Without the run's folder."""
     (tmp_path / 'model-1').write_bytes(checkpoint(folder, 'cam').read_bytes())
     (tmp_path / 'model-1.json').write_text(json.dumps(
-        {'backbone': LITE, 'resize': 64, 'threshold': 0.8, 'class_names': ['ant', 'bee', 'zebra']}))
+        {'backbone': TINY, 'resize': 64, 'threshold': 0.8, 'class_names': ['ant', 'bee', 'zebra']}))
     model = load_spol(cam=tmp_path / 'model-1', device='cpu')
     assert model.class_names == ['ant', 'bee', 'zebra', 'class 3']
     assert (model.resize, model.threshold) == (64, 0.8)
@@ -502,16 +503,16 @@ def test_a_checkpoint_is_described_by_the_file_beside_it(folder, tmp_path):
     {'backbone': 50, 'datapath': 7}])
 def test_what_is_recorded_wrongly_is_not_used(folder, tmp_path, record):
     (tmp_path / 'model-1').write_bytes(checkpoint(folder, 'cam').read_bytes())
-    (tmp_path / 'model-1.json').write_text(json.dumps({'backbone': LITE, **record}))
+    (tmp_path / 'model-1.json').write_text(json.dumps({'backbone': TINY, **record}))
     (tmp_path / 'results.json').write_text(json.dumps({'training': 3, 'arguments': []}))
-    model = load_spol(cam=tmp_path / 'model-1', device='cpu', backbone=LITE)
+    model = load_spol(cam=tmp_path / 'model-1', device='cpu', backbone=TINY)
     assert (model.resize, model.threshold) == (256, 0.2)
     assert model.class_names[0] == 'class 0'
 
 
 def test_the_classifier_has_its_own_size(folder, tmp_path):
     (tmp_path / 'cls').write_bytes(checkpoint(folder, 'cls').read_bytes())  # no results.json
-    model = load_spol(seg=checkpoint(folder, 'seg'), cls=tmp_path / 'cls', arch=LITE, resize=64,
+    model = load_spol(seg=checkpoint(folder, 'seg'), cls=tmp_path / 'cls', arch=TINY, resize=64,
                       device='cpu')
     inputs = model._read(folder / 'photo.jpg')
     assert inputs.image.shape == (64, 64, 3)
@@ -525,7 +526,7 @@ def test_the_classifier_has_its_own_size(folder, tmp_path):
 def test_a_checkpoint_of_another_stage_is_named(folder, stage, other, message):
     with pytest.raises(InputError, match=f'model-1 {message}'):
         load_spol(**{'seg': checkpoint(folder, 'seg'), stage: checkpoint(folder, other)},
-                  arch=LITE, device='cpu')
+                  arch=TINY, device='cpu')
 
 
 def test_paths_of_one_name_are_refused(run_script, three_pictures):
@@ -615,13 +616,13 @@ def test_useless_masks_are_reported(script, capsys):
 
 def test_checkpoints_without_settings_and_of_drawn_birds_are_named(folder, tmp_path, capsys):
     shutil.copy(checkpoint(folder, 'cam'), tmp_path / 'model-7')
-    load_spol(cam=tmp_path / 'model-7', backbone=LITE, resize=96, device='cpu')
+    load_spol(cam=tmp_path / 'model-7', backbone=TINY, resize=96, device='cpu')
     err = capsys.readouterr().err
     assert 'neither model-7.json nor results.json beside it: the settings are backbone' in err
     assert 'drawn birds' not in err
     (tmp_path / 'mini.json').write_text(json.dumps({'cutouts': None}))
     (tmp_path / 'results.json').write_text(json.dumps({'training': {'arguments': {
-        'backbone': LITE, 'resize': 96, 'datapath': str(tmp_path)}}}))
+        'backbone': TINY, 'resize': 96, 'datapath': str(tmp_path)}}}))
     assert load_spol(cam=tmp_path / 'model-7', device='cpu').settings['drawn']
     err = capsys.readouterr().err
     assert 'neither' not in err
@@ -629,9 +630,9 @@ def test_checkpoints_without_settings_and_of_drawn_birds_are_named(folder, tmp_p
 
 
 def test_networks_of_different_data(folder, tmp_path):
-    torch.save(build_classifier(LITE, 7).state_dict(), tmp_path / 'cls')
+    torch.save(build_classifier(TINY, 7, 'none').state_dict(), tmp_path / 'cls')
     with pytest.raises(InputError, match='has 7 classes and .* has 4'):
-        load_spol(cam=checkpoint(folder, 'cam'), cls=tmp_path / 'cls', arch=LITE, device='cpu')
+        load_spol(cam=checkpoint(folder, 'cam'), cls=tmp_path / 'cls', arch=TINY, device='cpu')
 
 
 def test_names_that_the_encoding_of_stdout_does_not_have():

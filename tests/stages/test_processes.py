@@ -1,20 +1,20 @@
 """Several processes, and processes that are killed: whole stages, as a user starts them."""
 
 import json
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from functools import cache
 
 import cv2
 import pytest
 import torch
-from conftest import LITE, ROOT, call_script
-from test_end_to_end import make_mini
+from conftest import ROOT, TINY, call_script
+from forked import Forked, ForkedRanks
+from test_end_to_end import copy_mini
 
 from network import CamNet, SegNet
 
@@ -23,45 +23,42 @@ pytestmark = pytest.mark.end_to_end
 SIZES = ('--resize', 72, '--crop', 64)
 
 
-def start(*command, env=None, **options):
-    """A process in a folder that is not the project's."""
-    return subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True, cwd=tempfile.gettempdir(),
-                            env={**os.environ, **(env or {})}, **options)
-
-
 def finish(process, timeout=300):
     try:
         out, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        process.terminate()  # torchrun ends its ranks
+        process.terminate()  # with its ranks
         pytest.fail(f'still running after {timeout} s: {process.communicate()[0]}')
     return process.returncode, out
 
 
-def torchrun(count, *command):
-    return finish(start_torchrun(count, *command))
-
-
-def start_torchrun(count, *command, **options):
-    """The rendezvous of --standalone has a free port of its own."""
-    return start('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', count,
-                 *command, **options)
+def start_torchrun(count, *command, env=None):
+    """The ranks are started as torchrun does. The rendezvous of --standalone has a free port of
+    its own."""
+    return Forked('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', count,
+                  *command, env=env)
 
 
 @pytest.fixture(scope='module')
-def mini(tmp_path_factory):
+def mini(tmp_path_factory, made_once):
     """A small data set with pseudo masks to be, and networks that were never trained."""
     folder = tmp_path_factory.mktemp('processes')
-    make_mini(folder)
+    copy_mini(made_once, folder)
     torch.manual_seed(0)
-    torch.save(CamNet(3, LITE).state_dict(), folder / 'cam')
-    torch.save(SegNet(LITE).state_dict(), folder / 'seg')
-    return folder
+    torch.save(CamNet(3, TINY, pretrained='none').state_dict(), folder / 'cam')
+    torch.save(SegNet(TINY, pretrained='none').state_dict(), folder / 'seg')
+    yield folder
+    for process in multiprocessing.active_children():  # of a test that has failed
+        process.kill()
 
 
 def arguments(mini, out):
-    return ('--datapath', mini / 'mini', '--clsnum', 3, '--backbone', LITE, '--savepath', out)
+    return ('--datapath', mini / 'mini', '--clsnum', 3, '--backbone', TINY, '--savepath', out)
+
+
+def training(mini, out):
+    """A training script and what it needs."""
+    return ROOT / 'cub200-cam' / 'train.py', *arguments(mini, out), '--pretrained', 'none'
 
 
 @pytest.fixture(scope='module')
@@ -75,7 +72,7 @@ def tested(mini):
                              ('seg', (*SIZES, '--top1top5', 'none', '--sweep'))):
             command = (f'cub200-{stage}/test.py', *arguments(mini, out / stage), '--snapshot',
                        mini / stage, '--batch_size', 8, *extra)
-            code, said = (torchrun(count, ROOT / command[0], *command[1:]) if count > 1
+            code, said = (finish(ForkedRanks(count, ROOT / command[0], *command[1:])) if count > 1
                           else (call_script(*command), ''))
             assert code == 0, said
         folders.append(out)
@@ -104,9 +101,8 @@ def test_figures_are_the_same_by_1_2_and_3_processes(tested):
 def twenty_steps(mini, out):
     """A wrapper and the command it runs."""
     out.mkdir()
-    return (ROOT / 'tests' / 'stages' / 'save_weights.py', out, ROOT / 'cub200-cam' / 'train.py',
-            *arguments(mini, out), *SIZES, '--batch_size', 10, '--epoch', 3, '--max_steps', 20,
-            '--amp', 'off')
+    return (ROOT / 'tests' / 'stages' / 'save_weights.py', out, *training(mini, out), *SIZES,
+            '--batch_size', 10, '--epoch', 3, '--max_steps', 20, '--amp', 'off')
 
 
 @pytest.fixture(scope='module')
@@ -115,7 +111,7 @@ def trained(mini):
     @cache
     def train(count):
         out = mini / f'trained-{count}'
-        code, said = torchrun(count, *twenty_steps(mini, out))
+        code, said = finish(ForkedRanks(count, *twenty_steps(mini, out)))
         assert code == 0, said
         return out
 
@@ -128,12 +124,17 @@ def test_weights_are_the_same_in_all_processes(trained, count):
     saved = torch.load(out / 'model-2', weights_only=True)
     first, *others = [torch.load(out / f'weights-{index}', weights_only=True)
                       for index in range(count)]
-    parameters = dict(CamNet(3, LITE, pretrained='none').named_parameters())
+    parameters = dict(CamNet(3, TINY, pretrained='none').named_parameters())
     for other in others:
         assert all(torch.equal(first[name], other[name]) for name in parameters)
     assert all(torch.equal(first[name], saved[name]) for name in saved)
     assert json.loads((out / 'results.json').read_text())['training']['steps'] == 20
-    for index in range(count):  # a thread of the process group could abort the interpreter
+    assert_no_thread_is_left(out, count)
+
+
+def assert_no_thread_is_left(out, count):
+    """A thread of the process group could abort the interpreter."""
+    for index in range(count):
         assert 'gloo' not in (out / f'threads-{index}').read_text()
 
 
@@ -149,11 +150,12 @@ def test_torchrun_restarts_a_run_after_a_kill(mini, trained):
         trained(2) / 'model-2', out / 'model-2', out / 'weights-0'))
     for weights in restarted:
         assert all(torch.equal(whole[name], weights[name]) for name in whole)
+    assert_no_thread_is_left(out, 2)
 
 
 def test_restarts_that_would_meet_dead_ranks_are_refused(mini):
     code, said = finish(start_torchrun(
-        1, '--max-restarts', 1, ROOT / 'cub200-cam' / 'train.py', *arguments(mini, mini / 'never'),
+        1, '--max-restarts', 1, *training(mini, mini / 'never'),
         env={'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '0'}))
     assert code != 0
     assert 'error: torchrun --max-restarts needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1' in said
@@ -171,8 +173,8 @@ def damaged_image(mini):
 
 
 def test_a_process_that_fails_ends_the_run_with_its_error(mini, damaged_image):
-    code, said = torchrun(2, ROOT / 'cub200-cam' / 'train.py', *arguments(mini, mini / 'bad'),
-                          *SIZES, '--batch_size', 8, '--epoch', 1)
+    code, said = finish(start_torchrun(2, *training(mini, mini / 'bad'), *SIZES, '--batch_size', 8,
+                                       '--epoch', 1))
     assert code != 0
     assert f'{damaged_image.name} cannot be read as an image' in said
     assert 'Traceback' not in said.partition('torch/distributed/elastic')[0]
@@ -180,8 +182,8 @@ def test_a_process_that_fails_ends_the_run_with_its_error(mini, damaged_image):
 
 def test_a_process_that_is_killed_ends_the_run(mini):
     out = mini / 'killed'
-    run = start_torchrun(2, ROOT / 'cub200-cam' / 'train.py', *arguments(mini, out), *SIZES,
-                         '--batch_size', 8, '--epoch', 50, '--save_every', 1)
+    run = start_torchrun(2, *training(mini, out), *SIZES, '--batch_size', 8, '--epoch', 50,
+                         '--save_every', 1)
     wait_for(out / 'last.ckpt', run)
     victims = subprocess.run(['pgrep', '-P', str(run.pid)], capture_output=True, text=True,
                              check=False).stdout.split()
@@ -192,7 +194,7 @@ def test_a_process_that_is_killed_ends_the_run(mini):
 
 
 def wait_for(path, process, newer_than=0.0, timeout=300):
-    """Until the file is there and newer."""
+    """Until the file is there and newer; the time it was written."""
     end = time.monotonic() + timeout
     while not (path.exists() and path.stat().st_mtime > newer_than):
         assert process.poll() is None, process.communicate()[0]
@@ -200,12 +202,12 @@ def wait_for(path, process, newer_than=0.0, timeout=300):
             process.terminate()
             pytest.fail(f'no {path} after {timeout} s: {process.communicate()[0]}')
         time.sleep(0.01)
+    return path.stat().st_mtime
 
 
 def train(mini, out, *more, **options):
-    return start(ROOT / 'cub200-cam' / 'train.py', *arguments(mini, out), *SIZES, '--batch_size',
-                 8, '--epoch', 4, '--save_every', 1, '--amp', 'off', '--num_workers', 0, '--show',
-                 0, *more, **options)
+    return Forked(*training(mini, out), *SIZES, '--batch_size', 8, '--epoch', 4, '--save_every', 1,
+                  '--amp', 'off', '--num_workers', 0, '--show', 0, *more, **options)
 
 
 def test_five_kills_at_random_change_no_bit(mini):
@@ -213,15 +215,16 @@ def test_five_kills_at_random_change_no_bit(mini):
     undisturbed = train(mini, mini / 'whole')
     out, rng = mini / 'five', random.Random(0)
     for kill in range(5):
-        before = (out / 'last.ckpt').stat().st_mtime if kill else 0.0
+        written = (out / 'last.ckpt').stat().st_mtime if kill else 0.0
         run = train(mini, out, *(['--resume'] if kill else []))
-        wait_for(out / 'last.ckpt', run, before)
-        time.sleep(rng.uniform(0, 0.8))
+        for _ in range(2):
+            begin, written = time.monotonic(), wait_for(out / 'last.ckpt', run, written)
+        time.sleep(rng.uniform(0, min(2 * (time.monotonic() - begin), 0.2)))  # up to two steps
         assert run.poll() is None
         run.send_signal(signal.SIGKILL)
         assert finish(run)[0] == -signal.SIGKILL
     step = torch.load(out / 'last.ckpt', weights_only=True)['step']
-    assert 5 <= step < 48
+    assert 10 <= step < 48
     for run in (train(mini, out, '--resume'), undisturbed):
         code, said = finish(run)
         assert code == 0, said
@@ -258,7 +261,7 @@ def test_masks_continue_after_a_kill(mini, tested):
     out = mini / 'masks-killed'
     command = (ROOT / 'cub200-cam' / 'test.py', *arguments(mini, out), '--snapshot', mini / 'cam',
                '--batch_size', 8, '--resize', 64, '--maskpath', out / 'mask')
-    run = start(*command)
+    run = Forked(*command)
     while not list((out / 'mask').rglob('*.png')):
         assert run.poll() is None
         time.sleep(0.005)
@@ -267,7 +270,7 @@ def test_masks_continue_after_a_kill(mini, tested):
     for path in (out / 'mask').rglob('*.png'):
         if not path.name.startswith('.'):
             assert cv2.imread(str(path)) is not None
-    code, said = finish(start(*command, '--resume'))
+    code, said = finish(Forked(*command, '--resume'))
     assert code == 0, said
     for path in (tested[0] / 'mask').rglob('*.png'):
         other = out / 'mask' / path.relative_to(tested[0] / 'mask')

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import LITE
+from conftest import LITE, TINY
 
 from network import CamNet, SegNet
 from utils.engine.inference import Inference
@@ -41,8 +41,8 @@ def data(tmp_path):
 @pytest.fixture(scope='module')
 def snapshots(tmp_path_factory):
     folder = tmp_path_factory.mktemp('snapshots')
-    torch.save(CamNet(CLASSES, LITE).state_dict(), folder / 'cam')
-    torch.save(SegNet(LITE).state_dict(), folder / 'seg')
+    torch.save(CamNet(CLASSES, TINY, pretrained='none').state_dict(), folder / 'cam')
+    torch.save(SegNet(TINY, pretrained='none').state_dict(), folder / 'seg')
     return folder
 
 
@@ -53,13 +53,13 @@ def stage(run_script, data, snapshots, tmp_path):
         network = '--arch' if name == 'cls' else '--backbone'
         extra = []
         if kind == 'train':
-            extra = ['--batch_size', 3, '--epoch', 1]
+            extra = ['--batch_size', 3, '--epoch', 1, '--pretrained', 'none']
         elif name in ('cam', 'seg') and '--snapshot' not in arguments:
             extra = ['--snapshot', snapshots / name]
         if (name, kind) == ('cam', 'test'):
             extra += ['--crop', 0] * ('--evaluate' not in arguments)
         return run_script(f'cub200-{name}/{kind}.py', '--datapath', data, '--savepath',
-                          tmp_path / 'out', *SMALL, network, LITE, *extra, *arguments)
+                          tmp_path / 'out', *SMALL, network, TINY, *extra, *arguments)
 
     return call
 

@@ -85,7 +85,8 @@ def test_classes_and_epochs_come_from_the_lists(tmp_path, monkeypatch):
 @pytest.mark.end_to_end
 def test_ablation_trains_and_evaluates_a_variant_and_its_segmentation(tmp_path):
     data = tmp_path / 'data'
-    assert call_script('dataset/make_mini.py', '--out', data, '--train', 1, '--val', 1) == 0
+    assert call_script('dataset/make_mini.py', '--out', data, '--train', 1, '--val', 1,
+                       '--size', 96) == 0
     settings = replace(SETTINGS, data=str(data))
     threads = torch.get_num_threads()
     try:

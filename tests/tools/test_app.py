@@ -123,7 +123,6 @@ def test_the_page_in_a_browser(app, trained):
                                ('alpha.png', '120, 80'), ('turned.jpg', '80, 120')):
                 file.set_input_files(str(trained / name))
                 wait_for('e.value.includes("box (x0")')
-                page.screenshot(path=str(trained / f'page-{name}'), full_page=True)
                 set_threshold('0.99')
                 wait_for('e.value.includes("no box")')
                 set_threshold('0')
@@ -135,6 +134,7 @@ def test_the_page_in_a_browser(app, trained):
                 clear()
             page.locator('.gallery-item').first.click()
             wait_for('e.value.includes("box (x0")')
+            page.screenshot(path=str(trained / 'page.png'), full_page=True)
             clear()
             file.set_input_files(str(trained / 'bytes.png'))
             page.get_by_text('exceed the maximum allowed size of 20.0 Mb').first.wait_for()

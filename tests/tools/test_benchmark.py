@@ -6,6 +6,7 @@ from subprocess import PIPE, Popen
 
 import pytest
 import torch
+from conftest import TINY
 
 from tools.benchmarks import monitor
 from tools.benchmarks.devices import (
@@ -18,14 +19,15 @@ from tools.benchmarks.devices import (
 from tools.benchmarks.stages import Bench, BenchOptions
 
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
-TINY = BenchOptions('timm/tf_efficientnet_lite0', amp='off', batch_size=2, num_workers=1, images=2,
-                    device='cpu')
+SMALL = BenchOptions(TINY, amp='off', batch_size=2, num_workers=1, images=2,
+                     device='cpu')
 
 
-@pytest.fixture
-def bench(tmp_path):
+@pytest.fixture(scope='module')
+def bench(tmp_path_factory):
+    """Its pictures are drawn once."""
     threads = torch.get_num_threads()
-    yield Bench(TINY, tmp_path)
+    yield Bench(SMALL, tmp_path_factory.mktemp('bench'))
     torch.set_num_threads(threads)
 
 
@@ -67,7 +69,7 @@ def test_a_row_for_each_number_of_readers(bench, capsys):
     assert readers == '1'
     assert all(float(figure) > 0 for figure in figures)
     masks = list((bench.folder / 'swept').glob('*.png'))
-    assert len(masks) == bench.short + TINY.images
+    assert len(masks) == bench.short + SMALL.images
 
 
 @pytest.mark.end_to_end

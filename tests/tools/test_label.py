@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import LITE, ROOT
+from conftest import ROOT, TINY
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -63,7 +63,7 @@ def checkpoint(tmp_path, untrained_run) -> Path:
     untrained_run(tmp_path, 2)
     for stage in ('cam', 'seg'):
         (tmp_path / f'cub200-{stage}' / 'out' / 'mini' / 'model-1.json').write_text(json.dumps(
-            {'backbone': LITE, 'resize': 96, 'class_names': ['b', 'a']}))
+            {'backbone': TINY, 'resize': 96, 'class_names': ['b', 'a']}))
     return tmp_path / 'cub200-seg' / 'out' / 'mini' / 'model-1'
 
 
