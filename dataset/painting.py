@@ -4,7 +4,6 @@ Drawings use unit coordinates (x right, y down, both 0..1), angles are in radian
 uint8 image, BGR or, for an object, premultiplied BGRA. What is drawn depends on the generator
 alone.
 """
-from __future__ import annotations
 
 import cv2
 import numpy as np
