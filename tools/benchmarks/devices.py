@@ -1,11 +1,11 @@
 """What a device can do: the network alone, and the readers and decoders that feed it."""
 
-import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from timeit import Timer
 from typing import NamedTuple
 
 import albumentations as A
@@ -22,7 +22,7 @@ from utils.data.images import read_image
 from utils.data.lists import ImageList
 from utils.data.loader import EpochSampler, TrainLoader
 from utils.data.transforms import eval_transform
-from utils.engine.device import available_cores
+from utils.engine.device import available_cores, configured
 from utils.engine.inference import Inference, Predictor, labels_of
 from utils.engine.precision import Precision, supports_bf16
 from utils.errors import InputError
@@ -31,7 +31,6 @@ from utils.stages.make_masks import masks_of, write_mask
 
 MOST_READERS = 32
 BATCHES_OF_A_READER = 8
-DECODING_SECONDS = 1
 
 
 class Variant(NamedTuple):
@@ -79,25 +78,13 @@ def _measure_variant(bench: Bench, measure: Callable[..., float], stage: str, va
     if on_cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+    configured(bench.device, variant.tf32)
     try:
-        with _tf32(variant.tf32):
-            rate = measure(stage, amp=variant.amp, compile=variant.compile)
+        rate = measure(stage, amp=variant.amp, compile=variant.compile)
     finally:
+        configured(bench.device)
         torch.compiler.reset()
     return rate, f'{torch.cuda.max_memory_allocated() / 2**20:.0f}' if on_cuda else '–'
-
-
-@contextlib.contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
-    kinds = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [kind.allow_tf32 for kind in kinds]
-    for kind in kinds:
-        kind.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        for kind, value in zip(kinds, before, strict=True):
-            kind.allow_tf32 = value
 
 
 def compare_readers(bench: Bench, counts: list[int] | None = None) -> None:
@@ -182,13 +169,14 @@ def compare_decoders(bench: Bench) -> None:
                 *([('torchvision, GPU', lambda: _decode(data, bench.device))]
                   if bench.device.type == 'cuda' else [])):
             try:
-                rate, decoded = _images_per_second(decode), decode()
+                decoded = decode()
+                rounds, seconds = Timer(decode).autorange()
             except (ImportError, RuntimeError) as error:  # built without libjpeg or nvJPEG
                 print_row(name, '–', first_line(error))
                 continue
             difference = np.mean([np.abs(np.asarray(image, float) - wanted).mean()
                                   for image, wanted in zip(decoded, exact, strict=True)])
-            print_row(name, f'{rate:.0f}', f'{difference:.2f}')
+            print_row(name, f'{rounds * len(paths) / seconds:.0f}', f'{difference:.2f}')
 
 
 def _decode(data: list[Tensor], device: torch.device) -> list[Tensor]:
@@ -197,11 +185,3 @@ def _decode(data: list[Tensor], device: torch.device) -> list[Tensor]:
 
     images = decode_jpeg(data, ImageReadMode.RGB, device)
     return [image.permute(1, 2, 0).cpu() for image in images]
-
-
-def _images_per_second(decode: Callable[[], list]) -> float:
-    decode()
-    count, begin = 0, time.perf_counter()
-    while time.perf_counter() - begin < DECODING_SECONDS:
-        count += len(decode())
-    return count / (time.perf_counter() - begin)
