@@ -104,10 +104,6 @@ def parse_args() -> argparse.Namespace:
         help='photographs without objects, searched recursively; needs --cutouts')
     args = parser.parse_args()
     args.out = args.out or Path(__file__).resolve().parent / DEFAULT_FOLDERS[args.layout]
-    return args
-
-
-def check_args(args: argparse.Namespace) -> None:
     if args.size < MIN_SIZE:
         raise InputError(f'--size {args.size}: must be at least {MIN_SIZE}')
     if args.layout == 'imagenet' and args.classes > IMAGENET_CLASSES:
@@ -115,6 +111,7 @@ def check_args(args: argparse.Namespace) -> None:
     if (args.cutouts is None) != (args.backgrounds is None):
         given, missing = ('cutouts', 'backgrounds') if args.cutouts else ('backgrounds', 'cutouts')
         raise InputError(f'--{given} without --{missing}: give both, or neither to draw birds')
+    return args
 
 
 def describe(args: argparse.Namespace) -> dict:
@@ -150,7 +147,6 @@ def write_set(folder: Path, args: argparse.Namespace, source: 'Source') -> None:
 
 def main() -> None:
     args = parse_args()
-    check_args(args)
     if read_marker(args.out) == describe(args):
         print(f'{args.out}: already there')
         return

@@ -23,11 +23,11 @@ from utils.data.lists import ImageList
 from utils.data.loader import EpochSampler, TrainLoader
 from utils.data.transforms import eval_transform
 from utils.engine.device import available_cores, configured
-from utils.engine.inference import Inference, Predictor, labels_of
+from utils.engine.inference import Inference, Predictor
 from utils.engine.precision import Precision, supports_bf16
 from utils.errors import InputError
 from utils.outputs.bad_images import BadImages
-from utils.stages.make_masks import masks_of, write_mask
+from utils.stages.make_masks import MaskFolder
 
 MOST_READERS = 32
 BATCHES_OF_A_READER = 8
@@ -113,17 +113,10 @@ def _masks_per_second(bench: Bench, predict: Predictor, threads: int) -> float:
 
     def seconds(count: int) -> float:
         images = _repeated(bench.images(), count)
-
-        def write_masks(batch: dict) -> None:
-            _, cams = predict(batch['image'], labels_of(images, batch))
-            sizes = list(map(tuple, batch['size'].tolist()))
-            for index, stored in zip(batch['index'].tolist(),
-                                     masks_of(cams, sizes, predict.transfer), strict=True):
-                write_mask(images.mask_path(folder, index), stored)
-
+        masks = MaskFolder(folder, images, predict)
         begin = time.perf_counter()
         data = EvalImages(images, image=eval_transform(RESIZE))
-        deque(inference.map(data, write_masks, f'{threads} readers', BadImages(images, folder)))
+        deque(inference.map(data, masks.write, f'{threads} readers', BadImages(images, folder)))
         return time.perf_counter() - begin
 
     parts = threads * inference.chunk_size
