@@ -87,7 +87,6 @@ def parse():
     add('--images', type=positive_int,
         help='number of extra images in the long list; default: 192, with CUDA 2048')
     add('--device', default='auto', help='auto | cpu | cuda')
-    add('--photos', type=Path, help='cut-outs and backgrounds for the JPEGs; default: drawn ones')
     args = parser.parse_args()
     unknown = set(args.tasks) - {*TASKS, 'gpu'}
     if unknown:

@@ -56,7 +56,6 @@ class BenchOptions:
     compile: bool = False
     images: int = 192
     device: str = 'auto'
-    photos: Path | None = None
 
 
 class Bench:
@@ -76,7 +75,7 @@ class Bench:
             return
         self.ready = True
         count = self.short + self.options.images
-        lines = make_pictures(self.folder, count, self.options.photos)
+        lines = make_pictures(self.folder, count)
         (self.folder / 'short.txt').write_text(''.join(lines[:self.short]))
         (self.folder / 'long.txt').write_text(''.join(lines))
 
@@ -275,15 +274,12 @@ def print_row(*cells: str) -> None:
     print('|', ' | '.join(cells), '|', flush=True)
 
 
-def make_pictures(folder: Path, count: int, photos: Path | None) -> list[str]:
+def make_pictures(folder: Path, count: int) -> list[str]:
     """`count` JPEGs, few pictures under many names; the lines of their list."""
     mini = folder / 'mini'
-    source = ['--cutouts', photos / 'cutouts', '--backgrounds', photos / 'backgrounds'
-              ] if photos else []
     made = subprocess.run([str(part) for part in (
         sys.executable, ROOT / 'dataset' / 'make_mini.py', '--out', mini, '--classes', 4, '--train',
-        PICTURES // 4, '--val', 1, '--size', WIDTH, *source)], capture_output=True, text=True,
-        check=False)
+        PICTURES // 4, '--val', 1, '--size', WIDTH)], capture_output=True, text=True, check=False)
     if made.returncode:
         raise InputError(made.stderr.strip())
     (folder / 'image').mkdir()
