@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor, nn
+from torch import Tensor
 
 from network.checkpoints import load_cam, load_cls, load_seg
 from utils.data.images import BadImageError, read_upright_image, resize
@@ -161,10 +161,6 @@ class Inputs(NamedTuple):
     image: np.ndarray
     cls_image: np.ndarray | None
 
-    @property
-    def pixels(self) -> int:
-        return self.picture.shape[0] * self.picture.shape[1]
-
 
 class Spol:
     """The networks of the pipeline, each optional, as one function; made by `load_spol`.
@@ -217,7 +213,8 @@ class Spol:
         held: list[Inputs | InputError] = []
         for picture in pictures:
             held.append(self._read(picture))
-            if sum(inputs.pixels for inputs in held if isinstance(inputs, Inputs)) > MOST_HELD:
+            pictures_held = (inputs.picture for inputs in held if isinstance(inputs, Inputs))
+            if sum(image[..., 0].size for image in pictures_held) > MOST_HELD:
                 yield from self._predict(held, label)
                 held.clear()
         yield from self._predict(held, label)
@@ -328,13 +325,10 @@ def load_spol(cam: str | Path | None = None, seg: str | Path | None = None,
     seg_net = load_seg(seg, found['seg']['backbone']) if seg else None
     cls_net = load_cls(cls, found['cls']['arch']) if cls else None
     classes = cam_net.head.out_channels if cam_net else 0
-    if cam_net and cls_net and (known := _classes_of(cls_net)) != classes:
+    known = cls_net.get_submodule(cls_net.head_name).out_features if cls_net else classes
+    if cam_net and known != classes:
         raise InputError(f'{cls} has {known} classes and {cam} has {classes}: they belong to '
                          'different data')
-
-    def predictor(model: nn.Module | None, method: str = 'forward') -> Predictor | None:
-        return model and inference.predictor(model, method)
-
     maps = found['seg' if seg else 'cam']
     settings = {**found, 'resize': maps['resize'], 'threshold': maps['threshold'],
                 'device': str(inference.device), 'amp': amp,
@@ -343,13 +337,10 @@ def load_spol(cam: str | Path | None = None, seg: str | Path | None = None,
         warn('the networks were trained on drawn birds: their classes mean nothing on photographs')
     names = dict(enumerate(class_names or [])) or next(
         filter(None, (recorded_class_names(path) for path in (cam, seg, cls) if path)), {})
-    return Spol(predictor(cam_net, 'class_cams' if cls else 'forward'), predictor(seg_net),
-                predictor(cls_net), inference, lambda label: names.get(label, f'class {label}'),
-                classes, settings)
-
-
-def _classes_of(classifier: nn.Module) -> int:
-    return len(classifier.get_parameter(f'{classifier.head_name}.bias'))
+    return Spol(cam_net and inference.predictor(cam_net, 'class_cams' if cls else 'forward'),
+                seg_net and inference.predictor(seg_net),
+                cls_net and inference.predictor(cls_net), inference,
+                lambda label: names.get(label, f'class {label}'), classes, settings)
 
 
 def _settings(checkpoint: str | Path, defaults: dict[str, Any], given: dict[str, Any]

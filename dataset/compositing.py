@@ -1,5 +1,4 @@
 """How make_mini.py puts objects into backgrounds: random places, light and blur, exact masks."""
-from __future__ import annotations
 
 import cv2
 import numpy as np

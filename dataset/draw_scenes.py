@@ -1,10 +1,7 @@
 """The backgrounds that make_mini.py draws: landscapes full of distractors.
 
-Drawings use unit coordinates (x right, y down, both 0..1), angles are in radians. A canvas is a
-uint8 image, BGR or, for an object, premultiplied BGRA. What is drawn depends on the generator
-alone.
+Coordinates, angles and canvases are those of painting.py.
 """
-from __future__ import annotations
 
 from typing import NamedTuple
 

@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Write a small data set in the shape of CUB-200-2011 or ImageNet: seeded, nothing to download.
 
     python dataset/make_mini.py                                        # drawn birds
@@ -32,7 +31,6 @@ The same arguments give the same bytes, and what an image shows does not depend 
 are made. A set made with other arguments is replaced once the new one is complete (it is built in
 <out>.tmp); a folder without mini.json is never replaced.
 """
-from __future__ import annotations
 
 import argparse
 import json
@@ -45,6 +43,7 @@ from typing import TYPE_CHECKING
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # also with PYTHONSAFEPATH=1
 
 from utils.arguments import Parser, nonnegative_int, positive_int
+from utils.data.imagenet import WNIDS
 from utils.data.lists import read_wnids
 from utils.errors import InputError, run
 from utils.outputs.files import write_json
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
     from mini_sources import Source
 
 FORMAT_VERSION = 2
-WNIDS = Path(__file__).with_name('imagenet_wnids.txt')
 MARKER = 'mini.json'
 DEFAULT_FOLDERS = {'cub': 'mini', 'imagenet': 'mini-imagenet'}
 PAIR_SHARE = {'cub': 0, 'imagenet': 1 / 3}  # of the images have two objects
@@ -106,10 +104,6 @@ def parse_args() -> argparse.Namespace:
         help='photographs without objects, searched recursively; needs --cutouts')
     args = parser.parse_args()
     args.out = args.out or Path(__file__).resolve().parent / DEFAULT_FOLDERS[args.layout]
-    return args
-
-
-def check_args(args: argparse.Namespace) -> None:
     if args.size < MIN_SIZE:
         raise InputError(f'--size {args.size}: must be at least {MIN_SIZE}')
     if args.layout == 'imagenet' and args.classes > IMAGENET_CLASSES:
@@ -117,6 +111,7 @@ def check_args(args: argparse.Namespace) -> None:
     if (args.cutouts is None) != (args.backgrounds is None):
         given, missing = ('cutouts', 'backgrounds') if args.cutouts else ('backgrounds', 'cutouts')
         raise InputError(f'--{given} without --{missing}: give both, or neither to draw birds')
+    return args
 
 
 def describe(args: argparse.Namespace) -> dict:
@@ -126,7 +121,7 @@ def describe(args: argparse.Namespace) -> dict:
     return {'format_version': FORMAT_VERSION, **content}
 
 
-def open_source(args: argparse.Namespace) -> Source:
+def open_source(args: argparse.Namespace) -> 'Source':
     from mini_sources import DrawnSource, PhotoSource
 
     if args.cutouts:
@@ -134,7 +129,7 @@ def open_source(args: argparse.Namespace) -> Source:
     return DrawnSource(args.classes, args.size, args.seed)
 
 
-def write_set(folder: Path, args: argparse.Namespace, source: Source) -> None:
+def write_set(folder: Path, args: argparse.Namespace, source: 'Source') -> None:
     """Make all images in `folder`, in the layout asked for."""
     from mini_layouts import shuffled_numbers, write_cub, write_imagenet
     from mini_sources import make_samples
@@ -152,7 +147,6 @@ def write_set(folder: Path, args: argparse.Namespace, source: Source) -> None:
 
 def main() -> None:
     args = parse_args()
-    check_args(args)
     if read_marker(args.out) == describe(args):
         print(f'{args.out}: already there')
         return

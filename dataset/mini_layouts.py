@@ -1,5 +1,4 @@
 """The layouts that make_mini.py writes: CUB-200-2011's and ImageNet's."""
-from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator

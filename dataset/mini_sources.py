@@ -1,11 +1,10 @@
 """The images of make_mini.py: drawn birds or photographs, each image from its own random stream."""
-from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -24,20 +23,8 @@ TRAIN_SHARE = 0.7  # of the background photographs
 BIRD_SCALE, SCENE_SCALE = 1.6, 2  # size of the canvas of a drawing, in frames
 
 
-class Source(Protocol):
-    """Where objects and backgrounds come from."""
-
-    names: list[str]  # one per class, usable as folder names
-
-    def cutout(self, label: int, rng: Generator) -> np.ndarray:
-        """An object of the class: (h, w, 4) uint8 premultiplied BGRA."""
-
-    def background(self, split: int, rng: Generator) -> np.ndarray:
-        """A background of the split: (h, w, 3) uint8 BGR."""
-
-
 class DrawnSource:
-    """Birds and landscapes that this script draws."""
+    """Birds and landscapes that this script draws; `names`: of the classes, usable as folders'."""
 
     def __init__(self, classes: int, size: int, seed: int) -> None:
         if classes > SPECIES_LIMIT:
@@ -51,14 +38,17 @@ class DrawnSource:
             SCENE_SCALE * size, default_rng([seed, SCENE_STREAM, split, k])))
 
     def cutout(self, label: int, rng: Generator) -> np.ndarray:
+        """An object of the class: (h, w, 4) uint8 premultiplied BGRA."""
         return draw_bird(self.species[label], self.bird_px, rng)
 
     def background(self, split: int, rng: Generator) -> np.ndarray:
+        """A background of the split: (h, w, 3) uint8 BGR."""
         return self.draw_pooled(split, int(rng.integers(DRAWN_BACKGROUNDS)))
 
 
 class PhotoSource:
-    """Cut-outs (RGBA PNG, one per class) and background photographs from two folders."""
+    """Cut-outs (RGBA PNG, one per class) and background photographs from two folders; as
+    DrawnSource."""
 
     def __init__(self, cutouts: Path, backgrounds: Path, classes: int, seed: int) -> None:
         files = list_images(cutouts, '--cutouts', {'.png'}, classes)
@@ -78,6 +68,9 @@ class PhotoSource:
         """Parts of two photographs, merged: few photographs give many backgrounds."""
         chosen = rng.integers(len(self.photos[split]), size=2)
         return merge(*(random_part(self.load(self.photos[split][k]), rng) for k in chosen), rng)
+
+
+Source = DrawnSource | PhotoSource
 
 
 def list_images(folder: Path, option: str, suffixes: set[str], least: int) -> list[Path]:

@@ -4,7 +4,6 @@ Drawings use unit coordinates (x right, y down, both 0..1), angles are in radian
 uint8 image, BGR or, for an object, premultiplied BGRA. What is drawn depends on the generator
 alone.
 """
-from __future__ import annotations
 
 import cv2
 import numpy as np
@@ -57,7 +56,7 @@ def smooth_outline(points: np.ndarray, steps: int = 8) -> np.ndarray:
 
 
 def vanes(roots: ArrayLike, angles: ArrayLike, lengths: ArrayLike, widths: ArrayLike,
-          bends: ArrayLike = 0.0, tip: float = 1.6) -> np.ndarray:
+          bends: ArrayLike, tip: float) -> np.ndarray:
     """Outlines (N, 20, 2) of N blades (feathers, leaves, grass); a larger tip is blunter."""
     roots = np.atleast_2d(roots)[:, None]
     angles, lengths, widths, bends = (

@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Bring CUB-200-2011 into the layout that the stages read.
 
     python dataset/prepare_cub.py --download                        # 1.1 GB, resumed if it breaks
@@ -18,7 +17,6 @@ folder or archive, segmentations and segmentations.tgz are looked for beside the
 The files of a folder are linked, not copied (hard links, so that the folder may go), and what is
 there already is kept; an archive is unpacked beside <out> first. The lists are written last.
 """
-from __future__ import annotations
 
 import argparse
 import lzma
@@ -39,7 +37,7 @@ sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # also with PYTHO
 from links import link_file
 from tqdm import tqdm
 
-from network.download import CHUNK, download, has_checksum
+from network.download import CHUNK, download
 from utils.arguments import Parser
 from utils.data.lists import checked_name
 from utils.errors import InputError, run
@@ -69,12 +67,16 @@ class Metadata(NamedTuple):
 
 def read_metadata(root: Path) -> Metadata:
     """Read and check the four files; raises InputError for a bad line and for ids that differ."""
-    metadata = Metadata(
-        names=read_by_id(root / 'images.txt', image_name),
-        labels=read_by_id(root / 'image_class_labels.txt', class_label),
-        training=read_by_id(root / 'train_test_split.txt', split_flag),
-        boxes=read_by_id(root / 'bounding_boxes.txt', corner_box))
-    check_same_ids(root, metadata)
+    parsers = {'images.txt': image_name,
+               'image_class_labels.txt': lambda text, where: integer(text, 1, CLASSES, where) - 1,
+               'train_test_split.txt': lambda text, where: integer(text, 0, 1, where),
+               'bounding_boxes.txt': corner_box}
+    metadata = Metadata(*(read_by_id(root / file, parse) for file, parse in parsers.items()))
+    every_id = set().union(*metadata)
+    for file, values in zip(parsers, metadata, strict=True):
+        if missing := every_id - values.keys():
+            raise InputError(f'{root / file} lacks {len(missing)} ids that the other files have, '
+                             f'the first is {min(missing)}: get the file again')
     check_no_duplicates(root / 'images.txt', metadata.names)
     return metadata
 
@@ -107,14 +109,6 @@ def image_name(text: str, where: str) -> str:
     return name
 
 
-def class_label(text: str, where: str) -> int:
-    return integer(text, 1, CLASSES, where) - 1
-
-
-def split_flag(text: str, where: str) -> int:
-    return integer(text, 0, 1, where)
-
-
 def integer(text: str, least: int, most: int, where: str) -> int:
     value = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else least - 1
     if not least <= value <= most:
@@ -139,22 +133,12 @@ def corner_box(text: str, where: str) -> str:
     return f'{xmin} {ymin} {xmax} {ymax}'
 
 
-def check_same_ids(root: Path, metadata: Metadata) -> None:
-    files = ('images.txt', 'image_class_labels.txt', 'train_test_split.txt', 'bounding_boxes.txt')
-    every_id = set().union(*metadata)
-    for file, values in zip(files, metadata, strict=True):
-        if missing := every_id - values.keys():
-            raise InputError(f'{root / file} lacks {len(missing)} ids that the other files have, '
-                             f'the first is {min(missing)}: get the file again')
-
-
 def check_no_duplicates(path: Path, names: dict[int, str]) -> None:
     seen = {}
     for key, name in names.items():
-        if name in seen:
-            raise InputError(f'{path}: the ids {seen[name]} and {key} are the same image {name}: '
+        if (first := seen.setdefault(name, key)) != key:
+            raise InputError(f'{path}: the ids {first} and {key} are the same image {name}: '
                              'get the file again')
-        seen[name] = key
 
 
 def list_lines(metadata: Metadata, training: int) -> Iterator[str]:
@@ -278,13 +262,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def fetch(archive: Path) -> Path:
-    """The official archive at `archive`, downloaded unless it is there and whole."""
-    if archive.is_file() and has_checksum(archive, CHECKSUM):
-        return archive
-    return download(URL, archive, CHECKSUM)
-
-
 def find_segmentations(source: Path) -> Path | None:
     """The masks in the source folder, or beside the source; None if they are not there."""
     folders = [source, source.parent] if source.is_dir() else [source.parent]
@@ -314,7 +291,7 @@ def prepare(source: Path, segmentations: Path | None, out: Path) -> dict[str, in
 def main() -> None:
     args = parse_args()
     out = args.out.resolve()
-    source = (fetch(out.with_name(f'{ROOT_NAME}.tgz')) if args.download
+    source = (download(URL, out.with_name(f'{ROOT_NAME}.tgz'), CHECKSUM) if args.download
               else args.source.resolve())
     counts = prepare(source, args.segmentations or find_segmentations(source), out)
     print(f"{args.out}: {counts['train']} training and {counts['val']} val images, "

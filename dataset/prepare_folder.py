@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Bring class folders of images into the CUB layout that the stages read.
 
     python dataset/prepare_folder.py photos --out dataset/mine
@@ -22,7 +21,6 @@ xmax and ymax exclusive. Masks and boxes refer to the stored pixels: an EXIF rot
 
 <out> appears when all is done; nothing else is written. Then: bash demo.sh --data <out>
 """
-from __future__ import annotations
 
 import argparse
 import csv
@@ -301,7 +299,6 @@ def prepare(samples: list[Sample], out: Path, val: float, seed: int, *,
     Images with problems, and those of `problems`, are left out with `skip_bad`, else they raise
     InputError. `read_mask` and `place` say how masks are read and files are linked or moved.
     """
-    check_free(out)
     build = out.with_name(f'.{out.name}.unfinished')
     shutil.rmtree(build, ignore_errors=True)  # a killed run's
     try:

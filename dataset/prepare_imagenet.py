@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Bring ILSVRC2012 (ImageNet-1K, CLS-LOC) into the layout that the stages read.
 
     python dataset/prepare_imagenet.py --source ILSVRC
@@ -17,7 +16,6 @@ The label is the index of the wnid in imagenet_wnids.txt. The wnid of a val imag
 folder, else from the first object of its XML; an image that has neither is skipped. --out may be
 the source itself. Existing files are kept, so that the same command continues an interrupted run.
 """
-from __future__ import annotations
 
 import argparse
 import os
@@ -33,11 +31,11 @@ from links import link_file, link_folder
 from tqdm import tqdm
 
 from utils.arguments import Parser
+from utils.data.imagenet import WNIDS
 from utils.data.lists import read_wnids, read_xml_objects
 from utils.errors import InputError, run
 from utils.outputs.files import atomic_write, write_text
 
-WNIDS = Path(__file__).with_name('imagenet_wnids.txt')
 IMAGE_SUFFIX = '.JPEG'
 KAGGLE_FOLDER = Path('Data', 'CLS-LOC')
 DISAGREEMENTS = 'disagreements.txt'
@@ -94,12 +92,6 @@ def check_wnids(names: list[str], labels: dict[str, int], folder: Path) -> None:
     if unknown := [name for name in names if name not in labels]:
         raise InputError(f'{folder / unknown[0]}: not one of the 1,000 wnids in '
                          f'dataset/imagenet_wnids.txt (and {len(unknown) - 1} more): move it away')
-
-
-def image_root(source: Path) -> Path:
-    """Where train/ and val/ lie."""
-    inner = source / KAGGLE_FOLDER
-    return inner if inner.is_dir() else source
 
 
 # ---------------------------------------------------------------- train
@@ -224,17 +216,13 @@ def prepare_val(folder: Path, out: Path, boxes: Path, labels: dict[str, int]) ->
     if not lines:
         raise InputError(f'nothing tells the classes of the images in {folder}, which is flat and '
                          f'without XML files in {boxes}: check --boxes')
-    write_disagreements(out / DISAGREEMENTS, disagreements)
+    if disagreements:
+        write_text(out / DISAGREEMENTS, ''.join(disagreements))
+    else:
+        (out / DISAGREEMENTS).unlink(missing_ok=True)  # an earlier run's
     write_text(out / 'val.txt', ''.join(lines))
     counts['images'] = len(lines)
     return counts
-
-
-def write_disagreements(path: Path, lines: list[str]) -> None:
-    if lines:
-        write_text(path, ''.join(lines))
-    else:
-        path.unlink(missing_ok=True)  # an earlier run's
 
 
 # ---------------------------------------------------------------- command line
@@ -266,7 +254,8 @@ def report(out: Path, train: Counter, val: Counter) -> Iterator[str]:
 
 def main() -> None:
     args = parse_args()
-    root = image_root(args.source.resolve())
+    source = args.source.resolve()
+    root = source / KAGGLE_FOLDER if (source / KAGGLE_FOLDER).is_dir() else source
     labels = {wnid: index for index, wnid in enumerate(read_wnids(WNIDS))}
     train = prepare_train(root / 'train', args.out, labels)
     val = prepare_val(root / 'val', args.out, args.boxes or args.source / 'Annotations', labels)

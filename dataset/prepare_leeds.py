@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Bring the Leeds Butterfly data set into the layout that the stages read.
 
     python dataset/prepare_leeds.py --download
@@ -16,7 +15,6 @@ josiahwang.com/dataset/leedsbutterfly). The archive has
 Images may have another suffix. The data set has no official split: --val and --seed are those of
 prepare_folder.py, which also says what is written.
 """
-from __future__ import annotations
 
 import argparse
 import os

@@ -25,24 +25,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tools import records
 from tools.ablations.variants import (
     PARTS,
     VARIANTS,
     Settings,
+    data_folder,
     figure_1b_names,
     read_metrics,
     run_folder,
-)
-from tools.records import (
-    RESULTS,
-    commit,
-    metrics_of,
-    read_records,
-    set_flags,
-    set_name,
-    summarize,
-    table,
-    write_record,
 )
 from utils.arguments import (
     ROOT,
@@ -53,6 +44,7 @@ from utils.arguments import (
     seed,
     select,
 )
+from utils.data import cub
 from utils.errors import InputError, run
 from utils.outputs.files import write_bytes, write_json
 from utils.outputs.results import read_results
@@ -66,10 +58,10 @@ LABELS = 10**9  # above every label, for lists whose number of classes is not kn
 def main():
     args = parse()
     settings = select(args, Settings)
-    check_settings(args.out, {**asdict(settings), 'seeds': args.seeds, 'commit': commit()})
+    check_settings(args.out, {**asdict(settings), 'seeds': args.seeds, 'commit': records.commit()})
     if not settings.data:
         for number in args.seeds:
-            make_images(args.out, number, settings.photos)
+            make_images(data_folder(args.out, number, settings), number, settings.photos)
     run_all(args.out, args.seeds, settings, args.jobs)
     write_results(args.out, args.seeds, settings)
 
@@ -112,8 +104,6 @@ def parse() -> argparse.Namespace:
 
 def read_data(args: argparse.Namespace) -> tuple[int, int]:
     """The number of classes in both lists, and of training images. Raises InputError."""
-    from utils.data import cub
-
     train, val = (cub.read_images(Path(args.data), name, LABELS) for name in (args.train, args.val))
     if val.boxes is None:
         raise InputError(f'{val.source} has no boxes to compare with: add them')
@@ -132,11 +122,11 @@ def check_settings(out: Path, settings: dict) -> None:
                              'use the same value, or another --out')
 
 
-def make_images(out: Path, number: int, photos: str | None) -> None:
+def make_images(folder: Path, number: int, photos: str | None) -> None:
     """Make the seed's data set; an existing one made with the same arguments is kept."""
     source = ['--cutouts', f'{photos}/cutouts', '--backgrounds', f'{photos}/backgrounds']
-    command = [sys.executable, ROOT / 'dataset' / 'make_mini.py', '--out',
-               out / f'seed{number}' / 'data', '--seed', number, *(source if photos else [])]
+    command = [sys.executable, ROOT / 'dataset' / 'make_mini.py', '--out', folder,
+               '--seed', number, *(source if photos else [])]
     code = subprocess.run([*map(str, command)], check=False).returncode
     if code:
         sys.exit(code)
@@ -150,14 +140,13 @@ def run_all(out: Path, seeds: list[int], settings: Settings, jobs: int | None) -
     from tools.ablations.workbench import run_variant
     from utils.engine.device import available_cores
 
-    begin, done = time.monotonic(), 0
+    begin = time.monotonic()
     with ProcessPoolExecutor(jobs or available_cores(), get_context('spawn')) as pool:
         tasks = [pool.submit(run_variant, out, number, name, settings)
                  for name in VARIANTS for number in seeds]
         try:
-            for task in as_completed(tasks):
+            for done, task in enumerate(as_completed(tasks), 1):
                 label = task.result()
-                done += 1
                 passed = time.monotonic() - begin
                 print(f'[{done}/{len(tasks)}] {label}; {passed / 60:.1f} min, about '
                       f'{passed / done * (len(tasks) - done) / 60:.0f} min left', flush=True)
@@ -166,21 +155,22 @@ def run_all(out: Path, seeds: list[int], settings: Settings, jobs: int | None) -
             raise
 
 
-def write_results(out: Path, seeds: list[int], settings: Settings, folder: Path = RESULTS) -> None:
+def write_results(out: Path, seeds: list[int], settings: Settings,
+                  folder: Path = records.RESULTS) -> None:
     """The records of all seeds, and ablation.png and curve.png."""
     from tools.ablations.charts import curves, figure_1b, learning_curve
 
-    data_set = set_name(settings.data, settings.train, bool(settings.photos))
+    data_set = records.set_name(settings.data, settings.train, bool(settings.photos))
     groups = {'fusion': {name: name for name in figure_1b_names()}, 'parts': PARTS}
     for name, rows in groups.items():
         for number in seeds:
             write_group(name, rows, out, number, settings, folder)
-    records = {name: [record for record in several if record['seed'] in seeds]
-               for name, several in read_records(data_set, groups, folder).items()}
-    write_bytes(out / 'ablation.png', figure_1b(summarize(records['fusion'])))
+    written = {name: [record for record in several if record['seed'] in seeds]
+               for name, several in records.read_records(data_set, groups, folder).items()}
+    write_bytes(out / 'ablation.png', figure_1b(records.summarize(written['fusion'])))
     write_bytes(out / 'curve.png', learning_curve(curves(out, seeds)))
-    for name, several in records.items():
-        print(f'\n{table({name: several})}')
+    for name, several in written.items():
+        print(f'\n{records.table({name: several})}')
     print(f'\nwrote the metrics to {folder}, ablation.png and curve.png to {out}')
 
 
@@ -192,13 +182,13 @@ def write_group(name: str, rows: dict[str, str], out: Path, number: int, setting
     recorded = read_results(out / 'settings.json')
     where = settings.data, settings.train
     tuned = ' '.join(f'--{option} {getattr(settings, option)}' for option in TUNED)
-    flags = set_flags(*where, settings.val, bool(settings.photos))
-    write_record(name, set_name(*where, bool(settings.photos)), number,
-                 {row: metrics_of(read_metrics(path)) for row, path in runs.items()},
-                 command=f'python tools/ablation.py{flags} --seeds {number} {tuned}',
-                 commit=recorded['commit'],
-                 versions=results[0]['training']['versions'], folder=folder,
-                 seconds=sum(result['training']['seconds'] for result in results))
+    flags = records.set_flags(*where, settings.val, bool(settings.photos))
+    records.write_record(
+        name, records.set_name(*where, bool(settings.photos)), number,
+        {row: records.metrics_of(read_metrics(path)) for row, path in runs.items()},
+        command=f'python tools/ablation.py{flags} --seeds {number} {tuned}',
+        commit=recorded['commit'], versions=results[0]['training']['versions'], folder=folder,
+        seconds=sum(result['training']['seconds'] for result in results))
 
 
 if __name__ == '__main__':

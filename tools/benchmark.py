@@ -5,7 +5,6 @@
     python tools/benchmark.py functions           the hot functions compared with plain code
     python tools/benchmark.py cam/test seg/test   some stages
     python tools/benchmark.py plain               cam/test compared with a plain program
-    python tools/benchmark.py training            half precision compared with float32
     python tools/benchmark.py readers             how many readers keep the network busy
     python tools/benchmark.py decoders            decoding JPEGs on the CPU and on a GPU
     python tools/benchmark.py variants            the network alone at each precision, and compiled
@@ -32,7 +31,7 @@ from utils.arguments import Parser, boolean, nonnegative_int, positive_int, sele
 from utils.errors import InputError, run
 
 STAGES = ('cls/train', 'cls/test', 'cam/train', 'cam/test', 'seg/train', 'seg/test')
-CPU_TASKS = (*STAGES, 'plain', 'training', 'functions')
+CPU_TASKS = (*STAGES, 'plain', 'functions')
 GPU_TASKS = (*STAGES, 'readers', 'decoders', 'variants')
 TASKS = tuple(dict.fromkeys((*CPU_TASKS, *GPU_TASKS)))
 
@@ -64,8 +63,6 @@ def main():
             bench.compare_stages(stages)
         if 'plain' in tasks:
             bench.compare_plain()
-        if 'training' in tasks:
-            bench.compare_training()
         if 'readers' in tasks:
             compare_readers(bench)
         if 'decoders' in tasks:
@@ -90,7 +87,6 @@ def parse():
     add('--images', type=positive_int,
         help='number of extra images in the long list; default: 192, with CUDA 2048')
     add('--device', default='auto', help='auto | cpu | cuda')
-    add('--photos', type=Path, help='cut-outs and backgrounds for the JPEGs; default: drawn ones')
     args = parser.parse_args()
     unknown = set(args.tasks) - {*TASKS, 'gpu'}
     if unknown:

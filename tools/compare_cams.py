@@ -21,13 +21,16 @@ which must not be installed beside ours:
 import importlib.util
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.arguments import Parser, positive_int
+from utils.data import cub
+from utils.data.lists import list_path
 from utils.errors import InputError, run
+from utils.localization.metrics import BENCHMARK_SIDE
+from utils.outputs.files import keep_settings, write_array
 from utils.stages.run_settings import recorded_settings, training_settings
 
 INSTALL = 'pip install scikit-learn ttach && pip install --no-deps grad-cam'
@@ -36,39 +39,37 @@ METHODS = {'gradcam': ('GradCAM', False), 'gradcam++': ('GradCAMPlusPlus', False
            'xgradcam': ('XGradCAM', False), 'eigencam': ('EigenCAM', False),
            'layercam': ('LayerCAM', False), 'layercam-several': ('LayerCAM', True)}
 SEVERAL = 3  # sizes of feature maps
-PART = 8     # images in a batch
+BATCH = 8    # images
 
 
 def main():
     args = parse()
     import pytorch_grad_cam
-    import torch
+    from torch.utils.data import DataLoader, Subset
     from tqdm import tqdm
 
     from network.checkpoints import load_cls
     from network.download import digest
-    from utils.data import cub
     from utils.data.datasets import EvalImages
     from utils.engine.device import choose_device
+    from utils.engine.inference import labels_of
     from utils.localization.boxes import CentreCrop
-    from utils.outputs.files import keep_settings
 
     images = cub.read_images(args.datapath, args.list, 10**9)
     side = args.resize or trained_side(args.cls)
     model = load_cls(args.cls, args.arch).to(choose_device(args.device)).eval()
     check_labels(images, model)
-    keep_settings(args.out / 'settings.json', {
-        'cls': digest(args.cls), 'resize': side})
+    keep_settings(args.out / 'settings.json', {'cls': digest(args.cls), 'resize': side})
     dataset, layers = EvalImages(images, image=CentreCrop(side)), feature_layers(model, side)
     for method in args.methods:
         name, several = METHODS[method]
         with getattr(pytorch_grad_cam, name)(model, layers if several else layers[-1:]) as cam:
             todo = [index for index in range(len(images))
                     if not map_file(args.out, method, images.name(index)).exists()]
-            for part in tqdm(list(parts(todo)), method, unit='batch', disable=None):
-                batch = torch.stack([torch.from_numpy(dataset[index]['image']) for index in part])
-                write_maps(args.out, method, [images.name(index) for index in part],
-                           class_maps(cam, batch, images.labels[part].tolist()))
+            batches = DataLoader(Subset(dataset, todo), BATCH)
+            for batch in tqdm(batches, method, unit='batch', disable=None):
+                write_maps(args.out, method, images.names[batch['index'].numpy()].tolist(),
+                           class_maps(cam, batch['image'], labels_of(images, batch).tolist()))
     print_command(args)
 
 
@@ -160,13 +161,9 @@ def class_maps(cam, batch, labels: list[int]):
 
 def write_maps(out: Path, method: str, names: list[str], maps) -> None:
     import cv2
-    import numpy as np
-
-    from utils.localization.metrics import BENCHMARK_SIDE
-    from utils.outputs.files import write_array
 
     for name, score_map in zip(names, maps, strict=True):
-        score_map = cv2.resize(score_map.astype(np.float32), (BENCHMARK_SIDE, BENCHMARK_SIDE))
+        score_map = cv2.resize(score_map.astype('f4'), (BENCHMARK_SIDE, BENCHMARK_SIDE))
         write_array(map_file(out, method, name), score_map)
 
 
@@ -174,14 +171,8 @@ def map_file(out: Path, method: str, name: str) -> Path:
     return out / method / f'{name}.npy'
 
 
-def parts(indices: list[int]) -> Iterator[list[int]]:
-    return (indices[first:first + PART] for first in range(0, len(indices), PART))
-
-
 def print_command(args) -> None:
     """Print how to compare the maps with those of the cam and seg stages."""
-    from utils.data.lists import list_path
-
     folders = [f'{method}={args.out / method}' for method in args.methods]
     command = ['python', 'tools/evaluate_maps.py', *folders, '--list',
                str(list_path(args.datapath, args.list))]

@@ -30,7 +30,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.arguments import Parser, fraction, positive_int, seed
+from utils.data.ground_truth import NO_FOREGROUND, check_scale, from_image_list, read_benchmark
+from utils.data.lists import read_cub_list, segmentation_folder
 from utils.errors import InputError, run, warn
+from utils.localization.bootstrap import resampling_weights
+from utils.outputs.files import write_bytes, write_json, write_png
+from utils.outputs.results import versions
+from utils.outputs.tables import write_csv
+from utils.outputs.top1top5 import read_top1top5
 
 
 def main():
@@ -40,9 +47,6 @@ def main():
 
     from tools.judge.analysis import analyse_method, report
     from tools.judge.measuring import BASELINES, measure_all, processes
-    from utils.data.ground_truth import NO_FOREGROUND
-    from utils.localization.bootstrap import resampling_weights
-    from utils.outputs.top1top5 import read_top1top5
 
     cv2.setNumThreads(0)
     truths = read_truths(args.list, args.metadata, args.masks)
@@ -145,9 +149,6 @@ def selections(parser: Parser, args: argparse.Namespace) -> dict[str, Path]:
 
 def read_truths(image_list: Path | None, metadata: Path | None, masks: Path | None = None) -> list:
     """The ground truth of all images."""
-    from utils.data.ground_truth import check_scale, from_image_list, read_benchmark
-    from utils.data.lists import read_cub_list, segmentation_folder
-
     if metadata:
         truths = read_benchmark(metadata, masks)
     else:
@@ -166,9 +167,6 @@ def write(args: argparse.Namespace, content: dict, methods: dict, truths: list) 
     """All files, and the tables on the screen."""
     from tools.judge.pictures import curves, worst_sheet
     from tools.judge.tables import CLASS_HEADER, IMAGE_HEADER, all_tables, class_rows, image_rows
-    from utils.outputs.files import write_bytes, write_json, write_png
-    from utils.outputs.results import versions
-    from utils.outputs.tables import write_csv
 
     arguments = {name: str(value) if isinstance(value, Path) else value
                  for name, value in vars(args).items() if not isinstance(value, dict)}

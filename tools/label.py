@@ -36,7 +36,14 @@ from urllib.parse import quote
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / folder) for folder in ('', 'dataset')]
 
 from utils.arguments import Parser, fraction
+from utils.data.images import read_binary_mask, read_grey, read_upright_image, resize
 from utils.errors import InputError, run
+from utils.localization.boxes import iou, largest_box
+from utils.localization.threshold import agreement, choose_threshold
+from utils.outputs.drawing import draw_boxes, outline
+from utils.outputs.files import atomic_write, keep_settings, write_bytes, write_png, write_text
+from utils.outputs.predictions import coco, run_lengths
+from utils.stages.run_settings import recorded_class_names
 
 THUMBNAIL = 240  # pixels
 NAMED = 5        # bad files in the message
@@ -51,8 +58,6 @@ def main():
 
     from network.download import digest
     from spol import load_spol
-    from utils.localization.threshold import agreement, choose_threshold
-    from utils.outputs.files import keep_settings
 
     cv2.setNumThreads(0)  # each core has photographs of its own already
     samples = find_images(args.folder, find_classes(args.folder, least=1))[0]
@@ -94,8 +99,6 @@ def parse():
 
 def known_labels(checkpoint: Path, model) -> dict[str, int]:
     """The label of each class folder that the networks were trained with."""
-    from utils.stages.run_settings import recorded_class_names
-
     names = recorded_class_names(checkpoint)
     if len(names) < len(model.class_names):
         raise InputError(f'the class folders that {checkpoint} was trained with are not known: '
@@ -131,10 +134,6 @@ def write_maps(model, samples: list, out: Path) -> list[str]:
 
 def predict(model, chunk: list, label: int, out: Path) -> Iterator[str | None]:
     """Write the maps of photographs of a class; for each None, or its name if it cannot be read."""
-    import numpy as np
-
-    from utils.outputs.files import write_png
-
     found = model.predict((sample.source for sample in chunk), label)
     for sample, prediction in zip(chunk, found, strict=True):
         if isinstance(prediction, InputError):
@@ -142,7 +141,7 @@ def predict(model, chunk: list, label: int, out: Path) -> Iterator[str | None]:
             continue
         # The one whose existence is looked for is written last.
         for kind, values in (('cams', prediction.cam_map), ('maps', prediction.score_map)):
-            write_png(map_file(out, kind, sample.name), np.round(255 * values).astype('u1'))
+            write_png(map_file(out, kind, sample.name), (255 * values).round().astype('u1'))
         yield None
 
 
@@ -152,11 +151,7 @@ def map_file(out: Path, kind: str, name: str) -> Path:
 
 def read_maps(out: Path, sample):
     """(probability of foreground, CAM), float32 S x S in [0, 1]."""
-    import numpy as np
-
-    from utils.data.images import read_grey
-
-    return [read_grey(map_file(out, kind, sample.name)) / np.float32(255)
+    return [read_grey(map_file(out, kind, sample.name)).astype('f4') / 255
             for kind in ('maps', 'cams')]
 
 
@@ -165,9 +160,6 @@ def read_maps(out: Path, sample):
 
 def label(sample, out: Path, threshold: float) -> dict:
     """Write a photograph's mask and its picture in the overview; its record."""
-    from utils.data.images import read_upright_image
-    from utils.outputs.files import write_png
-
     image, (probability, _) = read_upright_image(sample.source), read_maps(out, sample)
     mask, box = main_region(probability, threshold, image.shape[:2])
     write_png(map_file(out, 'masks', sample.name), mask)
@@ -180,8 +172,6 @@ def label(sample, out: Path, threshold: float) -> dict:
 
 def certainty(probability, threshold: float) -> float:
     """How little the box depends on the threshold, in [0, 1]; 0 where there is none."""
-    from utils.localization.boxes import iou, largest_box
-
     boxes = [largest_box(probability, min(max(threshold + shift, 0), HIGHEST))
              for shift in (-SHIFT, SHIFT)]
     return 0.0 if None in boxes else float(iou(*boxes))
@@ -194,14 +184,11 @@ def main_region(probability, threshold: float, size: tuple[int, int]):
     `probability`: float32 S x S; `size` = (H, W) of the photograph.
     """
     import cv2
-    import numpy as np
-
-    from utils.data.images import resize
 
     probability = resize(probability, size)
     highest = float(probability.max())
     foreground = probability > (threshold if highest > threshold else highest / 2)
-    _, regions, statistics, _ = cv2.connectedComponentsWithStats(foreground.astype(np.uint8))
+    _, regions, statistics, _ = cv2.connectedComponentsWithStats(foreground.astype('u1'))
     largest = 1 + int(statistics[1:, cv2.CC_STAT_AREA].argmax()) if len(statistics) > 1 else 0
     x, y, width, height = statistics[largest, :4].tolist()
     return regions == largest, (x, y, x + width, y + height)
@@ -213,15 +200,11 @@ def thumbnail_file(out: Path, name: str) -> Path:
 
 def write_thumbnail(path: Path, image, mask, box: tuple[int, int, int, int]) -> None:
     import cv2
-    import numpy as np
-
-    from utils.outputs.drawing import draw_boxes, outline
-    from utils.outputs.files import write_bytes
 
     scale = min(1, THUMBNAIL / max(image.shape[:2]))
     size = [max(1, round(scale * side)) for side in image.shape[1::-1]]
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    inside = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    inside = cv2.resize(mask.astype('u1'), size, interpolation=cv2.INTER_NEAREST) > 0
     picture = draw_boxes(outline(small, inside), None, tuple(scale * side for side in box))
     write_bytes(path, cv2.imencode('.jpg', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1])
 
@@ -231,10 +214,6 @@ def write_thumbnail(path: Path, image, mask, box: tuple[int, int, int, int]) -> 
 
 def write_coco(out: Path, records: list[dict]) -> None:
     """labels.json. Masks are read again, so that only one is held in memory."""
-    from utils.data.images import read_binary_mask
-    from utils.outputs.files import atomic_write
-    from utils.outputs.predictions import coco, run_lengths
-
     def with_masks() -> Iterator[dict]:
         for record in records:
             mask = read_binary_mask(map_file(out, 'masks', record['file']))
@@ -249,8 +228,6 @@ def write_coco(out: Path, records: list[dict]) -> None:
 
 def write_overview(out: Path, records: list[dict], threshold: float) -> None:
     """overview.html, with relative links alone."""
-    from utils.outputs.files import write_text
-
     figures = []
     for record in sorted(records, key=lambda record: (record['score'], record['file'])):
         link = thumbnail_file(Path(), record['file']).as_posix()

@@ -29,7 +29,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.arguments import Parser, add_checkpoints, demo_checkpoints
+from utils.data.images import read_image
 from utils.errors import InputError, run, warn
+from utils.outputs.drawing import join_sheets
+from utils.outputs.files import write_array, write_json, write_png
+from utils.outputs.predictions import PredictionWriter, part_in_box, run_lengths
+from utils.outputs.results import versions
 
 # What both OpenCV and Pillow read, by the usual names.
 SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.apng', '.webp', '.avif', '.avifs', '.gif',
@@ -51,9 +56,6 @@ def main():
     from tqdm import tqdm
 
     from spol import load_spol
-    from utils.outputs.files import write_json
-    from utils.outputs.predictions import PredictionWriter
-    from utils.outputs.results import versions
 
     cv2.setNumThreads(0)  # each core has pictures of its own already
     model = load_spol(args.cam, args.seg, args.cls, backbone=args.backbone, arch=args.arch,
@@ -120,7 +122,9 @@ class Pictures:
 
     def _below(self, top: Path) -> Iterator[Path]:
         seen = {top.resolve(), self.out}
-        for folder, below, names in os.walk(top, followlinks=True, onerror=self._unreadable):
+        for folder, below, names in os.walk(
+                top, followlinks=True,
+                onerror=lambda error: self.counts.update(['folders that cannot be read'])):
             below[:] = [name for name in sorted(below) if self._is_new(Path(folder, name), seen)]
             for name in sorted(names):
                 if name.startswith('.'):
@@ -140,9 +144,6 @@ class Pictures:
         elif target != self.out:
             self.counts['links to folders that are there already'] += 1
         return False
-
-    def _unreadable(self, error: OSError) -> None:
-        self.counts['folders that cannot be read'] += 1
 
     def left_out(self) -> str:
         """The end of a message."""
@@ -182,7 +183,7 @@ class Done:
             sys.exit(1)
 
 
-def skip_done(pictures: Iterator[tuple[Path, Path]], records, done: Done
+def skip_done(pictures: Iterator[tuple[Path, Path]], records: PredictionWriter, done: Done
               ) -> Iterator[tuple[Path, Path]]:
     """The pictures after those that an interrupted run has done, which are added to `done`."""
     for record in records.done():
@@ -206,16 +207,11 @@ class Output:
     def write(self, path: Path, name: Path, prediction) -> dict:
         """Write the files of a picture's prediction; its record, as `utils.outputs.predictions`
         has it."""
-        import numpy as np
-
-        from utils.outputs.files import write_array, write_png
-        from utils.outputs.predictions import part_in_box, run_lengths
-
         stem, mask, cam = output_name(name), prediction.mask, prediction.cam
         png = f'{stem}.png'
         write_png(self.folder / 'masks' / png, mask)
         if cam is not None:
-            write_png(self.folder / 'cams' / png, np.round(255 * cam.clip(0, 1)).astype('u1'))
+            write_png(self.folder / 'cams' / png, (255 * cam.clip(0, 1)).round().astype('u1'))
         if self.draw:
             write_png(self.folder / 'pictures' / png, prediction.draw())
             write_png(self.folder / 'overlays' / png, prediction.overlay())
@@ -257,10 +253,6 @@ def describe(prediction) -> dict:
 
 
 def write_sheet(folder: Path, pictures: dict[str, Path]) -> Path:
-    from utils.data.images import read_image
-    from utils.outputs.drawing import join_sheets
-    from utils.outputs.files import write_png
-
     path = folder / 'sheet.png'
     write_png(path, join_sheets({name: read_image(folder / picture)
                                  for name, picture in pictures.items()}))

@@ -34,7 +34,7 @@ def metrics_of(evaluation: Mapping) -> dict[str, float]:
             if value is not None}
 
 
-def set_name(data: str | None, train: str = 'train.txt', photos: bool = False) -> str:
+def set_name(data: str | None, train: str, photos: bool) -> str:
     """The name of a data set: its folder's (with another training list than train.txt, the list's
     as well), or that of the images that the demo makes."""
     if not data:
@@ -43,8 +43,7 @@ def set_name(data: str | None, train: str = 'train.txt', photos: bool = False) -
     return Path(data).name + ('' if stem == 'train' else f'-{stem}')
 
 
-def set_flags(data: str | None, train: str = 'train.txt', val: str = 'val.txt',
-              photos: bool = False) -> str:
+def set_flags(data: str | None, train: str, val: str, photos: bool) -> str:
     """The flags of demo.sh and tools/ablation.py for a data set, without the folder's place."""
     if not data:
         return ' --photos DIR' if photos else ''

@@ -16,7 +16,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.arguments import ROOT, Parser, positive_int
+from utils.data import cub, imagenet
+from utils.data.images import read_binary_mask, read_stored_mask
 from utils.errors import InputError, run
+from utils.localization.boxes import CentreCrop
+from utils.localization.pseudo_mask import seg_target
+from utils.outputs.drawing import Row, contact_sheet
+from utils.outputs.files import write_png
 from utils.outputs.results import read_results
 
 TITLES = ['image', 'plain CAM', 'fused CAM', 'Gaussian prior', 'pseudo mask', 'probability',
@@ -37,9 +43,6 @@ def main():
              for stage in NEEDED}
     cls, cam, seg = (require_results(paths[stage], keys) for stage, keys in NEEDED.items())
     out = args.out or paths['seg'].with_name('report.png')
-
-    from utils.outputs.files import write_png
-
     print(classification(cls))
     if 'strict' in seg:  # the list has boxes
         require_results(paths['cam'], ('evaluation', 'fused', 'sweep'))
@@ -108,9 +111,6 @@ def mask_quality(dataset: str, arguments: dict) -> str:
     pixels; empty where there are none."""
     import numpy as np
 
-    from utils.data.images import read_binary_mask, read_stored_mask
-    from utils.localization.pseudo_mask import seg_target
-
     images = read_images(dataset, arguments)
     if images.segmentation is None:
         return ''
@@ -134,8 +134,6 @@ def mask_quality(dataset: str, arguments: dict) -> str:
 
 def read_images(dataset: str, arguments: dict):
     """The images of the list that a run has recorded."""
-    from utils.data import cub, imagenet
-
     datapath = Path(arguments['datapath'])
     if dataset == 'cub200':
         return cub.read_images(datapath, arguments['list'], arguments['clsnum'])
@@ -149,17 +147,13 @@ def picture(dataset: str, cam: dict, seg: dict, count: int):
     that the two evaluations have recorded."""
     import torch
 
-    from network import CamNet, SegNet, load_checkpoint
+    from network.checkpoints import load_cam, load_seg
     from utils.engine.inference import Predictor
-    from utils.localization.boxes import CentreCrop
-    from utils.outputs.drawing import Row, contact_sheet
     from utils.stages.show import cam_rows, seg_rows, spread_views
 
     images = read_images(dataset, seg)
-    cam_net = CamNet(cam['clsnum'], cam['backbone'], pretrained='none')
-    load_checkpoint(cam_net, cam['snapshot'])
-    seg_net = SegNet(seg['backbone'], pretrained='none')
-    load_checkpoint(seg_net, seg['snapshot'])
+    cam_net = load_cam(cam['snapshot'], cam['backbone'])
+    seg_net = load_seg(seg['snapshot'], seg['backbone'])
 
     def views(arguments: dict) -> list:
         crop = CentreCrop(arguments['resize'], arguments['crop'])

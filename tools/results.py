@@ -20,16 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.records import (
-    RESULTS,
-    commit,
-    metrics_of,
-    read_records,
-    set_flags,
-    set_name,
-    table,
-    write_record,
-)
+from tools import records
 from utils.arguments import NETWORKS, ROOT, Parser, seed
 from utils.errors import InputError, run
 from utils.outputs.files import write_text
@@ -52,7 +43,7 @@ def main():
     if args.action == 'run':
         run_seeds(args.seeds, args.data, args.train, args.val, args.photos)
     elif args.action == 'collect':
-        print(f'wrote {collect(args.run, commit())}')
+        print(f'wrote {collect(args.run, records.commit())}')
     else:
         render([ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))])
 
@@ -60,22 +51,22 @@ def main():
 def run_seeds(seeds: list[int], data: Path | None, train: str, val: str, photos: Path | None
               ) -> None:
     """Run demo.sh for each seed that is not recorded, and record it."""
-    name = set_name(data and data.resolve().name, train, bool(photos))
+    name = records.set_name(data and data.resolve().name, train, bool(photos))
     flags = [str(word) for flag, value in (('--data', data), ('--photos', photos)) if value
              for word in (flag, value)]
     if data:
         flags += ['--train', train, '--val', val]
     for number in seeds:
-        if (RESULTS / f'{name}-demo-{number}.json').exists():
+        if (records.RESULTS / f'{name}-demo-{number}.json').exists():
             continue
-        begun = commit()
+        begun = records.commit()
         command = ['bash', str(ROOT / 'demo.sh'), '--seed', str(number), *flags]
         if code := subprocess.run(command, check=False).returncode:
             raise InputError(f'demo.sh ended with exit code {code}: see above')
         print(f'wrote {collect(name if data else "mini", begun)}')
 
 
-def collect(name: str, code: str, root: Path = ROOT, folder: Path = RESULTS) -> Path:
+def collect(name: str, code: str, root: Path = ROOT, folder: Path = records.RESULTS) -> Path:
     """Record a run of demo.sh; `code`: its commit. Raises InputError if it is incomplete."""
     cls, cam, seg = (read_results(root / f'cub200-{stage}' / 'out' / name / 'results.json')
                      for stage in NETWORKS)
@@ -86,15 +77,16 @@ def collect(name: str, code: str, root: Path = ROOT, folder: Path = RESULTS) -> 
     made = read_results(Path(trained['datapath']) / 'mini.json')  # empty for other data
     where = None if made else trained['datapath'], trained['list']
     photos = bool(made.get('cutouts'))
-    metrics = {'plain CAM': metrics_of(cam['evaluation']['deep']),
-               'fused CAM': metrics_of(cam['evaluation']['fused']),
-               'SPOL': metrics_of(seg),
+    metrics = {'plain CAM': records.metrics_of(cam['evaluation']['deep']),
+               'fused CAM': records.metrics_of(cam['evaluation']['fused']),
+               'SPOL': records.metrics_of(seg),
                'classifier': {'Top-1': round(100 * cls['top1'], 2)}}
     number = trained['seed']
-    return write_record(
-        'demo', set_name(*where, photos), number, metrics, commit=code, versions=seg['versions'],
-        command=f'bash demo.sh{set_flags(*where, tested["list"], photos)} --seed {number}',
-        seconds=sum(seconds_of(results) for results in (cls, cam, seg)), folder=folder)
+    return records.write_record(
+        'demo', records.set_name(*where, photos), number, metrics,
+        command=f'bash demo.sh{records.set_flags(*where, tested["list"], photos)} --seed {number}',
+        commit=code, versions=seg['versions'], folder=folder,
+        seconds=sum(seconds_of(results) for results in (cls, cam, seg)))
 
 
 def seconds_of(results: dict) -> float:
@@ -111,12 +103,12 @@ def render(paths: list[Path]) -> None:
             print(f'wrote {path}')
 
 
-def rendered(text: str, folder: Path = RESULTS) -> str:
+def rendered(text: str, folder: Path = records.RESULTS) -> str:
     """The text with its tables made from the records in `folder`. Raises InputError."""
     def content(match: re.Match) -> str:
         names = match[3].split() or ['demo']
-        records = read_records(match[2], names, folder)
-        return f'{match[1]}{table(records)}\n{match[4]}'
+        found = records.read_records(match[2], names, folder)
+        return f'{match[1]}{records.table(found)}\n{match[4]}'
 
     return TABLE.sub(content, text)
 

@@ -285,22 +285,26 @@ def test_another_archive_is_not_mistaken_for_the_data(segmentations, tmp_path):
         prepare_cub.prepare(pack(segmentations, tmp_path / 'a.tgz'), None, tmp_path / 'out')
 
 
-def test_download_is_asked_for_once(tmp_path, monkeypatch):
-    asked = []
+def test_what_is_not_the_whole_archive_is_downloaded_once(official, tmp_path, monkeypatch, capsys):
+    content = pack(official, tmp_path / 'served.tgz').read_bytes()
+    fetched = []
 
-    def download(url, path, checksum):
-        asked.append((url, checksum))
-        path.write_bytes(b'archive')
-        return path
+    def fetch(url, part):
+        fetched.append(url)
+        part.write_bytes(content)
 
-    monkeypatch.setattr(prepare_cub, 'download', download)
+    assert prepare_cub.CHECKSUM == 'md5:97eceeb196236b17998738112f37df78'
+    monkeypatch.setattr(prepare_cub, 'CHECKSUM', f'md5:{hashlib.md5(content).hexdigest()}')
+    monkeypatch.setattr('network.download._fetch', fetch)
+    monkeypatch.setattr(sys, 'argv', ['prepare_cub.py', '--download', '--out',
+                                      str(tmp_path / 'out')])
     archive = tmp_path / 'CUB_200_2011.tgz'
     archive.write_bytes(b'half of it')
-    assert prepare_cub.fetch(archive) == archive
-    assert asked == [(prepare_cub.URL, 'md5:97eceeb196236b17998738112f37df78')]
-    monkeypatch.setattr(prepare_cub, 'CHECKSUM', f'md5:{hashlib.md5(b"archive").hexdigest()}')
-    assert prepare_cub.fetch(archive).read_bytes() == b'archive'
-    assert len(asked) == 1
+    prepare_cub.main()
+    prepare_cub.main()
+    assert archive.read_bytes() == content
+    assert fetched == [prepare_cub.URL]
+    assert 'no segmentation masks' in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- bad input

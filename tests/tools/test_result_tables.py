@@ -92,7 +92,7 @@ def test_a_table_without_records_is_refused(tmp_path):
 
 def test_recorded_seeds_are_not_run_again(tmp_path, monkeypatch):
     (tmp_path / 'drawn-demo-0.json').write_text('{}')
-    monkeypatch.setattr(results, 'RESULTS', tmp_path)
+    monkeypatch.setattr(records, 'RESULTS', tmp_path)
     monkeypatch.setattr(subprocess, 'run', None)  # would fail if called
     results.run_seeds([0], None, 'train.txt', 'val.txt', None)
 

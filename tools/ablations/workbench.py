@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from network import CamNet, SegNet, load_checkpoint
+from network.checkpoints import load_cam
 from tools.ablations.variants import (
     PAPER,
     VARIANTS,
@@ -49,7 +50,7 @@ def run_variant(out: Path, number: int, name: str, settings: Settings) -> str:
         bench = Workbench(out, number, settings, init_distributed_device(settings.device, number))
         bench.train_cam(name)
         if name == PAPER:
-            bench.train_segmentations(name)
+            bench.train_segmentations()
     return f'seed {number}, {name}'
 
 
@@ -85,15 +86,13 @@ class Workbench:
             self._evaluate_epochs(model, folder, settings.cam_epochs)
         self._evaluate(model, folder)
 
-    def train_segmentations(self, name: str) -> None:
-        """Pseudo masks of a trained variant, with and without the Gaussian prior, and MFF-Net 2
+    def train_segmentations(self) -> None:
+        """Pseudo masks of the paper's network, with and without the Gaussian prior, and MFF-Net 2
         trained on them."""
-        cam_folder = run_folder(self.out, self.seed, name)
+        cam_folder = run_folder(self.out, self.seed, PAPER)
         if not (cam_folder / 'masks.json').exists():
-            model = CamNet(self.settings.classes, self.settings.backbone, pretrained='none',
-                           **VARIANTS[name])
-            load_checkpoint(model, cam_folder / f'model-{self.settings.cam_epochs}')
-            self._write_masks(model, cam_folder)
+            checkpoint = cam_folder / f'model-{self.settings.cam_epochs}'
+            self._write_masks(load_cam(checkpoint, self.settings.backbone), cam_folder)
         for target, masks in (('SPOL', 'mask'), (WITHOUT_PRIOR, 'mask-without-prior')):
             self._train_segmentation(run_folder(self.out, self.seed, target), cam_folder / masks)
 

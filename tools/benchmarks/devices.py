@@ -1,11 +1,11 @@
 """What a device can do: the network alone, and the readers and decoders that feed it."""
 
-import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from timeit import Timer
 from typing import NamedTuple
 
 import albumentations as A
@@ -21,17 +21,16 @@ from utils.data.datasets import EvalImages, TrainImages
 from utils.data.images import read_image
 from utils.data.lists import ImageList
 from utils.data.loader import EpochSampler, TrainLoader
-from utils.engine.device import available_cores
-from utils.engine.inference import Inference, Predictor, labels_of
+from utils.engine.device import available_cores, configured
+from utils.engine.inference import Inference, Predictor
 from utils.engine.precision import Precision, supports_bf16
 from utils.errors import InputError
 from utils.localization.boxes import CentreCrop
 from utils.outputs.bad_images import BadImages
-from utils.stages.make_masks import masks_of, write_mask
+from utils.stages.make_masks import MaskFolder
 
 MOST_READERS = 32
 BATCHES_OF_A_READER = 8
-DECODING_SECONDS = 1
 
 
 class Variant(NamedTuple):
@@ -79,25 +78,13 @@ def _measure_variant(bench: Bench, measure: Callable[..., float], stage: str, va
     if on_cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+    configured(bench.device, variant.tf32)
     try:
-        with _tf32(variant.tf32):
-            rate = measure(stage, amp=variant.amp, compile=variant.compile)
+        rate = measure(stage, amp=variant.amp, compile=variant.compile)
     finally:
+        configured(bench.device)
         torch.compiler.reset()
     return rate, f'{torch.cuda.max_memory_allocated() / 2**20:.0f}' if on_cuda else '–'
-
-
-@contextlib.contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
-    kinds = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [kind.allow_tf32 for kind in kinds]
-    for kind in kinds:
-        kind.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        for kind, value in zip(kinds, before, strict=True):
-            kind.allow_tf32 = value
 
 
 def compare_readers(bench: Bench, counts: list[int] | None = None) -> None:
@@ -126,17 +113,10 @@ def _masks_per_second(bench: Bench, predict: Predictor, threads: int) -> float:
 
     def seconds(count: int) -> float:
         images = _repeated(bench.images(), count)
-
-        def write_masks(batch: dict) -> None:
-            _, cams = predict(batch['image'], labels_of(images, batch))
-            sizes = list(map(tuple, batch['size'].tolist()))
-            for index, stored in zip(batch['index'].tolist(),
-                                     masks_of(cams, sizes, predict.transfer), strict=True):
-                write_mask(images.mask_path(folder, index), stored)
-
+        masks = MaskFolder(folder, images, predict)
         begin = time.perf_counter()
         data = EvalImages(images, image=CentreCrop(RESIZE))
-        deque(inference.map(data, write_masks, f'{threads} readers', BadImages(images, folder)))
+        deque(inference.map(data, masks.write, f'{threads} readers', BadImages(images, folder)))
         return time.perf_counter() - begin
 
     parts = threads * inference.chunk_size
@@ -182,13 +162,14 @@ def compare_decoders(bench: Bench) -> None:
                 *([('torchvision, GPU', lambda: _decode(data, bench.device))]
                   if bench.device.type == 'cuda' else [])):
             try:
-                rate, decoded = _images_per_second(decode), decode()
+                decoded = decode()
+                rounds, seconds = Timer(decode).autorange()
             except (ImportError, RuntimeError) as error:  # built without libjpeg or nvJPEG
                 print_row(name, '–', first_line(error))
                 continue
             difference = np.mean([np.abs(np.asarray(image, float) - wanted).mean()
                                   for image, wanted in zip(decoded, exact, strict=True)])
-            print_row(name, f'{rate:.0f}', f'{difference:.2f}')
+            print_row(name, f'{rounds * len(paths) / seconds:.0f}', f'{difference:.2f}')
 
 
 def _decode(data: list[Tensor], device: torch.device) -> list[Tensor]:
@@ -197,11 +178,3 @@ def _decode(data: list[Tensor], device: torch.device) -> list[Tensor]:
 
     images = decode_jpeg(data, ImageReadMode.RGB, device)
     return [image.permute(1, 2, 0).cpu() for image in images]
-
-
-def _images_per_second(decode: Callable[[], list]) -> float:
-    decode()
-    count, begin = 0, time.perf_counter()
-    while time.perf_counter() - begin < DECODING_SECONDS:
-        count += len(decode())
-    return count / (time.perf_counter() - begin)

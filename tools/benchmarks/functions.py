@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+import timeit
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -35,15 +36,12 @@ REPEATS, INPUTS = 5, 8
 
 def milliseconds(function: Callable, inputs: list) -> float:
     """CPU time per image, with one thread of PyTorch; the median over repeats."""
-    before, times = torch.get_num_threads(), []
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    for _ in range(REPEATS):
-        begin = time.process_time()
-        for x in inputs:
-            function(x)
-        times.append((time.process_time() - begin) / len(inputs))
+    times = timeit.repeat('for x in inputs: function(x)', timer=time.process_time,
+                          repeat=REPEATS, number=1, globals=locals())
     torch.set_num_threads(before)
-    return 1000 * float(np.median(times))
+    return 1000 * float(np.median(times)) / len(inputs)
 
 
 def smooth_map(seed: int, side: int) -> np.ndarray:

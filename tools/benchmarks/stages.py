@@ -56,7 +56,6 @@ class BenchOptions:
     compile: bool = False
     images: int = 192
     device: str = 'auto'
-    photos: Path | None = None
 
 
 class Bench:
@@ -76,7 +75,7 @@ class Bench:
             return
         self.ready = True
         count = self.short + self.options.images
-        lines = make_pictures(self.folder, count, self.options.photos)
+        lines = make_pictures(self.folder, count)
         (self.folder / 'short.txt').write_text(''.join(lines[:self.short]))
         (self.folder / 'long.txt').write_text(''.join(lines))
 
@@ -195,11 +194,9 @@ class Bench:
         if self.device.type == 'cuda':
             torch.cuda.synchronize()
 
-    def step_rate(self, stage: str, amp: str | None = None, channels_last: bool = True,
-                  compile: bool = False) -> float:
+    def step_rate(self, stage: str, amp: str | None = None, compile: bool = False) -> float:
         """Images/s of forward, backward and SGD step on one batch on the device."""
-        kind = stage.split('/')[0]
-        memory = torch.channels_last if channels_last else torch.contiguous_format
+        kind, memory = stage.split('/')[0], torch.channels_last
         model = self.network(kind).to(self.device, memory_format=memory).train()
         precision = Precision(amp or self.options.amp, self.device, model)
         optimizer = torch.optim.SGD(model.parameters(), 1e-3, 0.9, weight_decay=1e-4,
@@ -265,15 +262,6 @@ class Bench:
         for name, our, their in zip(('elapsed', 'CPU'), ours, theirs, strict=True):
             print_row(name, f'{1000 * our:.1f}', f'{1000 * their:.1f}', f'{their / our:.2f}')
 
-    def compare_training(self) -> None:
-        """The step of cam/train as the stage runs it, and in float32 with contiguous maps."""
-        half = self.step_rate('cam/train', 'auto', channels_last=True)
-        full = self.step_rate('cam/train', 'off', channels_last=False)
-        print_header('network of cam/train, alone', 'images/s')
-        print_row(f'{Precision("auto", self.device).name}, channels_last', f'{half:.2f}')
-        print_row('float32, contiguous', f'{full:.2f}')
-        print_row('ratio', f'{half / full:.2f}')
-
 
 def print_header(*names: str) -> None:
     """The head of a Markdown table."""
@@ -286,15 +274,12 @@ def print_row(*cells: str) -> None:
     print('|', ' | '.join(cells), '|', flush=True)
 
 
-def make_pictures(folder: Path, count: int, photos: Path | None) -> list[str]:
+def make_pictures(folder: Path, count: int) -> list[str]:
     """`count` JPEGs, few pictures under many names; the lines of their list."""
     mini = folder / 'mini'
-    source = ['--cutouts', photos / 'cutouts', '--backgrounds', photos / 'backgrounds'
-              ] if photos else []
     made = subprocess.run([str(part) for part in (
         sys.executable, ROOT / 'dataset' / 'make_mini.py', '--out', mini, '--classes', 4, '--train',
-        PICTURES // 4, '--val', 1, '--size', WIDTH, *source)], capture_output=True, text=True,
-        check=False)
+        PICTURES // 4, '--val', 1, '--size', WIDTH)], capture_output=True, text=True, check=False)
     if made.returncode:
         raise InputError(made.stderr.strip())
     (folder / 'image').mkdir()
