@@ -29,8 +29,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tools.judge.ground_truth import check_scale, from_image_list, read_benchmark
 from utils.arguments import Parser, fraction, positive_int, seed
-from utils.data.ground_truth import NO_FOREGROUND, check_scale, from_image_list, read_benchmark
+from utils.data.images import NO_FOREGROUND
 from utils.data.lists import read_cub_list, segmentation_folder
 from utils.errors import InputError, run, warn
 from utils.localization.bootstrap import resampling_weights

@@ -35,6 +35,7 @@ from urllib.parse import quote
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / folder) for folder in ('', 'dataset')]
 
+from tools.predictions import coco, run_lengths
 from utils.arguments import Parser, fraction
 from utils.data.images import read_binary_mask, read_grey, read_upright_image, resize
 from utils.errors import InputError, run
@@ -42,7 +43,6 @@ from utils.localization.boxes import iou, largest_box
 from utils.localization.threshold import agreement, choose_threshold
 from utils.outputs.drawing import draw_boxes, outline
 from utils.outputs.files import atomic_write, keep_settings, write_bytes, write_png, write_text
-from utils.outputs.predictions import coco, run_lengths
 from utils.stages.run_settings import recorded_class_names
 
 THUMBNAIL = 240  # pixels

@@ -28,12 +28,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tools.predictions import PredictionWriter, part_in_box, run_lengths
 from utils.arguments import Parser, add_checkpoints, demo_checkpoints
 from utils.data.images import read_image
 from utils.errors import InputError, run, warn
 from utils.outputs.drawing import join_sheets
 from utils.outputs.files import write_array, write_json, write_png
-from utils.outputs.predictions import PredictionWriter, part_in_box, run_lengths
 from utils.outputs.results import versions
 
 # What both OpenCV and Pillow read, by the usual names.
@@ -205,7 +205,7 @@ class Output:
     run_lengths: bool
 
     def write(self, path: Path, name: Path, prediction) -> dict:
-        """Write the files of a picture's prediction; its record, as `utils.outputs.predictions`
+        """Write the files of a picture's prediction; its record, as `tools.predictions`
         has it."""
         stem, mask, cam = output_name(name), prediction.mask, prediction.cam
         png = f'{stem}.png'

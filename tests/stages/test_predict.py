@@ -20,13 +20,13 @@ from pycocotools.coco import COCO
 
 from network import CamNet, InputError, SegNet, build_classifier
 from spol import as_rgb, load_spol
+from tools.judge.score_maps import find_score_map
+from tools.predictions import part_in_box, run_lengths
 from utils.arguments import ROOT
 from utils.data.images import BadImageError, read_image
-from utils.data.score_maps import find_score_map
 from utils.engine.inference import Predictor
 from utils.outputs.drawing import GAP, TITLE_HEIGHT
 from utils.outputs.files import write_png
-from utils.outputs.predictions import part_in_box, run_lengths
 from utils.outputs.results import newest_checkpoint
 
 CLASSES = 4
@@ -440,7 +440,7 @@ def interrupted(run_script, folder, three_pictures, tmp_path, monkeypatch):
     def run(*flags):
         out = tmp_path / 'out'
         with monkeypatch.context() as patch:
-            patch.setattr('utils.outputs.predictions.PredictionWriter.finish',
+            patch.setattr('tools.predictions.PredictionWriter.finish',
                           lambda writer: writer.path)
             predict_all(run_script, folder, three_pictures, out, *flags)
         part = out / '.predictions.jsonl.part'

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from tools.judge.ground_truth import read_benchmark
 from tools.judge.measuring import baseline_map
-from utils.data.ground_truth import read_benchmark
 from utils.errors import InputError
 from utils.localization.metrics import (
     BENCHMARK_SIDE,

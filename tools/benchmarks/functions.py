@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from tools import plain
+from tools.judge.ground_truth import GroundTruth
 from tools.judge.measuring import measure as evaluate_map
-from utils.data.ground_truth import GroundTruth
 from utils.engine.normalize import Normalize
 from utils.localization.boxes import CentreCrop, largest_box
 from utils.localization.metrics import (

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.data.ground_truth import GroundTruth
+from tools.judge.ground_truth import GroundTruth
 from utils.localization.bootstrap import (
     CONFIDENCE,
     RESAMPLES,

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from utils.data.ground_truth import GroundTruth
-from utils.data.score_maps import find_score_map, read_score_map
+from tools.judge.ground_truth import GroundTruth
+from tools.judge.score_maps import find_score_map, read_score_map
 from utils.errors import InputError
 from utils.localization.measurement import BenchmarkScores
 from utils.localization.metrics import BENCHMARK_SIDE, level_ious, pixel_counts

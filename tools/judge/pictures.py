@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from tools.judge.analysis import Method
+from tools.judge.ground_truth import GroundTruth
 from tools.judge.measuring import score_map_of
-from utils.data.ground_truth import GroundTruth
 from utils.data.images import read_image, resize
 from utils.localization.boxes import largest_box
 from utils.localization.metrics import BENCHMARK_SIDE, LEVELS, level_of, normalise_map

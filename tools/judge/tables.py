@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tools.judge.analysis import Method
-from utils.data.ground_truth import GroundTruth
+from tools.judge.ground_truth import GroundTruth
 
 SIGNIFICANT = 0.05
 TITLES = {'max_box_acc': 'MaxBoxAcc', 'max_box_acc_v2': 'MaxBoxAccV2', 'pxap': 'PxAP',

@@ -26,6 +26,9 @@ ORIENTATION, TIFF_WIDTH, TIFF_HEIGHT = 0x0112, 0x0100, 0x0101  # tags
 # Orientation -> cv2.flip's code that turns an upright image back, transposed before if above 4.
 FLIPS = {2: 1, 3: -1, 4: 0, 6: 0, 7: -1, 8: 1}
 ROTATION_SAMPLE = 256  # images
+NO_FOREGROUND = ('no ground-truth mask has foreground, which is white (255): write masks of 0 and '
+                 '1 as 255 * mask, VOC palettes as 255 * (index > 0), trimaps as '
+                 '255 * (value == 1)')
 
 
 class BadImageError(InputError):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.data.ground_truth import NO_FOREGROUND
+from utils.data.images import NO_FOREGROUND
 from utils.data.lists import ImageList
 from utils.localization.boxes import CentreCrop
 from utils.localization.protocol import Localization

@@ -15,10 +15,6 @@ from utils.data.images import read_binary_mask, read_size, resize_nearest
 from utils.data.lists import ImageList, checked_label, checked_name, read_lines
 from utils.errors import InputError
 
-NO_FOREGROUND = ('no ground-truth mask has foreground, which is white (255): write masks of 0 and '
-                 '1 as 255 * mask, VOC palettes as 255 * (index > 0), trimaps as '
-                 '255 * (value == 1)')
-
 
 @dataclass(frozen=True)
 class GroundTruth:

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from utils.data.ground_truth import check_scale, from_image_list, read_benchmark
+from tools.judge.ground_truth import check_scale, from_image_list, read_benchmark
+from tools.judge.score_maps import find_score_map, read_score_map
 from utils.data.images import read_binary_mask
 from utils.data.lists import read_cub_list
-from utils.data.score_maps import find_score_map, read_score_map
 from utils.errors import InputError
 
 
