@@ -7,8 +7,9 @@ Reads <folder>/<class>/<name>.jpg, with the class folders that the networks were
 some of them), and writes to --out:
 
     labels.json               COCO: categories, boxes (x, y, width, height) and run-length encoded
-                              masks, for pycocotools, CVAT and Label Studio; file names start from
-                              the folder
+                              masks, for pycocotools and CVAT; file names start from the folder.
+                              Label Studio's converter knows no run-length encoding: delete the
+                              `segmentation` of each annotation, and it imports the boxes
     masks/<class>/<name>.png  0 and 255
     overview.html             all photographs with mask and box, the least certain first
     maps/<class>/<name>.png   255 x the probability of foreground, in the network's size
