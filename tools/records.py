@@ -110,6 +110,13 @@ def read_records(data_set: str, names: Iterable[str], folder: Path = RESULTS
     return found
 
 
+def prefixed(records: list[dict], data_set: str) -> list[dict]:
+    """The records with the data set before the names of their rows."""
+    return [{**record, 'metrics': {f'{data_set}, {row}': metrics
+                                   for row, metrics in record['metrics'].items()}}
+            for record in records]
+
+
 def mean_and_std(values: list[float]) -> tuple[float, float]:
     """The mean and the sample standard deviation (0 of a single value)."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0

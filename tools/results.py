@@ -9,8 +9,8 @@
 the seeds that are recorded, so that after an interruption the same command continues.
 
 `render` fills what stands between `<!-- results: SET [NAME ...] -->` and `<!-- end -->` in README
-and docs with a table of the records of that set: of the demo, or of the groups named. Cells
-are mean ± sample standard deviation over the seeds.
+and docs with a table of the records of that set: of the demo, or of the groups named. Several sets,
+joined by commas, are one table. Cells are mean ± sample standard deviation over the seeds.
 """
 
 import re
@@ -106,8 +106,14 @@ def render(paths: list[Path]) -> None:
 def rendered(text: str, folder: Path = records.RESULTS) -> str:
     """The text with its tables made from the records in `folder`. Raises InputError."""
     def content(match: re.Match) -> str:
-        names = match[3].split() or ['demo']
-        found = records.read_records(match[2], names, folder)
+        sets, names = match[2].split(','), match[3].split() or ['demo']
+        found = {}
+        for data_set in sets:
+            for name, several in records.read_records(data_set, names, folder).items():
+                if len(sets) == 1:
+                    found[name] = several
+                else:
+                    found[f'{data_set} {name}'] = records.prefixed(several, data_set)
         return f'{match[1]}{records.table(found)}\n{match[4]}'
 
     return TABLE.sub(content, text)

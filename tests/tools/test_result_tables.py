@@ -78,6 +78,14 @@ def test_tables_are_rendered_between_their_markers(demo_run, tmp_path):
     assert results.rendered(new, tmp_path / 'results') == new
 
 
+def test_several_sets_are_one_table(demo_run, tmp_path):
+    demo_run(0, 0.8)
+    demo_run(0, 0.6, 'few')
+    text = results.rendered('<!-- results: birds,birds-few -->\n<!-- end -->', tmp_path / 'results')
+    assert '| birds, SPOL | 80.0 |' in text
+    assert '| birds-few, SPOL | 60.0 |' in text
+
+
 def test_tables_leave_out_what_has_no_ground_truth(demo_run, tmp_path):
     demo_run(0, 0.8, pxap=None)
     text = results.rendered('<!-- results: birds -->\n<!-- end -->', tmp_path / 'results')
