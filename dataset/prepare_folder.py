@@ -38,6 +38,9 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import utils.errors  # noqa: F401  # it says how to install what is missing below
+
+# isort: split
 import cv2
 import numpy as np
 from links import link_file

@@ -24,6 +24,9 @@ from zipfile import is_zipfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import utils.errors  # noqa: F401  # it says how to install what is missing below
+
+# isort: split
 import numpy as np
 from PIL import Image
 from prepare_cub import find_root, open_source_folder

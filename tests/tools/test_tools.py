@@ -74,12 +74,13 @@ def test_no_network_is_one_clear_error(tool, tmp_path):
 
 @pytest.mark.parametrize('script', [
     'cub200-cam/train.py', 'tools/predict.py', 'tools/download.py', 'tools/results.py',
-    'dataset/make_mini.py', 'dataset/prepare_cub.py'])
+    'tools/evaluate_maps.py', 'dataset/make_mini.py', 'dataset/prepare_cub.py',
+    'dataset/prepare_folder.py', 'dataset/prepare_leeds.py'])
 def test_a_missing_package_is_one_line_with_the_cure(script):
     done = subprocess.run([sys.executable, '-S', ROOT / script, '--help'], capture_output=True,
                           text=True, check=False)  # -S: without the installed packages
     assert done.returncode == 2
-    assert re.fullmatch(r'error: \S+ has no package cv2: '
+    assert re.fullmatch(r'error: \S+ has no package (cv2|numpy): '
                         r'(source \S+/bin/activate|pip install -r \S+)\n', done.stderr)
 
 
