@@ -1,12 +1,11 @@
 """Throughput of the stage scripts on JPEGs of 500 x 375, compared with the network alone.
 
     python tools/benchmark.py                     on the CPU: stages, hot functions (15 minutes)
-    python tools/benchmark.py --device cuda       on a GPU: stages, readers, decoders, variants
+    python tools/benchmark.py --device cuda       on a GPU: stages, readers, variants
     python tools/benchmark.py functions           the hot functions compared with plain code
     python tools/benchmark.py cam/test seg/test   some stages
     python tools/benchmark.py plain               cam/test compared with a plain program
     python tools/benchmark.py readers             how many readers keep the network busy
-    python tools/benchmark.py decoders            decoding JPEGs on the CPU and on a GPU
     python tools/benchmark.py variants            the network alone at each precision, and compiled
 
 Each script runs as a process of its own on a short and on a long list. Throughput is the extra
@@ -32,7 +31,7 @@ from utils.errors import InputError, run
 
 STAGES = ('cls/train', 'cls/test', 'cam/train', 'cam/test', 'seg/train', 'seg/test')
 CPU_TASKS = (*STAGES, 'plain', 'functions')
-GPU_TASKS = (*STAGES, 'readers', 'decoders', 'variants')
+GPU_TASKS = (*STAGES, 'readers', 'variants')
 TASKS = tuple(dict.fromkeys((*CPU_TASKS, *GPU_TASKS)))
 
 
@@ -41,7 +40,7 @@ def main():
 
     import torch
 
-    from tools.benchmarks.devices import compare_decoders, compare_readers, compare_variants
+    from tools.benchmarks.devices import compare_readers, compare_variants
     from tools.benchmarks.functions import compare_functions
     from tools.benchmarks.stages import Bench, BenchOptions
     from utils.engine.device import choose_device
@@ -65,8 +64,6 @@ def main():
             bench.compare_plain()
         if 'readers' in tasks:
             compare_readers(bench)
-        if 'decoders' in tasks:
-            compare_decoders(bench)
         if 'variants' in tasks:
             compare_variants(bench)
     if 'functions' in tasks and not compare_functions():

@@ -11,7 +11,6 @@ from conftest import TINY
 from tools.benchmarks import monitor
 from tools.benchmarks.devices import (
     Variant,
-    compare_decoders,
     compare_readers,
     compare_variants,
     variants_of,
@@ -70,16 +69,6 @@ def test_a_row_for_each_number_of_readers(bench, capsys):
     assert all(float(figure) > 0 for figure in figures)
     masks = list((bench.folder / 'swept').glob('*.png'))
     assert len(masks) == bench.short + SMALL.images
-
-
-@pytest.mark.end_to_end
-def test_decoders_give_the_same_pictures(bench, capsys):
-    compare_decoders(bench)
-    table = rows(capsys.readouterr().out)
-    assert [name.split(',')[0] for name, *_ in table] == ['OpenCV', 'OpenCV', 'torchvision']
-    for _, rate, difference in table:
-        assert float(rate) > 0
-        assert float(difference) < 1
 
 
 def test_variants_of_the_network_alone(bench, capsys):

@@ -1,24 +1,20 @@
-"""What a device can do: the network alone, and the readers and decoders that feed it."""
+"""What a device can do: the network alone, and the readers that feed it."""
 
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from timeit import Timer
 from typing import NamedTuple
 
 import albumentations as A
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
 from network.errors import first_line
 from tools.benchmarks.functions import RESIZE
-from tools.benchmarks.stages import CROP, PICTURES, Bench, print_header, print_row
+from tools.benchmarks.stages import CROP, Bench, print_header, print_row
 from utils.data.datasets import EvalImages, TrainImages
-from utils.data.images import read_image
 from utils.data.lists import ImageList
 from utils.data.loader import EpochSampler, TrainLoader
 from utils.engine.device import available_cores, configured
@@ -144,37 +140,3 @@ def _repeated(images: ImageList, count: int) -> ImageList:
     """A list of `count` images."""
     indices = np.arange(count) % len(images)
     return ImageList(images.names[indices], images.labels[indices], None, images.folder)
-
-
-def compare_decoders(bench: Bench) -> None:
-    """Decoding on the CPU and, with nvJPEG, on a GPU."""
-    bench.prepare()
-    paths = sorted((bench.folder / 'image').iterdir())[:PICTURES]
-    data = [torch.from_numpy(np.fromfile(path, np.uint8)) for path in paths]
-    exact = [read_image(path) for path in paths]
-    cores = available_cores()
-    print_header('decoder', 'images/s', 'mean difference, grey levels')
-    with ThreadPoolExecutor(cores) as pool:
-        for name, decode in (
-                ('OpenCV, one core', lambda: list(map(read_image, paths))),
-                (f'OpenCV, {cores} cores', lambda: list(pool.map(read_image, paths))),
-                ('torchvision, one core', lambda: _decode(data, torch.device('cpu'))),
-                *([('torchvision, GPU', lambda: _decode(data, bench.device))]
-                  if bench.device.type == 'cuda' else [])):
-            try:
-                decoded = decode()
-                rounds, seconds = Timer(decode).autorange()
-            except (ImportError, RuntimeError) as error:  # built without libjpeg or nvJPEG
-                print_row(name, '–', first_line(error))
-                continue
-            difference = np.mean([np.abs(np.asarray(image, float) - wanted).mean()
-                                  for image, wanted in zip(decoded, exact, strict=True)])
-            print_row(name, f'{rounds * len(paths) / seconds:.0f}', f'{difference:.2f}')
-
-
-def _decode(data: list[Tensor], device: torch.device) -> list[Tensor]:
-    """JPEGs -> uint8 H x W x 3 on the CPU."""
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    images = decode_jpeg(data, ImageReadMode.RGB, device)
-    return [image.permute(1, 2, 0).cpu() for image in images]
