@@ -146,7 +146,9 @@ def table(groups: Mapping[str, list[dict]]) -> str:
 def cell(value: tuple[float, float] | None, count: int) -> str:
     if value is None:
         return ''
-    return f'{value[0]:.1f} ± {value[1]:.1f}' if count > 1 else f'{value[0]:.1f}'
+    if count == 1 or not value[1]:  # or what needs no training
+        return f'{value[0]:.1f}'
+    return f'{value[0]:.1f} ± {value[1]:.1f}'
 
 
 def source_line(groups: Mapping[str, list[dict]], rows: list[tuple]) -> str:

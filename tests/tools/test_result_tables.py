@@ -70,8 +70,8 @@ def test_tables_are_rendered_between_their_markers(demo_run, tmp_path):
     demo_run(1, 0.9)
     text = 'before\n<!-- results: birds -->\nold\n<!-- end -->\nafter\n'
     new = results.rendered(text, tmp_path / 'results')
-    assert '| SPOL | 85.0 ± 7.1 | 90.0 ± 0.0 |' in new
-    assert 'seeds 0, 1; Top-1 of the classifier 90.0 ± 0.0 %' in new
+    assert '| SPOL | 85.0 ± 7.1 | 90.0 |' in new
+    assert 'seeds 0, 1; Top-1 of the classifier 90.0 %' in new
     assert '\nold\n' not in new
     assert new.startswith('before\n<!-- results: birds -->\n| ')
     assert new.endswith('\n<!-- end -->\nafter\n')
