@@ -17,7 +17,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock  # PyTorch needs it
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / 'tests' / 'golden'

@@ -22,6 +22,7 @@ RESULTS = ROOT / 'results'
 METRICS = ('GT-known', 'best threshold', 'MaxBoxAcc', 'MaxBoxAccV2', 'PxAP')
 HEADINGS = {'GT-known': 'GT-known at 0.2', 'best threshold': 'GT-known, best threshold'}
 TITLES = {'fusion': 'fused stages (box of the CAM)', 'parts': 'parts of SPOL'}
+UNTRAINED = ('whole image', 'best centred box')  # rows without a standard deviation
 CPU_FLAGS = ('avx2', 'avx512f', 'avx512_bf16', 'amx_bf16')  # decide which kernels are used
 Rows = dict[str, dict[str, tuple[float, float]]]  # {row: {metric: (mean, standard deviation)}}
 
@@ -111,8 +112,8 @@ def read_records(data_set: str, names: Iterable[str], folder: Path = RESULTS
 
 
 def prefixed(records: list[dict], data_set: str) -> list[dict]:
-    """The records with the data set before the names of their rows."""
-    return [{**record, 'metrics': {f'{data_set}, {row}': metrics
+    """The records with the data set behind the names of their rows."""
+    return [{**record, 'metrics': {f'{row} ({data_set})': metrics
                                    for row, metrics in record['metrics'].items()}}
             for record in records]
 
@@ -133,7 +134,7 @@ def table(groups: Mapping[str, list[dict]]) -> str:
     """Records as a Markdown table, and a line that says where they come from. Metrics that no row
     has are left out."""
     title = TITLES.get(next(iter(groups)), '')
-    rows = [(name, row, len(records)) for records in groups.values()
+    rows = [(name, row, 1 if name in UNTRAINED else len(records)) for records in groups.values()
             for name, row in summarize(records).items()]
     columns = [metric for metric in METRICS if any(metric in row for _, row, _ in rows)]
     headings = [HEADINGS.get(metric, metric) for metric in columns]
@@ -146,9 +147,7 @@ def table(groups: Mapping[str, list[dict]]) -> str:
 def cell(value: tuple[float, float] | None, count: int) -> str:
     if value is None:
         return ''
-    if count == 1 or not value[1]:  # or what needs no training
-        return f'{value[0]:.1f}'
-    return f'{value[0]:.1f} ± {value[1]:.1f}'
+    return f'{value[0]:.1f} ± {value[1]:.1f}' if count > 1 else f'{value[0]:.1f}'
 
 
 def source_line(groups: Mapping[str, list[dict]], rows: list[tuple]) -> str:

@@ -99,3 +99,7 @@ class ForkedRanks:
     def terminate(self):
         for rank in self.ranks:
             rank.terminate()
+
+    def kill(self):
+        for rank in self.ranks:
+            rank.kill()

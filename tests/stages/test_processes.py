@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from functools import cache
 
 import cv2
@@ -28,7 +29,10 @@ def finish(process, timeout=300):
         out, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         process.terminate()  # with its ranks
-        pytest.fail(f'still running after {timeout} s: {process.communicate()[0]}')
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(30)
+        process.kill()
+        pytest.fail(f'still running after {timeout} s: {process.communicate(30)[0]}')
     return process.returncode, out
 
 
@@ -63,8 +67,8 @@ def training(mini, out):
 
 @pytest.fixture(scope='module')
 def tested(mini):
-    """cam/test and seg/test by 1, 2 and 3 processes, the 1 without torchrun; their output
-    folders."""
+    """cam/test and seg/test by 1, 2 and 3 processes, 2 and 3 as torchrun would start them; their
+    output folders."""
     folders = []
     for count in (1, 2, 3):
         out = mini / f'by-{count}'

@@ -70,8 +70,8 @@ def test_tables_are_rendered_between_their_markers(demo_run, tmp_path):
     demo_run(1, 0.9)
     text = 'before\n<!-- results: birds -->\nold\n<!-- end -->\nafter\n'
     new = results.rendered(text, tmp_path / 'results')
-    assert '| SPOL | 85.0 ± 7.1 | 90.0 |' in new
-    assert 'seeds 0, 1; Top-1 of the classifier 90.0 %' in new
+    assert '| SPOL | 85.0 ± 7.1 | 90.0 ± 0.0 |' in new
+    assert 'seeds 0, 1; Top-1 of the classifier 90.0 ± 0.0 %' in new
     assert '\nold\n' not in new
     assert new.startswith('before\n<!-- results: birds -->\n| ')
     assert new.endswith('\n<!-- end -->\nafter\n')
@@ -82,8 +82,9 @@ def test_several_sets_are_one_table(demo_run, tmp_path):
     demo_run(0, 0.8)
     demo_run(0, 0.6, 'few')
     text = results.rendered('<!-- results: birds,birds-few -->\n<!-- end -->', tmp_path / 'results')
-    assert '| birds, SPOL | 80.0 |' in text
-    assert '| birds-few, SPOL | 60.0 |' in text
+    assert '| SPOL (birds) | 80.0 |' in text
+    assert '| SPOL (birds-few) | 60.0 |' in text
+    assert 'Top-1 of the classifier (birds) 90.0 %' in text
 
 
 def test_tables_leave_out_what_has_no_ground_truth(demo_run, tmp_path):

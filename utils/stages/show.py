@@ -125,7 +125,7 @@ def write_cam_sheet(path: Path, predict: Callable, images: ImageList, crop: Cent
 
 
 def write_seg_sheet(path: Path, predict: Callable, images: ImageList, crop: CentreCrop, count: int,
-                    threshold: float = 0.2) -> None:
+                    threshold: float) -> None:
     """Write the contact sheet of the segmentations of `count` images, on rank 0."""
     if is_main_process() and (views := spread_views(images, crop, count)):
         titles = [title for title in SEG_TITLES if title != 'pseudo mask']
