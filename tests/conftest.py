@@ -55,12 +55,6 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]
     return folder
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files with whole stages first, so that no process is left with one at the end."""
-    long = {item.path for item in items if item.get_closest_marker('end_to_end')}
-    items.sort(key=lambda item: item.path not in long)
-
-
 @pytest.fixture(scope='session')
 def golden() -> Callable[[str], dict[str, np.ndarray]]:
     """golden('boxes') -> the arrays of tests/golden/boxes.npz."""

@@ -126,7 +126,6 @@ def read_benchmark(metadata: Path, masks: Path | None = None) -> list[GroundTrut
         elif name not in sizes:
             raise InputError(f'{where}: {name} is not in image_sizes.txt: add it there')
         else:
-            place, values = sizes[name][0]
             truths.append(_with_boxes(name, labels.get(name), localization[name], sizes[name][0]))
     if not truths:
         raise InputError(f'{metadata / "image_ids.txt"} is empty: one image id a line')

@@ -30,12 +30,7 @@ from utils.outputs.bad_images import BadImages
 from utils.outputs.results import RunFolder
 from utils.outputs.tables import ImageResult, print_summary, size_warning, write_tables
 from utils.outputs.top1top5 import Hits
-from utils.stages.score_maps import (
-    Scorer,
-    cam_maps,
-    measure_list,
-    segmentation_maps,
-)
+from utils.stages.score_maps import Scorer, cam_maps, measure_list, segmentation_maps
 
 
 @dataclass(frozen=True)

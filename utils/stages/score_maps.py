@@ -26,12 +26,6 @@ from utils.outputs.files import write_array
 Scorer = Callable[[dict], dict[str, list[ScoreMaps]]]
 
 
-def evaluation_views(crop: CentreCrop, whole: bool) -> dict[str, CentreCrop]:
-    """The views of an image for `EvalImages`; 'whole' only where it is wanted."""
-    views = {'image': crop}
-    return {**views, 'whole': CentreCrop(BENCHMARK_SIDE)} if whole else views
-
-
 def segmentation_maps(predict: Predictor, batch: dict) -> dict[str, list[ScoreMaps]]:
     """SPOL's maps: the foreground probabilities."""
     views = [segmentation_probability(predict(batch[view]), batch[view].shape[1])
@@ -80,7 +74,8 @@ def measure_list(score_maps: Scorer, images: ImageList, crop: CentreCrop, infere
             write_maps(map_folder, images, batch, list(maps.values())[-1])
         return measure_batch(maps, batch, images, crop, thresholds)
 
-    dataset = EvalImages(images, **evaluation_views(crop, whole))
+    views = {'image': crop, 'whole': CentreCrop(BENCHMARK_SIDE)} if whole else {'image': crop}
+    dataset = EvalImages(images, **views)
     for measurements in inference.map(dataset, measurements_of, 'localizing', bad):
         yield from measurements
 
