@@ -1,12 +1,12 @@
 """Stage 2 on CUB-200-2011: make pseudo masks of the training images.
 
     python cub200-cam/test.py               pseudo masks, for cub200-seg/train.py
-    python cub200-cam/test.py --resume      continue: keep existing pseudo masks
+    python cub200-cam/test.py --resume      continue: keep the masks that are up to date
     python cub200-cam/test.py --evaluate    how well the CAMs alone locate the val images
 
 Reads out/model-32, <datapath>/train.txt and <datapath>/image/; writes <datapath>/mask/ and
 out/results.json. mask/masks.json says what has made the masks: those of another run are overwritten
-with --overwrite alone. With --evaluate it reads val.txt instead, evaluates the centre crop as
+only with --overwrite. With --evaluate it reads val.txt instead, evaluates the centre crop as
 cub200-seg/test.py does, and writes results.json, {deep,fused}-boxes.csv, {deep,fused}-classes.csv
 and show.png to out/; no pseudo mask is written.
 """
@@ -16,53 +16,39 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import (
-    add_backbone,
-    add_cam_test,
-    add_snapshot,
-    inference_parser,
-    parse,
-    select,
-)
+from utils.arguments import add_cam_test, inference_parser, parse
 from utils.errors import run
 
 
 def main():
     parser = inference_parser(__file__, __doc__, data='CUB_200_2011', list=None, clsnum=200,
-                              batch_size=64, resize=256, crop=None)
-    add_backbone(parser)
-    add_snapshot(parser, 'model-32')
+                              batch_size=64, resize=256, crop=None, snapshot='model-32')
     add_cam_test(parser, threshold=0.2)
     args = parse(parser)
 
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
     from network import CamNet, load_checkpoint
-    from utils.data import cub
-    from utils.engine.device import init_distributed_device
-    from utils.engine.inference import Inference, InferenceOptions
-    from utils.localization.boxes import CentreCrop
-    from utils.outputs.results import RunFolder
-    from utils.stages.evaluate import EvaluationOptions, evaluate_cams
-    from utils.stages.make_masks import make_pseudo_masks
-    from utils.stages.mask_record import claim_masks
-    from utils.stages.show import write_cam_sheet
+    from utils.boxes import CentreCrop
+    from utils.device import init_device
+    from utils.inference import Predictor
+    from utils.lists import cub_images
+    from utils.localization import evaluate_cams
+    from utils.pseudo_masks import make_pseudo_masks
+    from utils.results import RunFolder, recorded_fusion
+    from utils.sheets import CAM_TITLES, cam_rows, write_sheet
 
-    device = init_distributed_device(args.device, args.seed, test=True)
-    inference = Inference(device, select(args, InferenceOptions))
-    output = RunFolder(args.savepath, vars(args))
-    model = CamNet(args.clsnum, args.backbone, pretrained='none')
+    device = init_device(args.device, args.seed, test=True)
+    images = cub_images(args.datapath, args.list, args.clsnum)
+    model = CamNet(args.clsnum, args.backbone, pretrained='none', **recorded_fusion(args.snapshot))
     load_checkpoint(model, args.snapshot)
-    images = cub.read_images(args.datapath, args.list, args.clsnum)
+    predict = Predictor(model, device, args.amp, 'class_cams')
+    crop, output = CentreCrop(args.resize, args.crop), RunFolder(args.savepath, vars(args))
     if args.evaluate:
-        crop, predict = CentreCrop(args.resize, args.crop), inference.predictor(model, 'class_cams')
-        evaluate_cams(predict, ('deep', 'fused'), images, crop, inference, output,
-                      select(args, EvaluationOptions))
-        write_cam_sheet(output.file('show.png'), predict, images, crop, args.show, args.threshold)
+        evaluate_cams(predict, ('deep', 'fused'), images, crop, args, output)
     else:
-        record = claim_masks(args.maskpath, args.snapshot, args.resize, args.clsnum, args.resume,
-                             args.overwrite)
-        make_pseudo_masks(model, images, args.resize, args.maskpath, inference,
-                          output, args.resume, args.show, record)
+        make_pseudo_masks(predict, images, args, output)
+    write_sheet(output.file('show.png'), cam_rows, CAM_TITLES, predict, images, crop, args.show,
+                args.threshold)
 
 
 if __name__ == '__main__':

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import add_backbone, add_show, parse, select, training_parser
+from utils.arguments import add_backbone, add_fusion, add_show, parse, training_parser
 from utils.errors import run
 
 
@@ -22,44 +22,38 @@ def main():
     parser = training_parser(__file__, __doc__, data='ImageNet2012', clsnum=1000, batch_size=128,
                              resize=256, crop=224, lr=0.02, epoch=1)
     add_backbone(parser)
-    add_show(parser, 'training.png, after each epoch')
+    add_fusion(parser)
+    add_show(parser, 'training.png')
     args = parse(parser)
 
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
-    import albumentations as A
-    import cv2
-
     from network import CamNet
-    from utils.data import imagenet
-    from utils.data.datasets import TrainImages
-    from utils.engine.device import init_distributed_device
-    from utils.engine.trainer import Trainer, TrainingOptions
-    from utils.localization.boxes import CentreCrop
-    from utils.localization.losses import classification_loss
-    from utils.outputs.results import RunFolder
-    from utils.stages.show import cam_drawer
+    from utils.boxes import CentreCrop
+    from utils.datasets import TrainImages, train_transform
+    from utils.device import init_device
+    from utils.lists import imagenet_images
+    from utils.losses import classification_loss
+    from utils.results import RunFolder
+    from utils.sheets import cam_drawer
+    from utils.training import train
 
-    device = init_distributed_device(args.device, args.seed, args.tf32)
-    images = imagenet.read_train_images(args.datapath, args.list, args.clsnum)
-    transform = A.Compose([
-        A.Resize(args.resize, args.resize, interpolation=cv2.INTER_LINEAR),
-        A.RandomCrop(args.crop or args.resize, args.crop or args.resize),
-        A.HorizontalFlip(p=0.5),
-    ])
-    dataset = TrainImages(images, transform, args.seed)
-    model = CamNet(args.clsnum, args.backbone, auxiliary=False, pretrained=args.pretrained)
+    device = init_device(args.device, args.seed, args.tf32)
+    images = imagenet_images(args.datapath, args.list, args.clsnum)
+    transform = train_transform(args.resize, args.crop)
+    model = CamNet(args.clsnum, args.backbone, auxiliary=False, pretrained=args.pretrained,
+                   stages=args.stages, fusion=args.fusion, attention=not args.no_attention)
     for parameter in model.backbone.stem_parameters():
         parameter.requires_grad_(False)
-    trained = [p for p in model.pretrained_parameters() if p.requires_grad]
+    trained = [p for p in model.backbone.parameters() if p.requires_grad]
     groups = [{'params': model.new_parameters()}, {'params': trained, 'lr': args.lr / 10}]
 
     def loss(model, batch):
         return classification_loss(model(batch['image']), batch['label'])
 
-    Trainer(model, dataset, groups, loss, select(args, TrainingOptions), device,
-            RunFolder(args.savepath, vars(args), images.class_names), save_model_every=2000,
-            draw=cam_drawer(images, CentreCrop(args.resize, args.crop), args.show),
-            random_guess=math.log(args.clsnum), paper_steps=10_010).run()
+    train(model, TrainImages(images, transform, args.seed, args.skip_bad), groups, loss, args,
+          device, RunFolder(args.savepath, vars(args), images.class_names),
+          draw=cam_drawer(images, CentreCrop(args.resize, args.crop), args.show),
+          random_guess=math.log(args.clsnum), paper_steps=10_010, save_model_every=2000)
 
 
 if __name__ == '__main__':

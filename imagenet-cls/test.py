@@ -13,38 +13,36 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import add_arch, add_pretrained, inference_parser, parse, select
+from utils.arguments import add_arch, inference_parser, parse
 from utils.errors import run
 
 
 def main():
     parser = inference_parser(__file__, __doc__, data='ImageNet2012', list='val.txt', clsnum=1000,
-                              batch_size=16, resize=685, crop=0)
+                              batch_size=16, resize=685, crop=0, snapshot=None)
     add_arch(parser)
-    add_pretrained(parser)
-    parser.add_argument('--snapshot', type=Path,
-                        help='a trained classifier (default: the pretrained one as it is)')
+    parser.add_argument('--pretrained', default='auto', help='ImageNet weights: auto (resource/, '
+                        'else a download) | none | a file')
     args = parse(parser)
 
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
     from network import build_classifier, load_checkpoint
-    from utils.data import imagenet
-    from utils.engine.device import init_distributed_device
-    from utils.engine.inference import Inference, InferenceOptions
-    from utils.localization.boxes import CentreCrop
-    from utils.outputs.results import RunFolder
-    from utils.stages.classify import evaluate_classifier
+    from utils.boxes import CentreCrop
+    from utils.classification import evaluate_classifier
+    from utils.device import init_device
+    from utils.inference import Predictor
+    from utils.lists import imagenet_images
+    from utils.results import RunFolder
 
-    device = init_distributed_device(args.device, args.seed, test=True)
-    images = imagenet.read_val_images(args.datapath, args.list, args.clsnum)
+    device = init_device(args.device, args.seed, test=True)
+    images = imagenet_images(args.datapath, args.list, args.clsnum, 'val')
+    model = build_classifier(args.arch, args.clsnum, 'none' if args.snapshot else args.pretrained,
+                             keep_head=not args.snapshot)
     if args.snapshot:
-        model = build_classifier(args.arch, args.clsnum, pretrained='none')
         load_checkpoint(model, args.snapshot)
-    else:
-        model = build_classifier(args.arch, args.clsnum, args.pretrained, keep_head=True)
-    evaluate_classifier(model, images, CentreCrop(args.resize, args.crop),
-             Inference(device, select(args, InferenceOptions)),
-             RunFolder(args.savepath, vars(args)))
+    evaluate_classifier(Predictor(model, device, args.amp), images,
+                        CentreCrop(args.resize, args.crop), args,
+                        RunFolder(args.savepath, vars(args)))
 
 
 if __name__ == '__main__':

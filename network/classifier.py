@@ -3,12 +3,14 @@
 The paper's are EfficientNet-B7 and DenseNet-161.
 """
 
+from pathlib import Path
+
 from torch import nn
 from torchvision import models
 
-from network.backbone import IMAGENET_MEAN, IMAGENET_STD
-from network.errors import InputError
-from network.weights import load_pretrained
+from network import InputError
+from network.backbone import IMAGENET_MEAN, IMAGENET_STD, create_timm
+from network.weights import load_checkpoint, load_pretrained, read_state
 
 TORCHVISION_ARCHS = {'efficientnet_b7': (models.efficientnet_b7, 'classifier.1'),
                      'densenet161': (models.densenet161, 'classifier'),
@@ -37,8 +39,6 @@ def build_classifier(arch: str, classes: int, pretrained: str = 'auto',
         model.mean, model.std = IMAGENET_MEAN, IMAGENET_STD
         load_pretrained(model, arch, pretrained)
     elif arch.startswith('timm/'):
-        from network.timm_models import create_timm  # timm takes seconds to import
-
         model = create_timm(arch, pretrained)
         model.mean = tuple(model.pretrained_cfg['mean'])
         model.std = tuple(model.pretrained_cfg['std'])
@@ -52,9 +52,11 @@ def build_classifier(arch: str, classes: int, pretrained: str = 'auto',
     return model
 
 
-def head_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Weight and bias of the classifier's last layer."""
-    return list(model.get_submodule(model.head_name).parameters())
+def parameter_groups(model: nn.Module, lr: float) -> list[dict]:
+    """SGD's groups: the new last layer at `lr`, the rest at a tenth."""
+    head = list(model.get_submodule(model.head_name).parameters())
+    rest = [p for p in model.parameters() if all(p is not h for h in head)]
+    return [{'params': head, 'lr': lr}, {'params': rest, 'lr': lr / 10}]
 
 
 def replace_head(model: nn.Module, classes: int) -> None:
@@ -66,3 +68,16 @@ def replace_head(model: nn.Module, classes: int) -> None:
                          'layer: choose another --arch')
     parent, _, name = model.head_name.rpartition('.')
     setattr(model.get_submodule(parent), name, nn.Linear(old.in_features, classes))
+
+
+def load_cls(checkpoint: str | Path, arch: str) -> nn.Module:
+    """The classifier of a checkpoint, which says its number of classes. Raises InputError if it is
+    of another network."""
+    model = build_classifier(arch, IMAGENET_CLASSES, pretrained='none', keep_head=True)
+    bias = read_state(checkpoint).get(f'{model.head_name}.bias')
+    if bias is None:
+        raise InputError(f'{checkpoint} is not a checkpoint of {arch}: check the file and the '
+                         'architecture')
+    replace_head(model, len(bias))
+    load_checkpoint(model, checkpoint)
+    return model

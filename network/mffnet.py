@@ -7,19 +7,22 @@
       -> head: 1x1 convolution to the classes (CamNet) or to one channel (SegNet)
 
 Here "stage" means a stage of the backbone: stage2 to stage5 are torchvision's layer1 to layer4.
-They are unrelated to the three stages of the pipeline, cls, cam and seg.
+They are unrelated to the parts of the pipeline, cls, cam and seg.
 
 Figure 1(b) compares numbers of fused stages and ways of fusing them: `stages` and `fusion`.
 """
 
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from network import InputError
 from network.backbone import build_backbone
+from network.weights import load_checkpoint, read_state
 
 WIDTH = 128
 
@@ -133,14 +136,8 @@ class MFFNet(nn.Module):
         return self.mff(self.mca({stage: maps[int(stage) - 2] for stage in self.stages}))
 
     def new_parameters(self) -> list[nn.Parameter]:
-        """Everything but the pretrained parameters."""
-        pretrained = set(map(id, self.pretrained_parameters()))
-        return [p for p in self.parameters() if id(p) not in pretrained]
-
-    def pretrained_parameters(self) -> list[nn.Parameter]:
-        """The backbone's parameters, except those that no pretrained weights exist for."""
-        new = set(map(id, self.backbone.new_parameters()))
-        return [p for p in self.backbone.parameters() if id(p) not in new]
+        """Everything but the backbone's parameters, which are pretrained."""
+        return [p for name, p in self.named_parameters() if not name.startswith('backbone.')]
 
 
 class CamNet(MFFNet):
@@ -203,3 +200,23 @@ def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode='fan_in', nonlinearity='relu')
         nn.init.zeros_(module.bias)
+
+
+def load_cam(checkpoint: str | Path, backbone: str, **fusion: Any) -> CamNet:
+    """The CAM network of a checkpoint, which says its number of classes. Raises InputError if it
+    is of another network."""
+    state = read_state(checkpoint)
+    head = state.get('head.weight', state.get('linear.weight'))
+    if head is None or len(head) < 2:
+        raise InputError(f'{checkpoint} is not a checkpoint of the cam stage, which has two '
+                         'classes or more: choose another one')
+    model = CamNet(len(head), backbone, pretrained='none', **fusion)
+    load_checkpoint(model, checkpoint)
+    return model
+
+
+def load_seg(checkpoint: str | Path, backbone: str) -> SegNet:
+    """The segmentation network of a checkpoint. Raises InputError as `load_cam`."""
+    model = SegNet(backbone, pretrained='none')
+    load_checkpoint(model, checkpoint)
+    return model

@@ -3,33 +3,23 @@
 Files are loaded with `weights_only=True`: loading cannot execute code.
 """
 
+import hashlib
 import json
 import pickle
 import re
 import struct
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from network.download import download, has_checksum
-from network.errors import InputError, first_line
+from network import InputError
 
 RESOURCE = Path(__file__).resolve().parents[1] / 'resource'
-
 # Keys under which a state dict lies in the files of training loops, ours (last.ckpt) included.
 WRAPPERS = ('state_dict', 'model_state_dict', 'model')
-# How files begin that downloads leave under a checkpoint's name.
-OTHER_KINDS = {
-    b'<!doctype': 'is a web page, not a checkpoint: download the file itself',
-    b'<html': 'is a web page, not a checkpoint: download the file itself',
-    b'version https://git-lfs': 'is a Git LFS pointer, not the checkpoint: run git lfs pull',
-    b'\x1f\x8b': 'is compressed by gzip: unpack it first (gunzip)',
-}
 NAMED = 3  # keys of each kind in a message
-
-# What torch.load raises on corrupted files.
+# What torch.load raises on files that are not checkpoints, or damaged.
 LOAD_ERRORS = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError,
                AttributeError, TypeError, ArithmeticError, AssertionError, struct.error)
 
@@ -42,7 +32,6 @@ TORCHVISION_FILES = {
     'efficientnet_b7': 'efficientnet_b7_lukemelas-c5b4e57e.pth',
     'densenet161': 'densenet161-8d451a50.pth',
 }
-
 # torchvision's DenseNet file was saved when its layers were still called `norm.1`.
 OLD_DENSENET = re.compile(r'(denselayer\d+\.(?:norm|conv))\.([12]\.)')
 
@@ -62,116 +51,101 @@ def load_pretrained(model: nn.Module, name: str, pretrained: str) -> None:
     """Load the ImageNet weights of the torchvision model `name`; `model` may lack its `fc`.
 
     `pretrained`: `none` (the model is not changed); a file; or `auto`, which takes
-    `resource/FILE`, else torch.hub's cache, else downloads to `resource/`. `auto` verifies the
-    checksum each time.
+    `resource/FILE`, else torch.hub's cache, else downloads to `resource/`.
     Raises InputError if the file is missing, corrupted, belongs to another network, or cannot be
     downloaded.
     """
     if pretrained == 'none':
         return
-    path: str | Path = pretrained
-    if pretrained == 'auto':
-        path = _find_torchvision_file(TORCHVISION_FILES[name])
+    path = _torchvision_file(TORCHVISION_FILES[name]) if pretrained == 'auto' else Path(pretrained)
     expected = model.state_dict()
-    state = {OLD_DENSENET.sub(r'\1\2', key): value for key, value in read_state(path).items()
-             if key in expected or not key.startswith('fc.')}
-    check_keys(path, state, expected)
-    model.load_state_dict(state)
+    state = {OLD_DENSENET.sub(r'\1\2', key): value for key, value in read_state(path).items()}
+    load_strictly(model, {key: value for key, value in state.items()
+                          if key in expected or not key.startswith('fc.')}, path)
 
 
-def _find_torchvision_file(filename: str) -> Path:
-    checksum = 'sha256:' + re.search(r'-([0-9a-f]{8})\.', filename)[1]
+def _torchvision_file(filename: str) -> Path:
     for folder in (RESOURCE, Path(torch.hub.get_dir()) / 'checkpoints'):
         path = folder / filename
         if path.is_file():
-            if has_checksum(path, checksum):
-                return path
-            raise InputError(f'{path} is corrupted (its SHA-256 does not match its name): '
-                             'delete it and run again')
+            if not digest(path).startswith(re.search(r'-([0-9a-f]{8})\.', filename)[1]):
+                raise InputError(f'{path} is corrupted (its SHA-256 does not match its name): '
+                                 'delete it and run again')
+            return path
+    path = RESOURCE / filename
     try:
-        return download(TORCHVISION_URL + filename, RESOURCE / filename, checksum)
-    except InputError as error:
-        raise InputError(f'no pretrained weights: {error}, or start from random weights with '
+        torch.hub.load_state_dict_from_url(TORCHVISION_URL + filename, RESOURCE, 'cpu',
+                                           check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:  # no connection, a wrong checksum
+        raise InputError(f'no pretrained weights: cannot download {TORCHVISION_URL}{filename} '
+                         f'({error}): put the file at {path}, or start from random weights with '
                          '--pretrained none') from error
+    return path
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a file of `torch.save` (old or new format) or in `.safetensors`.
+    """The state dict in a file of `torch.save` or in `.safetensors`; float16 becomes float32.
 
     Prefixes of DataParallel and torch.compile are removed; of a dictionary with a state dict, such
     as last.ckpt, that is taken.
-    Raises InputError if the file is missing, corrupted, or contains anything but named, dense,
-    finite tensors.
+    Raises InputError if the file is missing, corrupted, or contains anything but named, finite
+    tensors.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f'no weights at {path}: check the path')
     try:
         if path.suffix == '.safetensors':
-            state = _load_safetensors(path)
+            from safetensors.torch import load
+
+            state = load(path.read_bytes())
         else:
             state = torch.load(path, map_location='cpu', weights_only=True)
-    except (MemoryError, *LOAD_ERRORS) as error:
-        raise InputError(f'{path} {_why_not_loaded(path, error)}') from error
+    except Exception as error:
+        if not isinstance(error, LOAD_ERRORS) and 'Safetensor' not in type(error).__name__:
+            raise
+        raise InputError(f'{path} cannot be read as weights ({first_line(error)}): it is damaged, '
+                         'or not a checkpoint; download or train it again') from error
     if isinstance(state, dict):
         state = next((state[key] for key in WRAPPERS if isinstance(state.get(key), dict)), state)
-    if not (isinstance(state, dict) and state and all(map(_is_named_tensor, state.items()))):
+    if not (isinstance(state, dict) and state and all(
+            isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())):
         raise InputError(f'{path} is not a state dict of named tensors: save model.state_dict()')
+    state = {key.replace('_orig_mod.', '').removeprefix('module.'):
+             value.float() if value.dtype == torch.float16 else value
+             for key, value in state.items()}
     for key, value in state.items():
-        if fault := _fault_of(value):
-            raise InputError(f'{path}: {key} {fault}')
-    return {key.replace('_orig_mod.', '').removeprefix('module.'): value
-            for key, value in state.items()}
+        if value.is_floating_point() and not value.isfinite().all():
+            raise InputError(f'{path}: {key} has values that are not finite: the training has '
+                             'diverged; use an earlier checkpoint')
+    return state
 
 
-def _why_not_loaded(path: Path, error: Exception) -> str:
-    with open(path, 'rb') as file:
-        start = file.read(64).lstrip().lower()
-    for beginning, kind in OTHER_KINDS.items():
-        if start.startswith(beginning):
-            return kind
-    if isinstance(error, MemoryError) or 'allocate memory' in str(error):
-        return 'does not fit into memory: close other programs'
-    if isinstance(error, pickle.UnpicklingError):
-        return ('is refused: it is corrupted, or contains something other than weights '
-                f'({first_line(error)})')
-    return (f'cannot be read as weights, it may be truncated ({first_line(error)}): download or '
-            'train it again')
-
-
-def _fault_of(value: Tensor) -> str | None:
-    """Why a tensor is no weight, if it is none."""
-    if value.is_meta or value.is_quantized or value.layout != torch.strided or value.is_nested:
-        return ('is a meta, quantised, sparse or nested tensor: save the state dict of the '
-                'float model')
-    if value.is_floating_point() and not value.float().isfinite().all():
-        return ('has values that are not finite: the training has diverged; use an earlier '
-                'checkpoint')
-    return None
-
-
-def _load_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(error) from error
+def first_line(error: Exception) -> str:
+    """The first line of an error's message. PyTorch's advice to load without `weights_only` is
+    never passed on."""
+    message = str(error)
+    if 'weights_only' in message:
+        name = re.search(r'GLOBAL (\S+)', message)
+        return f'it calls {name[1]}' if name else 'it was not written by torch.save'
+    return message.splitlines()[0] if message else type(error).__name__
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     """Load a checkpoint into `model`, strictly: ours, or the authors' by their own key names.
 
-    Raises InputError with the numbers of missing, unexpected, misshaped and mistyped keys, and
-    the first three of each, in the file's names.
+    Raises InputError with the numbers of missing, unexpected and misshaped keys, and the first
+    three of each, in the file's names.
     """
-    state = read_state(path)
-    names = {key: key for key in model.state_dict()}
+    state, names = read_state(path), {key: key for key in model.state_dict()}
     if any(key.startswith('bkbone.') for key in state):
         names = {key: released_name(key) for key in names}
-    check_keys(path, state, {names[key]: value for key, value in model.state_dict().items()})
-    model.load_state_dict({key: state[name] for key, name in names.items() if name in state})
+    load_strictly(model, state, path, names)
 
 
 def released_name(key: str) -> str:
@@ -183,59 +157,43 @@ def released_name(key: str) -> str:
     return key
 
 
-def check_keys(path: str | Path, state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Raise InputError unless `state` has exactly the `expected` names, shapes, and floats where
-    floats are expected."""
+def load_strictly(model: nn.Module, state: dict[str, Tensor], path: str | Path,
+                  names: dict[str, str] | None = None) -> None:
+    """Load exactly the model's keys; `names`: the model's key -> the file's. Raises InputError."""
+    expected = model.state_dict()
+    names = names or {key: key for key in expected}
     # PyTorch before 0.4.1 did not save this counter, and nothing here depends on it.
-    missing = [k for k in expected if k not in state and not k.endswith('num_batches_tracked')]
-    unexpected = [k for k in state if k not in expected]
-    both = [(k, state[k], value) for k, value in expected.items() if k in state]
-    misshaped = [f'{k} {tuple(found.shape)} instead of {tuple(value.shape)}'
-                 for k, found, value in both if found.shape != value.shape]
-    mistyped = [f'{k} {found.dtype} instead of {value.dtype}' for k, found, value in both
-                if found.is_floating_point() != value.is_floating_point()]
-    differing = {'missing': missing, 'unexpected': unexpected, 'misshaped': misshaped,
-                 'of another type': mistyped}
-    if any(differing.values()):
-        keys = '; '.join(f'{len(names)} {what}: {", ".join(names[:NAMED])}'
-                         + (', ...' if len(names) > NAMED else '')
-                         for what, names in differing.items() if names)
-        cause = _other_backbone(path, state, expected) or (
-            'belongs to another network (another stage, --backbone, --arch or --clsnum?)')
-        raise InputError(f'{path} {cause}: {keys}')
+    counters = {key for key in expected if key.endswith('num_batches_tracked')}
+    faults = {
+        'missing': [names[key] for key in expected
+                    if names[key] not in state and key not in counters],
+        'unexpected': [key for key in state if key not in set(names.values())],
+        'misshaped': [f'{names[key]} {tuple(state[names[key]].shape)} instead of '
+                      f'{tuple(value.shape)}' for key, value in expected.items()
+                      if names[key] in state and state[names[key]].shape != value.shape]}
+    if any(faults.values()):
+        keys = '; '.join(f'{len(found)} {what}: {", ".join(found[:NAMED])}'
+                         + (', ...' if len(found) > NAMED else '')
+                         for what, found in faults.items() if found)
+        raise InputError(f'{path} {_cause(path, state, expected, names, faults)}: {keys}')
+    model.load_state_dict({key: state.get(name, expected[key]) for key, name in names.items()})
 
 
-def _other_backbone(path: str | Path, state: dict[str, Tensor], expected: dict[str, Tensor]
-                    ) -> str | None:
-    """What to say of an MFF-Net's checkpoint with another backbone than expected."""
-    found, wanted = _backbone_of(state), _backbone_of(expected)
-    if found == 'timm/NAME':  # whose keys do not tell the name
-        found = _recorded_backbone(path) or found
-    if found is None or wanted is None or found == wanted:
-        return None
-    return f'has another backbone: give --backbone {found}'
-
-
-def _backbone_of(keys: Iterable[str]) -> str | None:
-    from network.backbone import RESNET_BLOCKS  # which imports this module
-
-    inner = [key.partition('.')[2] for key in keys if key.startswith(('backbone.', 'bkbone.'))]
-    if any(key.startswith('model.') for key in inner):
-        return 'timm/NAME'
-    blocks = tuple(len({key.split('.')[1] for key in inner if key.startswith(f'layer{stage}.')})
-                   for stage in (1, 2, 3, 4))
-    return next((name for name, some in RESNET_BLOCKS.items() if some == blocks), None)
-
-
-def _recorded_backbone(path: str | Path) -> str | None:
-    """The backbone in the results.json beside a checkpoint."""
+def _cause(path: str | Path, state: dict[str, Tensor], expected: dict[str, Tensor],
+           names: dict[str, str], faults: dict[str, list[str]]) -> str:
+    """Why a file does not fit: another number of classes, or another backbone."""
+    if not faults['missing'] and not faults['unexpected']:
+        heads = [(state[name].shape[0], value.shape[0]) for key, value in expected.items()
+                 if (name := names[key]) in state and value.ndim == 1
+                 and state[name].shape != value.shape]
+        if len(heads) == 1 and 1 in heads[0]:
+            return ('is of another stage: one of cam has an output for each class, one of seg a '
+                    'single one; check --snapshot')
+        if len(heads) == 1:
+            return f'has {heads[0][0]} classes, not {heads[0][1]}: check --clsnum'
     try:
-        results = json.loads(Path(path).with_name('results.json').read_bytes())
-        return str(results['training']['arguments']['backbone'])
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-
-
-def _is_named_tensor(item: tuple) -> bool:
-    return isinstance(item[0], str) and isinstance(item[1], Tensor)
-
+        recorded = json.loads(Path(f'{path}.json').read_bytes())
+        built = recorded.get('backbone') or recorded['arch']
+        return f'does not fit the network that was built; it was trained with {built}'
+    except (OSError, ValueError, LookupError, AttributeError):
+        return 'belongs to another network (another stage, --backbone, --arch or --clsnum?)'

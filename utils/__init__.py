@@ -1,7 +1,6 @@
-"""Shared code: data loading, training and inference, localization, outputs."""
+"""Shared code of the stages: what is read, trained, evaluated and written. One file a subject."""
 
 import os
-import sys
 
 # albumentations asks a server for its newest version when it is imported, unless this is set.
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
@@ -9,8 +8,3 @@ os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
 # another program uses a core, that makes training several times slower.
 if 'OMP_WAIT_POLICY' not in os.environ:
     os.environ.setdefault('GOMP_SPINCOUNT', '1000')
-if sys.stderr is None:  # it was closed, as by 2>&-: the next file would become file 2
-    sys.stderr = open(os.devnull, 'w')  # noqa: SIM115
-
-# Stable import paths: `utils.boxes`, `utils.metrics` and `utils.pseudo_mask` are found there.
-__path__.append(os.path.join(os.path.dirname(__file__), 'localization'))

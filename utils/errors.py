@@ -1,77 +1,108 @@
 """How a script ends: bad input gives one line on stderr and exit code 2, without a traceback."""
 
 import os
+import signal
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
-from network.errors import InputError
+from network import InputError
 
 __all__ = ['InputError', 'run', 'warn']
 
 ROOT = Path(__file__).resolve().parents[1]
+# What libraries say in their errors -> what to do about it.
+HINTS = {
+    'out of memory': 'try a smaller --batch_size, or a smaller --resize and --crop',
+    'allocate memory': 'try a smaller --batch_size, or a smaller --resize and --crop',
+    'Insufficient memory': 'try a smaller --batch_size or --num_workers',
+    'shared memory': 'allow more shared memory (/dev/shm), or use --num_workers 0',
+    'DataLoader worker': 'a process that reads images has ended (out of memory?): try a smaller '
+                         '--num_workers, and continue with --resume',
+    'process pool was terminated': 'a process has ended (out of memory?): try a smaller '
+                                   '--num_workers or --jobs',
+    'onnection': 'the connection to the other ranks is lost: see the message of the one that ended',
+    'NCCL': 'the connection to the other ranks is lost: see the message of the one that ended',
+}
 
-LOST_CONNECTION = ('connection', 'closed by peer', 'timed out', 'nccl')
+
+class Terminated(SystemExit):
+    """SIGTERM; the exit code is the shell's, 143."""
 
 
 def run(main: Callable[[], None]) -> None:
     """Call `main` as a program.
 
-    Exit codes: 2 for an InputError, and in a distributed run for a connection that was lost
-    because another rank has exited; 130 for Ctrl-C. Errors are printed as one line on stderr.
+    Exit codes: 2 for an InputError, and for an error of the system or of a library that `HINTS`
+    knows, each in one line on stderr; 130 for Ctrl-C, 143 for SIGTERM. Other exceptions are
+    defects, and keep their traceback.
     """
-    warnings.filterwarnings('ignore', module=r'PIL\.')  # damaged images are reported in one line
+    signal.signal(signal.SIGTERM, _terminate)
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors='backslashreplace')  # names that the encoding does not have
     try:
         main()
-    except InputError as error:
-        sys.exit(_report(str(error)))
-    except RuntimeError as error:
-        if _world_size() == 1 or not any(s in str(error).lower() for s in LOST_CONNECTION):
-            raise
-        sys.exit(_report('the connection to the other ranks is lost; if one of them has ended, '
-                         f'see its message ({str(error).splitlines()[0]})'))
     except KeyboardInterrupt:
         print('\ninterrupted', file=sys.stderr)
         sys.exit(130)
-    if _world_size() > 1:
-        from utils.engine.distributed import destroy_process_group
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
+        rank = f'rank {os.environ["RANK"]}: ' if os.environ.get('RANK') else ''
+        print('error:', rank + ' '.join(message.split()), file=sys.stderr)
+        sys.exit(2)
+    finally:
+        if 'torch.distributed' in sys.modules:
+            from utils.distributed import destroy_process_group
 
-        destroy_process_group()
+            destroy_process_group()
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated(143)
+
+
+def _message(error: Exception) -> str | None:
+    """One line for an error that the user can do something about; None for a defect."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return _missing_package(error)
+    text = str(error).strip() or type(error).__name__
+    hint = next((hint for words, hint in HINTS.items() if words in text), None)
+    if isinstance(error, MemoryError):
+        hint = hint or HINTS['out of memory']
+    if hint:
+        return f'{text.splitlines()[0]}: {hint}'
+    return text if isinstance(error, OSError) else None
+
+
+def _missing_package(error: ModuleNotFoundError) -> str | None:
+    package, venv = (error.name or '').partition('.')[0], ROOT / '.venv'
+    if (ROOT / package).exists():
+        return None
+    fix = f'pip install -r {ROOT / "requirements.txt"}'
+    if venv.is_dir() and not venv.samefile(sys.prefix):
+        fix = f'source {venv}/bin/activate'
+    return f'{sys.executable} has no package {package}: {fix}'
+
+
+def _excepthook(kind: type[BaseException], error: BaseException, traceback: object) -> None:
+    """A package that is missing when a script's own imports run, before `run` is called."""
+    message = _missing_package(error) if isinstance(error, ModuleNotFoundError) else None
+    if message is None:
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        print('error:', message, file=sys.stderr)
+        os._exit(2)
 
 
 def warn(message: str) -> None:
     """Print a warning, one line on stderr; in a distributed run, on rank 0 alone."""
-    if os.environ.get('RANK', '0') == '0':
+    if os.environ.get('RANK', '0') in ('', '0'):
         print('warning:', message, file=sys.stderr)
 
 
-def _missing_package(kind: type[BaseException], error: BaseException,
-                     traceback: TracebackType | None) -> None:
-    """The excepthook of our scripts: a package that is not installed is one line with its cure."""
-    package = (getattr(error, 'name', None) or '').partition('.')[0]
-    if kind is not ModuleNotFoundError or (ROOT / package).exists():
-        return sys.__excepthook__(kind, error, traceback)
-    venv = ROOT / '.venv'
-    cure = f'pip install -r {ROOT / "requirements.txt"}'
-    if venv.is_dir() and not venv.samefile(sys.prefix):
-        cure = f'source {venv}/bin/activate'
-    raise SystemExit(_report(f'{sys.executable} has no package {package}: {cure}'))
-
-
-def _world_size() -> int:
-    return int(os.environ.get('WORLD_SIZE', 1))  # set by torchrun
-
-
-def _report(message: str) -> int:
-    rank = f'rank {os.environ["RANK"]}: ' if _world_size() > 1 else ''
-    print('error:', rank + ' '.join(message.split()), file=sys.stderr)
-    return 2
-
-
-# Set when this module is imported, since a script's own imports may fail before `run` is called.
 if ROOT in Path(getattr(sys.modules['__main__'], '__file__', None) or '').resolve().parents[:2]:
-    sys.excepthook = _missing_package
+    sys.excepthook = _excepthook

@@ -1,1 +1,0 @@
-"""Training loop, inference, precision, devices and process groups."""

@@ -1,1 +1,0 @@
-"""The paper's arithmetic: losses, pseudo masks, boxes; and the metrics."""

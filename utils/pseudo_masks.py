@@ -1,0 +1,83 @@
+"""cam/test: pseudo masks of the training images, from the CAM of each one's class."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from network.weights import digest
+from utils.boxes import CentreCrop
+from utils.errors import InputError
+from utils.files import encode_png, read_stamp, source_of, write_bytes
+from utils.inference import ListInference, Predictor
+from utils.lists import ImageList
+from utils.mask_record import write_record
+from utils.pseudo_mask import has_foreground, pseudo_mask
+from utils.results import RunFolder
+
+
+def make_pseudo_masks(predict: Predictor, images: ImageList, options: Any, run: RunFolder) -> None:
+    """Write a pseudo mask for each image of a list to options.maskpath, and results.json.
+
+    The network sees whole images. Each mask carries a stamp of the checkpoint, its settings and
+    the image's file; with options.resume, masks whose stamp is the one to be written are kept.
+    masks.json says which checkpoint made the masks of which lists. Raises InputError if the masks
+    are another run's, unless options.overwrite.
+    """
+    begin, folder = time.monotonic(), options.maskpath
+    record = {'checkpoint': str(options.snapshot), 'sha256': digest(options.snapshot),
+              'resize': options.resize, 'clsnum': options.clsnum, 'prior': not options.no_prior}
+    lists = write_record(folder, record, options.overwrite)
+    stamp = f'{record["sha256"][:16]} {options.resize} {record["prior"]}'
+    masks = MaskWriter(folder, images, record['prior'], stamp)
+    todo = range(len(images))
+    if options.resume:
+        todo = [index for index in todo if not masks.is_current(index)]
+    inference = ListInference(predict, images, {'image': CentreCrop(options.resize)}, masks, options)
+    counts = np.array(list(inference.run('making pseudo masks', todo))).reshape(-1, 2).sum(0)
+    of_ranks, left_out = inference.gather(counts, run)
+    if not of_ranks:
+        return
+    made, empty = np.sum(of_ranks, axis=0).tolist()
+    kept = len(images) - len(todo)
+    write_record(folder, record, True, {**lists, str(images.source): images.checksum()})
+    run.write_results({'count': made + kept, 'made': made, 'empty': empty},
+                      time.monotonic() - begin, made)
+    print(f'wrote {made} pseudo masks to {folder}' + (f', kept {kept} that are up to date' if kept
+          else '') + (f'; {empty} of them have no foreground' if empty else '') + left_out)
+
+
+@dataclass(frozen=True)
+class MaskWriter:
+    """A batch's CAMs -> stored masks; runs in threads or other processes. Returns the number of
+    masks, and of those without foreground."""
+
+    folder: Path
+    images: ImageList
+    prior: bool
+    stamp: str
+
+    def __call__(self, batch: Mapping[str, np.ndarray], outputs: dict[str, Any]) -> np.ndarray:
+        _, cams = outputs['image']
+        if not np.isfinite(cams).all():
+            raise InputError('a CAM is not finite, so its mask would be empty: stopped; try '
+                             '--amp off')
+        empty = 0
+        for index, size, cam in zip(batch['index'].tolist(), batch['size'].tolist(), cams,
+                                    strict=True):
+            stored = pseudo_mask(cam, tuple(size), self.prior)
+            write_bytes(self.images.mask_path(self.folder, index),
+                        encode_png(stored, self._stamp_of(index)))
+            empty += not has_foreground(stored)
+        return np.array([len(cams), empty])
+
+    def _stamp_of(self, index: int) -> str:
+        return f'{self.stamp} {source_of(self.images.path(index))}'
+
+    def is_current(self, index: int) -> bool:
+        """Whether the image's mask is the one that would be written."""
+        path = self.images.mask_path(self.folder, index)
+        return self.images.path(index).exists() and read_stamp(path) == self._stamp_of(index)

@@ -1,0 +1,145 @@
+"""The output folder of a run: model-N, model-N.json, and results.json with metrics, arguments and
+versions."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from utils.errors import InputError
+from utils.files import read_json, write_json
+
+SECTIONS = ('training', 'evaluation')
+# What of a training's arguments is recorded in model-N.json: what the network depends on.
+MODEL_ARGUMENTS = ('stage', 'backbone', 'arch', 'stages', 'fusion', 'no_attention', 'resize', 'crop',
+                   'clsnum', 'list', 'datapath', 'maskpath', 'seed', 'threshold')
+KINDS = {'backbone': str, 'arch': str, 'stages': str, 'fusion': str, 'no_attention': bool,
+         'resize': int, 'crop': int, 'clsnum': int, 'threshold': (int, float), 'datapath': str,
+         'maskpath': str, 'list': str}
+PACKAGES = {'torch': 'torch', 'torchvision': 'torchvision', 'timm': 'timm',
+            'albumentations': 'albumentations', 'opencv': 'cv2', 'numpy': 'numpy'}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder that a run writes to; `arguments` are recorded in its results.json, and
+    `class_names` beside its checkpoints."""
+
+    path: Path
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    class_names: Sequence[str] = ()
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    def write_results(self, metrics: dict, seconds: float, images: int,
+                      section: str | None = None) -> Path:
+        """Write results.json and return its path.
+
+        `metrics` are plain Python values. They are written at the top level, or under `section`
+        (`training` or `evaluation`). Writing `training` discards all earlier results; otherwise
+        the other sections are kept.
+        """
+        path = self.file('results.json')
+        record = {**metrics, 'arguments': _plain(self.arguments), 'versions': versions(),
+                  'seconds': round(seconds, 3),
+                  'images_per_second': round(images / max(seconds, 1e-9), 3)}
+        old = {} if section == 'training' else read_json(path)
+        if section:
+            content = {**old, section: record}
+        else:
+            content = {**record, **{name: old[name] for name in SECTIONS if name in old}}
+        write_json(path, content)
+        return path
+
+    def describe_model(self, model: Path) -> None:
+        """Write `model-N.json`: the arguments that the network depends on, the classes, versions
+        and commit."""
+        arguments = _plain(self.arguments)
+        write_json(model.with_name(f'{model.name}.json'), {
+            **{name: arguments[name] for name in MODEL_ARGUMENTS if name in arguments},
+            'class_names': list(self.class_names), 'versions': versions(), 'commit': commit()})
+
+
+def make_output_folder(path: Path) -> None:
+    """Make the folder. Raises InputError if nothing can be written to it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'cannot make the output folder {path} ({error.strerror}): '
+                         'choose another --savepath') from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise InputError(f'the output folder {path} is read-only: choose another --savepath')
+
+
+def models_in(folder: Path) -> dict[int, Path]:
+    """The `model-N` of a folder by N."""
+    return {int(path.name[6:]): path for path in folder.glob('model-*')
+            if path.name[6:].isdecimal()}
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The `model-N` of greatest N; None if there is none. A training removes the models of the
+    runs before it."""
+    models = models_in(folder)
+    return models[max(models)] if models else None
+
+
+def training_settings(checkpoint: str | Path) -> dict[str, Any]:
+    """What is recorded of a checkpoint's training, in model-N.json beside model-N (or NAME.json
+    beside NAME.safetensors): the flags of the training script by their names. A flag of another
+    type than expected counts as not recorded; empty where nothing is recorded."""
+    path = Path(checkpoint)
+    suffix = '.safetensors'
+    recorded = read_json(path.with_name(f'{path.name.removesuffix(suffix)}.json'))
+    if not recorded:  # a checkpoint of an earlier version
+        section = read_json(path.with_name('results.json')).get('training')
+        arguments = section.get('arguments') if isinstance(section, dict) else None
+        recorded = arguments if isinstance(arguments, dict) else {}
+    return {name: value for name, value in recorded.items()
+            if isinstance(value, KINDS.get(name, object))}
+
+
+def recorded_fusion(checkpoint: str | Path) -> dict[str, Any]:
+    """The parameters of `CamNet` that a checkpoint's training has recorded."""
+    recorded = training_settings(checkpoint)
+    return {'stages': recorded.get('stages', '345'),
+            'fusion': recorded.get('fusion', 'multiply'),
+            'attention': not recorded.get('no_attention', False)}
+
+
+def recorded_class_names(checkpoint: str | Path) -> list[str]:
+    """The names of the classes that the checkpoint was trained on; empty where not recorded."""
+    names = training_settings(checkpoint).get('class_names')
+    return list(map(str, names)) if isinstance(names, list) else []
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of those packages that the run has imported."""
+    return {'python': platform.python_version(),
+            **{name: sys.modules[module].__version__ for name, module in PACKAGES.items()
+               if module in sys.modules}}
+
+
+@cache
+def commit() -> str | None:
+    """The commit of this repository; None where it is not a git repository."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / '.git').exists():
+        return None
+    try:
+        found = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=root, capture_output=True,
+                               text=True, check=False)
+    except OSError:  # no git
+        return None
+    return found.stdout.strip() or None
+
+
+def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Path) else value
+            for name, value in arguments.items()}

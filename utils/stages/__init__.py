@@ -1,1 +1,0 @@
-"""The parts of the stages: classification, pseudo masks, evaluation, prediction, pictures."""

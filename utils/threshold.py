@@ -1,0 +1,84 @@
+"""The threshold of the segmentation, chosen on training images without boxes.
+
+A mask should cover what the fused CAM covers: the threshold is the one at which the masks of the
+training images correlate best with their CAMs, the first channel of the stored pseudo masks.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from utils.boxes import CentreCrop
+from utils.distributed import is_main_process, sum_over_ranks
+from utils.files import read_json, write_json
+from utils.images import read_stored_mask, resize
+from utils.inference import ListInference, Predictor
+from utils.lists import ImageList
+from utils.losses import segmentation_probability
+from utils.results import training_settings
+
+MOST_IMAGES = 500  # of the training list, evenly spread
+# Logits from -4 to 9.2 in steps of 0.1, as probabilities: near 1 a step of 0.01 would be too coarse.
+THRESHOLDS = np.round(1 / (1 + np.exp(-np.arange(-40, 93) / 10)), 4)
+RULE = ('the threshold at which masks of training images correlate best with their fused CAMs; '
+        'no boxes')
+
+
+def agreement(probability: np.ndarray, cam: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of a CAM with the map's mask at each of THRESHOLDS, float64; 0 where
+    the mask is empty or everything, or the CAM is constant.
+
+    `probability`: 2-d float in [0, 1]; `cam`: 2-d float of the same shape, of any scale.
+    """
+    exceeded = np.searchsorted(THRESHOLDS, probability.ravel().astype(np.float64))
+    deviation = cam.ravel().astype(np.float64) - cam.mean(dtype=np.float64)
+    bins = len(THRESHOLDS) + 1
+    area = _above(np.bincount(exceeded, minlength=bins)) / cam.size
+    covariance = _above(np.bincount(exceeded, deviation, bins)) / cam.size
+    scale = deviation.std() * np.sqrt(area * (1 - area))
+    return np.divide(covariance, scale, out=np.zeros(len(THRESHOLDS)), where=scale > 1e-12)
+
+
+def _above(histogram: np.ndarray) -> np.ndarray:
+    """The sum over the pixels above each threshold."""
+    return histogram[::-1].cumsum()[-2::-1]
+
+
+def set_threshold(options: Any, predict: Predictor, read_list: Callable[[str], ImageList]) -> None:
+    """seg/test --threshold auto: set options.threshold for the segmentation network `predict`, from
+    the list and the pseudo masks of its training, and record it in model-N.json, where the tests
+    and predictions find it. Raises InputError where there are no masks."""
+    recorded = training_settings(options.snapshot)
+    masks, side = Path(recorded.get('maskpath', options.maskpath)), options.resize
+    images = read_list(recorded.get('list', 'train.txt'))
+    inference = ListInference(predict, images, {'image': CentreCrop(side)},
+                              Agreeing(images, masks, side), options)
+    total = sum(inference.run('choosing a threshold', images.sample(MOST_IMAGES)),
+                np.zeros(len(THRESHOLDS)))
+    options.threshold = float(THRESHOLDS[sum_over_ranks(total).argmax()])
+    path = options.snapshot.with_name(f'{options.snapshot.name}.json')
+    if is_main_process():
+        write_json(path, {**read_json(path), 'threshold': options.threshold,
+                          'threshold_rule': RULE})
+        print(f'threshold {options.threshold} ({RULE}), recorded in {path}')
+
+
+@dataclass(frozen=True)
+class Agreeing:
+    """A batch's logits -> the sum of the agreements of the images' maps with their stored CAMs."""
+
+    images: ImageList
+    masks: Path
+    side: int
+
+    def __call__(self, batch: Mapping[str, np.ndarray], outputs: dict[str, Any]) -> np.ndarray:
+        maps = segmentation_probability(torch.from_numpy(outputs['image']), self.side).numpy()
+        cams = [read_stored_mask(self.images.mask_path(self.masks, index))[..., 0]
+                for index in batch['index'].tolist()]
+        size = self.side, self.side
+        return sum(agreement(probability, resize(cam.astype(np.float32), size))
+                   for probability, cam in zip(maps, cams, strict=True))

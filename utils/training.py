@@ -1,0 +1,358 @@
+"""The training loop of all stages: `train`.
+
+All random numbers come from (seed, epoch, image) or (seed, step), never from a state that a
+restart would lose, so a resumed run ends where an undisturbed one does.
+"""
+
+import fcntl
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from network.weights import LOAD_ERRORS, first_line, load_checkpoint
+from utils.datasets import TrainBatches, TrainImages, load_batches
+from utils.device import ApexScaler, Normalize, Precision, default_workers
+from utils.distributed import (
+    data_parallel,
+    is_main_process,
+    largest_over_ranks,
+    rank,
+    world_size,
+)
+from utils.errors import InputError, warn
+from utils.files import atomic_write
+from utils.log import TrainingLog
+from utils.results import RunFolder, models_in
+
+SECONDS_BETWEEN_SAVES = 60
+SECONDS_BETWEEN_CHECKS = 1  # for a signal that another rank has received
+# cuDNN's search for the fastest kernels takes 20 to 30 s, and may save a few ms in each step.
+STEPS_WORTH_A_SEARCH = 5_000
+
+
+def constant(epoch: int, epochs: int) -> float:
+    return 1.0
+
+
+def linear_decay(epoch: int, epochs: int) -> float:
+    return 1 - epoch / epochs
+
+
+def late_epochs(epoch: int, epochs: int) -> bool:
+    """Whether the model after `epoch` (from 1) is saved: only in the second half, as in the
+    released code."""
+    return epoch > epochs / 2 + 1
+
+
+def every_epoch(epoch: int, epochs: int) -> bool:
+    return True
+
+
+def train(model: nn.Module, dataset: TrainImages, groups: list[dict],
+          loss: Callable[[nn.Module, dict], dict[str, Tensor]], options: Any,
+          device: torch.device, run: RunFolder, schedule: Callable[[int, int], float] = constant,
+          should_save: Callable[[int, int], bool] = late_epochs,
+          save_model_every: int | None = None, **shown: Any) -> None:
+    """Train a model; write `model-N`, `last.ckpt`, and what `TrainingLog` writes.
+
+    groups: SGD's parameter groups. A group's 'lr', by default options.lr, is multiplied by
+        schedule(epoch, epochs), epoch from 0, within each epoch.
+    loss: loss(model, batch) -> {'total': ..., others to show}. The batch holds tensors on the
+        device, 'image' normalised (float32, N x 3 x H x W).
+    options: the flags of a training script by their names; batch_size is summed over the ranks.
+    should_save: `model-N` is saved after each epoch N (from 1) for which should_save(N, epochs)
+        is true; save_model_every: instead, every so many steps, N being the step. The last model
+        is always saved.
+    shown: parameters of `TrainingLog`.
+    """
+    batches = batches_of(dataset, options)
+    sgd = Sgd(model, groups, options, device)
+    normalize = Normalize(model.mean, model.std).to(device)
+    saves = Saves(run, sgd, batches, options, dataset)
+    with locked(run.path), Interruption() as interruption:
+        batches.start = saves.first_step()
+        log = TrainingLog(run, model, dataset, batches, options, sgd.precision, **shown)
+        loaded = load_batches(dataset, batches, default_workers(device, options.num_workers),
+                              pin_memory=device.type == 'cuda')
+        for step, batch in enumerate(loaded, batches.start):
+            epoch, size = step // batches.per_epoch, batches.size(step)
+            sgd.set_rates(schedule(epoch, options.epoch))
+            torch.manual_seed(step_seed(options.seed, step, rank()))
+            batch = {name: value.to(device, non_blocking=True)
+                     for name, value in log.checked(batch).items()}
+            with sgd.precision.autocast():
+                losses = loss(sgd.network, {**batch, 'image': normalize(batch['image'])})
+            # DDP averages the gradients of the ranks. Each image has the same weight, also where
+            # the ranks' shares of a batch differ in size.
+            sgd.step(losses['total'] * (len(batch['image']) * world_size() / size))
+            log.add(step + 1, size, losses, sgd.factor * options.lr)
+            number, is_due = epoch + 1, (step + 1) % batches.per_epoch == 0 and should_save(
+                epoch + 1, options.epoch)
+            if save_model_every:
+                number, is_due = step + 1, (step + 1) % save_model_every == 0
+            saves.save(step + 1, number if is_due or step + 1 == batches.stop else None)
+            if code := interruption.exit_code():
+                log.stop(saves.save_state(step + 1), step + 1)
+                raise SystemExit(code)
+        log.finish(saves.last_model(save_model_every))
+
+
+def batches_of(dataset: TrainImages, options: Any) -> TrainBatches:
+    """The batches of a whole training, this rank's share. Raises InputError for too few images."""
+    batches = TrainBatches(len(dataset), options.batch_size, options.seed, rank(), world_size())
+    if options.batch_size < 2 * world_size():
+        raise InputError(f'--batch_size {options.batch_size} is too small for {world_size()} '
+                         'ranks: batch norm needs at least 2 images per rank')
+    if not batches.per_epoch:
+        raise InputError('training needs at least two images for each rank: check --list')
+    batches.stop = min(options.epoch * batches.per_epoch, options.max_steps or math.inf)
+    torch.backends.cudnn.benchmark = batches.stop >= STEPS_WORTH_A_SEARCH
+    return batches
+
+
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """The seed of a step's dropout, different on each rank."""
+    entropy = (seed, step, rank) if rank else (seed, step)
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+
+
+class Sgd:
+    """SGD with momentum on a model, at the precision of options.amp. `network` is the model to
+    call, `model` what is saved, `factor` that of the schedule."""
+
+    def __init__(self, model: nn.Module, groups: list[dict], options: Any, device: torch.device):
+        if options.snapshot:
+            load_checkpoint(model, options.snapshot)
+        self.model = model.to(device, memory_format=torch.channels_last).train()
+        self.precision = Precision(options.amp, device, model)
+        # Not fused with a GradScaler: if the first step overflows, the kernel skips it and leaves
+        # the momentum buffer uninitialised.
+        self.optimizer = torch.optim.SGD(
+            groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov,
+            weight_decay=options.weight_decay, fused=self.precision.name in ('bf16', 'off'))
+        self.rates = [group['lr'] for group in self.optimizer.param_groups]
+        self.factor = 1.0
+        self.scaler = self.precision.scaler
+        if self.precision.name == 'apex':
+            self.scaler = ApexScaler(model, self.optimizer)
+        self.network = data_parallel(model, device)
+
+    def set_rates(self, factor: float) -> None:
+        self.factor = factor
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group['lr'] = rate * factor
+
+    def step(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {'model': self.model.state_dict(), 'optimizer': self.optimizer.state_dict(),
+                'scaler': self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        fused = [group['fused'] for group in self.optimizer.param_groups]
+        self.model.load_state_dict(state['model'])
+        self.optimizer.load_state_dict(state['optimizer'])
+        for group, value in zip(self.optimizer.param_groups, fused, strict=True):
+            group['fused'] = value  # a property of this process, not of the run
+        self.scaler.load_state_dict(state['scaler'])
+
+
+class Saves:
+    """`model-N`, a plain state dict, and `last.ckpt`, all that is needed to resume, with the
+    settings that must match for a resumed run to reproduce the original."""
+
+    def __init__(self, run: RunFolder, sgd: Sgd, batches: TrainBatches, options: Any,
+                 dataset: TrainImages):
+        self.run, self.sgd, self.batches, self.options = run, sgd, batches, options
+        self.path = run.file('last.ckpt')
+        self.saved_at = time.monotonic()
+        names = ('epoch', 'batch_size', 'lr', 'momentum', 'nesterov', 'weight_decay', 'seed')
+        self.settings = {
+            **{f'--{name}': getattr(options, name) for name in names},
+            'precision': sgd.precision.name, 'number of ranks': world_size(),
+            'network': sum(p.numel() for p in sgd.model.parameters()), **dataset.fingerprint()}
+        self.old_models: dict[int, Path] = {}
+
+    def first_step(self) -> int:
+        """0, or the number of completed steps of the run to resume, which is restored. Raises
+        InputError where that is not possible, and where it is not asked for although an unfinished
+        run lies there."""
+        resume, found = self.options.resume, self.path.is_file()
+        if resume == 'yes' or (resume == 'auto' and largest_over_ranks(found)[0]):
+            return self._resumed_step()
+        if found and resume is None and (done := self._unfinished()):
+            raise InputError(f'{self.path} is an unfinished run, {done}: continue it with '
+                             '--resume, or give --resume no to start again and lose it')
+        self.old_models = models_in(self.run.path)
+        if is_main_process():
+            for events in self.run.path.glob('events.out.tfevents.*'):
+                events.unlink()  # two runs would be drawn as one curve
+        return 0
+
+    def save(self, step: int, number: int | None) -> None:
+        """Write `model-NUMBER`, if a number is given, and last.ckpt once a minute, every
+        --save_every steps, and at the end."""
+        if not is_main_process():
+            return
+        every = self.options.save_every
+        if number is not None:
+            self._save_model(step, self.run.file(f'model-{number}'))
+        if (time.monotonic() - self.saved_at > SECONDS_BETWEEN_SAVES
+                or step == self.batches.stop or (every and step % every == 0)):
+            self.save_state(step)
+
+    def save_state(self, step: int) -> Path:
+        self._check_finite(step)
+        if is_main_process():
+            write_checkpoint({**self.sgd.state_dict(), 'step': step, 'run': self.settings,
+                              'last': self.batches.stop}, self.path)
+        self.saved_at = time.monotonic()
+        return self.path
+
+    def last_model(self, save_model_every: int | None) -> Path:
+        """The file of the last step's model; written here if the run was killed before."""
+        stop = self.batches.stop
+        path = self.run.file(
+            f'model-{stop if save_model_every else math.ceil(stop / self.batches.per_epoch)}')
+        if is_main_process() and not path.is_file():
+            self._save_model(stop, path)
+        return path
+
+    def _save_model(self, step: int, path: Path) -> None:
+        self._check_finite(step)
+        write_checkpoint(self.sgd.model.state_dict(), path)
+        self.run.describe_model(path)
+        if self.old_models:
+            print(f'removed {len(self.old_models)} models of the run before from {path.parent}')
+        for old in self.old_models.values():
+            if old != path:
+                old.unlink(missing_ok=True)
+                old.with_name(f'{old.name}.json').unlink(missing_ok=True)
+        self.old_models = {}
+
+    def _check_finite(self, step: int) -> None:
+        """Buffers are checked too, since an overflow in the forward pass may corrupt only the
+        statistics of batch norm."""
+        for name, value in self.sgd.model.state_dict().items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise InputError(f'{name} is no longer finite at step {step}: stopped without '
+                                 'saving; try a lower --lr or --amp off')
+
+    def _unfinished(self) -> str | None:
+        state = self._read()
+        step, last = state['step'], state.get('last', state['step'])
+        return f'at step {step} of {last}' if step < last else None
+
+    def _resumed_step(self) -> int:
+        if self.sgd.precision.name == 'apex':
+            raise InputError('--resume: apex keeps weights that last.ckpt does not have; use '
+                             '--amp auto, or --resume no')
+        state = self._read()
+        step = int(state['step'])
+        if largest_over_ranks(step, -step) != [step, -step]:
+            raise InputError(f'--resume: not all ranks find the same {self.path}: use a --savepath '
+                             'that all machines share')
+        differing = [f'{name} {state["run"].get(name)} instead of {value}'
+                     for name, value in self.settings.items() if state['run'].get(name) != value]
+        if differing:
+            raise InputError(f'--resume: {self.path} was written with {", ".join(differing)}: '
+                             'give the same flags, or --resume no to start again')
+        self.sgd.load_state_dict(state)
+        return step
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            state = torch.load(self.path, map_location='cpu', weights_only=True)
+            if {'model', 'optimizer', 'scaler', 'step', 'run'} <= state.keys():
+                return state
+            problem = 'it is not the state of a run'
+        except FileNotFoundError:
+            problem = 'it does not exist'
+        except LOAD_ERRORS as error:
+            problem = first_line(error)
+        raise InputError(f'--resume: {self.path} cannot be read ({problem}): give --resume no to '
+                         'start again')
+
+
+def write_checkpoint(state: dict, path: Path) -> None:
+    """Write a checkpoint. Raises InputError if it cannot be written; `path` is then unchanged."""
+    def write(file: Any) -> None:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # hides the file's own error, as of a full disk
+            raise error.__context__ or error from error
+
+    atomic_write(path, write)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Refuse a second training in the same folder, on rank 0. The lock ends with the process."""
+    if not is_main_process():
+        yield
+        return
+    with open(folder / 'training.lock', 'a+') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise InputError(f'process {file.read().strip()} is training in {folder}: wait for it, '
+                             'or give another --savepath') from error
+        except OSError:  # a file system without locks
+            warn(f'{folder} cannot be locked: do not start two trainings in it')
+        file.truncate(0)
+        print(os.getpid(), file=file, flush=True)
+        yield
+        Path(file.name).unlink()
+
+
+class Interruption:
+    """A context in which SIGTERM, SIGHUP (a closed terminal) and Ctrl-C are only noted, so that a
+    loop can save before it ends. A second Ctrl-C ends it at once."""
+
+    def __init__(self):
+        self.received = 0
+        self._before: dict[int, Any] = {}
+        self._checked_at, self._steps, self._until_check = time.monotonic(), 0, 1
+
+    def __enter__(self) -> 'Interruption':
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGHUP under nohup
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: object) -> None:
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = self.received or number
+
+    def exit_code(self) -> int | None:
+        """128 + the signal that any rank has received. All ranks must call it after each step;
+        they talk to each other once a second, after equal numbers of steps."""
+        if world_size() > 1:
+            self._steps += 1
+            if self._steps < self._until_check:
+                return None
+            now = time.monotonic()
+            pace = (now - self._checked_at) / self._steps
+            received, pace = largest_over_ranks(self.received, pace)
+            self.received, self._checked_at, self._steps = int(received), now, 0
+            self._until_check = max(1, round(SECONDS_BETWEEN_CHECKS / max(pace, 1e-6)))
+        return 128 + self.received if self.received else None
