@@ -36,12 +36,13 @@ def main():
     from utils.lists import cub_images
     from utils.losses import classification_loss, distillation_loss
     from utils.results import RunFolder
-    from utils.sheets import cam_drawer
+    from utils.sheets import draw_cams
     from utils.training import train
 
     device = init_device(args.device, args.seed, args.tf32)
     images = cub_images(args.datapath, args.list, args.clsnum)
     transform = train_transform(args.resize, args.crop)
+    crop = CentreCrop(args.resize, args.crop)  # of the pictures
     model = CamNet(args.clsnum, args.backbone, auxiliary=not args.no_distillation,
                    pretrained=args.pretrained, stages=args.stages, fusion=args.fusion,
                    attention=not args.no_attention)
@@ -56,7 +57,7 @@ def main():
 
     train(model, TrainImages(images, transform, args.seed, args.skip_bad), groups, loss, args,
           device, RunFolder(args.savepath, vars(args), images.class_names),
-          draw=cam_drawer(images, CentreCrop(args.resize, args.crop), args.show),
+          draw=lambda model: draw_cams(model, images, crop, args.show),
           random_guess=math.log(args.clsnum), paper_steps=3008)
 
 

@@ -49,8 +49,8 @@ def main():
         evaluate_cams(predict, ('fused',), images, crop, args, output)
     else:
         make_pseudo_masks(predict, images, args, output)
-    write_sheet(output.file('show.png'), cam_rows, CAM_TITLES, predict, images, crop, args.show,
-                args.threshold)
+    write_sheet(output.file('show.png'),
+                cam_rows(predict, images, crop, args.show, args.threshold), CAM_TITLES)
 
 
 if __name__ == '__main__':

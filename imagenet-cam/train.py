@@ -34,12 +34,13 @@ def main():
     from utils.lists import imagenet_images
     from utils.losses import classification_loss
     from utils.results import RunFolder
-    from utils.sheets import cam_drawer
+    from utils.sheets import draw_cams
     from utils.training import train
 
     device = init_device(args.device, args.seed, args.tf32)
     images = imagenet_images(args.datapath, args.list, args.clsnum)
     transform = train_transform(args.resize, args.crop)
+    crop = CentreCrop(args.resize, args.crop)  # of the pictures
     model = CamNet(args.clsnum, args.backbone, auxiliary=False, pretrained=args.pretrained,
                    stages=args.stages, fusion=args.fusion, attention=not args.no_attention)
     for parameter in model.backbone.stem_parameters():
@@ -52,7 +53,7 @@ def main():
 
     train(model, TrainImages(images, transform, args.seed, args.skip_bad), groups, loss, args,
           device, RunFolder(args.savepath, vars(args), images.class_names),
-          draw=cam_drawer(images, CentreCrop(args.resize, args.crop), args.show),
+          draw=lambda model: draw_cams(model, images, crop, args.show),
           random_guess=math.log(args.clsnum), paper_steps=10_010, save_model_every=2000)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import add_arch, inference_parser, parse
+from utils.arguments import add_arch, add_pretrained, inference_parser, parse
 from utils.errors import run
 
 
@@ -21,8 +21,7 @@ def main():
     parser = inference_parser(__file__, __doc__, data='ImageNet2012', list='val.txt', clsnum=1000,
                               batch_size=16, resize=685, crop=0, snapshot=None)
     add_arch(parser)
-    parser.add_argument('--pretrained', default='auto', help='ImageNet weights: auto (resource/, '
-                        'else a download) | none | a file')
+    add_pretrained(parser)
     args = parse(parser)
 
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.

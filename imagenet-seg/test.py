@@ -35,7 +35,7 @@ def main():
     from utils.lists import imagenet_images
     from utils.localization import check_selection, evaluate_segmentation
     from utils.results import RunFolder
-    from utils.sheets import SEG_TITLES, seg_rows, write_sheet
+    from utils.sheets import SEG_TEST_TITLES, seg_rows, write_sheet
     from utils.threshold import set_threshold
     from utils.top1top5 import read_top1top5
 
@@ -56,8 +56,8 @@ def main():
         set_threshold(args, predict, read_train)
     crop, output = CentreCrop(args.resize, args.crop), RunFolder(args.savepath, vars(args))
     evaluate_segmentation(predict, images, crop, args, output, hits, selection)
-    write_sheet(output.file('show.png'), seg_rows, SEG_TITLES, predict, images, crop, args.show,
-                args.threshold)
+    write_sheet(output.file('show.png'),
+                seg_rows(predict, images, crop, args.show, args.threshold), SEG_TEST_TITLES)
 
 
 if __name__ == '__main__':

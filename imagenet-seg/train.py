@@ -36,13 +36,14 @@ def main():
     from utils.losses import segmentation_loss
     from utils.mask_record import describe_masks
     from utils.results import RunFolder
-    from utils.sheets import seg_drawer
+    from utils.sheets import draw_segmentations
     from utils.training import train
 
     device = init_device(args.device, args.seed, args.tf32)
     images = imagenet_images(args.datapath, args.list, args.clsnum)
     describe_masks(args.maskpath, images, args.clsnum)
     transform = train_transform(args.resize, args.crop)
+    crop = CentreCrop(args.resize, args.crop)  # of the pictures
     model = SegNet(args.backbone, pretrained=args.pretrained)
 
     def loss(model, batch):
@@ -51,8 +52,8 @@ def main():
     train(model, TrainMasks(images, transform, args.seed, args.skip_bad, args.maskpath),
           [{'params': model.parameters()}], loss, args, device,
           RunFolder(args.savepath, vars(args), images.class_names),
-          draw=seg_drawer(images, CentreCrop(args.resize, args.crop), args.show, args.threshold,
-                          args.maskpath),
+          draw=lambda model: draw_segmentations(model, images, crop, args.show, args.threshold,
+                                                args.maskpath),
           random_guess=math.log(2), paper_steps=10_010, save_model_every=2000)
 
 

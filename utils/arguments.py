@@ -12,6 +12,7 @@ Nothing here imports PyTorch, so that --help and errors in the arguments appear 
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -47,11 +48,9 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
         return super()._get_help_string(action)
 
 
-def training_parser(script: str, doc: str, *, data: str, clsnum: int, batch_size: int,
-                    resize: int, crop: int, lr: float, epoch: int) -> Parser:
+def training_parser(script: str, doc: str, *, lr: float, epoch: int, **defaults: Any) -> Parser:
     """The flags of a training script; its default paths start from the script's own folder."""
-    parser = _stage_parser(Parser(doc), script, 'train', data, 'train.txt', clsnum, batch_size,
-                           resize, crop)
+    parser = _stage_parser(Parser(doc), script, 'train', list='train.txt', **defaults)
     add = parser.add_argument
     add('--lr', type=positive_float, default=lr,
         help='base learning rate; in cls and cam, pretrained layers train at a tenth of it')
@@ -59,38 +58,34 @@ def training_parser(script: str, doc: str, *, data: str, clsnum: int, batch_size
     add('--max_steps', type=positive_int, help='stop after this many steps')
     add('--momentum', type=fraction, default=0.9, help='momentum of SGD')
     add('--nesterov', type=boolean, default=True, help='Nesterov momentum: true | false')
-    add('--weight_decay', type=nonnegative_float, default=1e-4,
-        help='weight decay, applied to all parameters')
+    add('--weight_decay', type=nonnegative_float, default=1e-4, help='of all parameters')
     add('--snapshot', type=Path, help='start from the weights of this checkpoint')
-    add('--pretrained', default='auto',
-        help='ImageNet weights: auto (resource/, else a download) | none | a file')
+    add_pretrained(parser)
     add('--resume', nargs='?', choices=['yes', 'auto', 'no'], const='yes',
         help='continue from last.ckpt; auto: where it exists; no: start again')
     add('--save_every', type=positive_int, metavar='N',
-        help='also write last.ckpt every N steps, besides every minute')
+        help='write last.ckpt every N steps, not only every minute')
     add('--amp', choices=['auto', 'fp16', 'bf16', 'off', 'apex'], default='auto', help=AMP)
     add('--tf32', action='store_true', help='allow TF32 in float32 layers on CUDA')
     add('--num_workers', type=nonnegative_int,
-        help='data loading processes; 0 = the main process (default: all cores but two)')
+        help='processes that read images; 0 = the main process (default: all cores but two)')
     return parser
 
 
-def inference_parser(script: str, doc: str, *, data: str, list: str | None, clsnum: int,
-                     batch_size: int, resize: int, crop: int | None, snapshot: str | None) -> Parser:
+def inference_parser(script: str, doc: str, *, snapshot: str | None, **defaults: Any) -> Parser:
     """The flags of a test script; `snapshot`: the paper's checkpoint, None if none is needed."""
-    parser = _stage_parser(Parser(doc, TEST_NOTE), script, 'test', data, list, clsnum, batch_size,
-                           resize, crop)
+    parser = _stage_parser(Parser(doc, TEST_NOTE), script, 'test', **defaults)
+    parser.set_defaults(paper_snapshot=snapshot)
     add = parser.add_argument
     add('--snapshot', type=Path, help="the checkpoint, ours or the authors' (default: the newest "
         f"model-N in SAVEPATH; the paper's is {snapshot})")
-    parser.set_defaults(paper_snapshot=snapshot)
     add('--amp', choices=['auto', 'fp16', 'bf16', 'off'], default='off', help=AMP)
     add('--num_workers', type=nonnegative_int, default=0,
         help='on CPUs threads, on CUDA processes that read images; 0 = one per core')
     return parser
 
 
-def _stage_parser(parser: Parser, script: str, mode: str, data: str, list: str | None,
+def _stage_parser(parser: Parser, script: str, mode: str, *, data: str, list: str | None,
                   clsnum: int, batch_size: int, resize: int, crop: int | None) -> Parser:
     folder, add = Path(script).resolve().parent, parser.add_argument
     parser.set_defaults(stage=folder.name)
@@ -99,10 +94,9 @@ def _stage_parser(parser: Parser, script: str, mode: str, data: str, list: str |
     add('--savepath', type=Path, default=folder / 'out', help='the output folder')
     add('--clsnum', type=positive_int, default=clsnum, help='number of classes')
     add('--resize', type=positive_int, default=resize, help='images are resized to this square')
-    add('--crop', type=nonnegative_int, default=crop,
-        help=f'size of the {"random" if mode == "train" else "centre"} crop; 0 = none')
-    add('--batch_size', type=positive_int, default=batch_size,
-        help='global batch size, summed over all ranks')
+    add('--crop', type=nonnegative_int, default=crop, help='size of the crop (random in training, '
+        'else central); 0 = none')
+    add('--batch_size', type=positive_int, default=batch_size, help='summed over all ranks')
     add('--skip_bad', action='store_true',
         help='skip images that cannot be decoded, and list them in bad_images.txt')
     add('--device', default='auto', help='auto | cpu | cuda | cuda:N')
@@ -111,12 +105,22 @@ def _stage_parser(parser: Parser, script: str, mode: str, data: str, list: str |
     return parser
 
 
-def add_backbone(parser: argparse.ArgumentParser) -> None:
+def add_backbone(parser: Parser) -> None:
     parser.add_argument('--backbone', default='resnet50',
                         help='resnet50 | resnet101 | resnet152 | timm/NAME')
 
 
-def add_fusion(parser: argparse.ArgumentParser) -> None:
+def add_arch(parser: Parser) -> None:
+    parser.add_argument('--arch', default='efficientnet_b7',
+                        help='efficientnet_b7 | densenet161 | resnet50 | timm/NAME')
+
+
+def add_pretrained(parser: Parser) -> None:
+    parser.add_argument('--pretrained', default='auto', help='ImageNet weights: auto (resource/, '
+                        'else a download) | none | a file')
+
+
+def add_fusion(parser: Parser) -> None:
     """The variants of Figure 1(b)."""
     add = parser.add_argument
     add('--stages', choices=['5', '45', '345', '2345'], default='345',
@@ -126,61 +130,56 @@ def add_fusion(parser: argparse.ArgumentParser) -> None:
     add('--no_attention', action='store_true', help='without MCA')
 
 
-def add_arch(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--arch', default='efficientnet_b7',
-                        help='efficientnet_b7 | densenet161 | resnet50 | timm/NAME')
-
-
-def add_maskpath(parser: argparse.ArgumentParser) -> None:
+def add_maskpath(parser: Parser) -> None:
     parser.add_argument('--maskpath', type=Path, help='pseudo masks (default: DATAPATH/mask)')
 
 
-def add_show(parser: argparse.ArgumentParser, picture: str) -> None:
+def add_show(parser: Parser, picture: str) -> None:
     parser.add_argument('--show', type=nonnegative_int, default=12, metavar='N',
                         help=f'draw N images of the list to {picture}; 0 = no picture')
 
 
-def add_evaluation(parser: argparse.ArgumentParser, threshold: float) -> None:
+def _add_evaluation(parser: Parser, threshold: float) -> None:
     """The flags of a script that evaluates how well maps localize."""
+    add_backbone(parser)
+    add_maskpath(parser)
+    add_show(parser, 'show.png')
     add = parser.add_argument
-    add('--threshold', type=threshold_or_auto, default=threshold,
-        help='a pixel is foreground where the map exceeds this; seg/test: auto chooses it on '
-             'training images, without boxes, and records it in model-N.json')
     add('--sweep', action='store_true', help='also report GT-known at thresholds 0, 0.01, ...')
     add('--metrics', choices=['all', 'paper'], default='all',
         help='paper: without MaxBoxAcc and PxAP, which need a second forward pass')
     add('--save_maps', action='store_true',
         help='write the score maps to SAVEPATH/maps, for tools/evaluate_maps.py')
-    add_show(parser, 'show.png')
+    parser.set_defaults(paper_threshold=threshold)
 
 
-def add_cam_test(parser: argparse.ArgumentParser, threshold: float) -> None:
+def add_cam_test(parser: Parser, threshold: float) -> None:
     """The flags of cam/test, which writes pseudo masks or evaluates the CAMs."""
-    add_backbone(parser)
-    add_maskpath(parser)
+    _add_evaluation(parser, threshold)
     add = parser.add_argument
+    add('--threshold', type=fraction, default=threshold,
+        help='a pixel is foreground where the CAM exceeds this')
     add('--evaluate', action='store_true',
         help='report how well the CAMs localize, instead of writing pseudo masks; --list and '
              '--crop then default to val.txt and 224, else to train.txt and 0')
     add('--resume', action='store_true', help='keep the pseudo masks that are up to date')
     add('--overwrite', action='store_true', help="replace another run's pseudo masks")
     add('--no_prior', action='store_true', help='pseudo masks without the Gaussian prior')
-    add_evaluation(parser, threshold)
 
 
-def add_seg_test(parser: argparse.ArgumentParser, threshold: float, cls: str) -> None:
+def add_seg_test(parser: Parser, threshold: float, cls: str) -> None:
     """The flags of seg/test; `cls`: the folder of the classifier's stage."""
-    add_backbone(parser)
-    add_evaluation(parser, threshold)
-    add_maskpath(parser)
-    parser.set_defaults(paper_threshold=threshold)
+    _add_evaluation(parser, threshold)
+    add = parser.add_argument
+    add('--threshold', type=lambda text: text if text == 'auto' else fraction(text),
+        default=threshold, help='a pixel is foreground where its probability exceeds this; auto: '
+        'chosen on training images without boxes, and recorded in model-N.json')
     places = [ROOT / cls / 'out' / 'top1top5.npy', ROOT / cls / 'top1top5.npy']
-    parser.add_argument(
-        '--top1top5', type=lambda text: None if text == 'none' else Path(text),
+    add('--top1top5', type=lambda text: None if text == 'none' else Path(text),
         default=next((place for place in places if place.is_file()), places[0]),
         help="the cls stage's result, ours or the authors'; none = GT-known localization only")
-    parser.add_argument('--select', metavar='LIST', help='also report at the threshold whose '
-                        'GT-known is best on the images of this list')
+    add('--select', metavar='LIST', help='also report at the threshold whose GT-known is best on '
+        'the images of this list')
 
 
 def parse(parser: Parser) -> argparse.Namespace:
@@ -217,7 +216,7 @@ def _with_defaults(args: argparse.Namespace) -> argparse.Namespace:
 
 def _as_trained(parser: Parser, args: argparse.Namespace) -> argparse.Namespace:
     """The command line parsed again, its defaults those of the checkpoint's training. Prints what
-    this changes, and what is given otherwise."""
+    this changes, and warns of what is given otherwise."""
     recorded = training_settings(args.snapshot)
     names = [name for name in RECORDED if name in args and recorded.get(name) is not None
              and (name != 'crop' or args.crop)]
@@ -225,13 +224,13 @@ def _as_trained(parser: Parser, args: argparse.Namespace) -> argparse.Namespace:
     result = _with_defaults(parser.parse_args())
     used = [f'--{name} {getattr(result, name)}' for name in names
             if getattr(args, name) != getattr(result, name)]
-    overridden = [f'--{name} {getattr(result, name)} (training: {recorded[name]})'
+    overriding = [f'--{name} {getattr(result, name)} (training: {recorded[name]})'
                   for name in names if name != 'threshold'
                   and str(getattr(result, name)) != str(recorded[name])]
-    if os.environ.get('RANK', '0') in ('', '0') and used:
+    if used and os.environ.get('RANK', '0') in ('', '0'):
         print(f'{args.snapshot.name}: trained with {", ".join(used)}')
-    if overridden:
-        warn(f'{args.snapshot.name}: {", ".join(overridden)} overrides the training\'s')
+    if overriding:
+        warn(f'{args.snapshot.name}: {", ".join(overriding)} overrides the training\'s')
     return result
 
 
@@ -240,12 +239,10 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError('--clsnum 1 leaves nothing to tell apart: with one class the softmax is '
                          'always 1 and the loss 0; add a class of images without the object')
     if 'evaluate' in args and not args.evaluate:
-        given = [name for name in ('crop', 'sweep', 'save_maps') if getattr(args, name)]
-        if given:
-            raise InputError(f'--{given[0]} needs --evaluate: pseudo masks are made from whole '
-                             'images')
-    if 'evaluate' in args and args.threshold == 'auto':
-        raise InputError('--threshold auto is for seg/test.py: CAMs have no probability')
+        for name in ('crop', 'sweep', 'save_maps'):
+            if getattr(args, name):
+                raise InputError(f'--{name} needs --evaluate: pseudo masks are made from whole '
+                                 'images')
     if args.crop > args.resize:
         raise InputError(f'--crop {args.crop} is larger than --resize {args.resize}')
     if args.mode == 'train' and args.nesterov and not args.momentum:
@@ -254,14 +251,13 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f'no data folder {args.datapath}: check --datapath '
                          '(the README says how to make or prepare one)')
     if args.snapshot and not args.snapshot.is_file():
-        others = sorted((path.name for path in args.snapshot.parent.glob('model-*')
-                         if not path.suffix), key=len)
-        raise InputError(f'no checkpoint {args.snapshot}' + (
-            f'; there are {", ".join(others)}: choose one with --snapshot' if others else
-            ": run the stage's train.py first, or check --snapshot"))
+        others = [path.name for path in args.snapshot.parent.glob('model-*') if not path.suffix]
+        raise InputError(f'no checkpoint {args.snapshot}: ' + (
+            f'choose one of {", ".join(sorted(others, key=len))} with --snapshot' if others else
+            "run the stage's train.py first, or check --snapshot"))
 
 
-def number(kind: type, valid: Any, description: str) -> Any:
+def _number(kind: type, valid: Callable[[Any], bool], description: str) -> Callable[[str], Any]:
     """An argparse type: a number of a kind that satisfies `valid`."""
     def parse_number(text: str) -> Any:
         try:
@@ -275,15 +271,11 @@ def number(kind: type, valid: Any, description: str) -> Any:
     return parse_number
 
 
-nonnegative_int = number(int, lambda value: 0 <= value < 2**63, 'an integer, 0 or more')
-positive_int = number(int, lambda value: value > 0, 'an integer above 0')
-positive_float = number(float, lambda value: 0 < value < float('inf'), 'a number above 0')
-nonnegative_float = number(float, lambda value: 0 <= value < float('inf'), 'a number, 0 or more')
-fraction = number(float, lambda value: 0 <= value < 1, 'a number from 0 to below 1')
-
-
-def threshold_or_auto(text: str) -> float | str:
-    return text if text == 'auto' else fraction(text)
+nonnegative_int = _number(int, lambda value: 0 <= value < 2**63, 'an integer, 0 or more')
+positive_int = _number(int, lambda value: value > 0, 'an integer above 0')
+positive_float = _number(float, lambda value: 0 < value < float('inf'), 'a number above 0')
+nonnegative_float = _number(float, lambda value: 0 <= value < float('inf'), 'a number, 0 or more')
+fraction = _number(float, lambda value: 0 <= value < 1, 'a number from 0 to below 1')
 
 
 def boolean(text: str) -> bool:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 import cv2
 import torch
@@ -112,14 +111,10 @@ class Precision:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
 
-@dataclass(frozen=True)
 class ApexScaler:
     """`--amp apex`: NVIDIA apex at opt level O2, with a GradScaler's methods."""
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-
-    def __post_init__(self):
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer):
         try:
             from apex import amp
         except ImportError as error:
@@ -127,30 +122,11 @@ class ApexScaler:
                              '2025); use --amp auto') from error
         if environment_size() > 1:
             raise InputError('--amp apex is for one process: use --amp auto with torchrun')
-        amp.initialize(self.model, self.optimizer, opt_level='O2', verbosity=0)
+        self.amp, self.optimizer = amp, optimizer
+        amp.initialize(model, optimizer, opt_level='O2', verbosity=0)
 
-    def scale(self, loss: Tensor) -> '_ApexLoss':
-        return _ApexLoss(loss, self.optimizer)
-
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        optimizer.step()
-
-    def update(self) -> None:
-        pass
-
-    def state_dict(self) -> dict:
-        return {}
-
-
-@dataclass(frozen=True)
-class _ApexLoss:
-    loss: Tensor
-    optimizer: torch.optim.Optimizer
-
-    def backward(self) -> None:
-        from apex import amp
-
-        with amp.scale_loss(self.loss, self.optimizer) as scaled:
+    def backward(self, loss: Tensor) -> None:
+        with self.amp.scale_loss(loss, self.optimizer) as scaled:
             scaled.backward()
 
 

@@ -77,6 +77,11 @@ def read_true_mask(path: Path, size: tuple[int, int] | None = None
         with Image.open(path) as file:
             values = np.asarray(file)
             has_alpha = file.mode in ('LA', 'RGBA', 'PA')
+            if file.mode == 'P':  # in a palette of greys, white may be the index 0
+                colours = np.asarray(file.convert('RGB'))
+                is_grey = (colours == colours[..., :1]).all()
+                if is_grey and len(np.unique(colours)) == len(np.unique(values)):
+                    values = colours[..., 0]
     except DAMAGED as error:
         raise InputError(f'the ground-truth mask {path} '
                          f'{"is damaged" if path.exists() else "does not exist"}: replace it, or '

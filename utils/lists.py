@@ -18,8 +18,8 @@ The ImageNet-1K layout:
 import os
 from array import array
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
 from xml.etree.ElementTree import ParseError
@@ -98,25 +98,15 @@ def cub_images(datapath: Path, name: str, classes: int) -> ImageList:
     a box without area, a name that leaves the data folder, an image under two labels, two images
     that would share a mask; and for boxes of another scale than the images'.
     """
-    path = list_path(datapath, name)
-    names, labels, boxes, lines = [], array('q'), [], array('q')
-    for number, line in read_lines(path):
-        where = f'{path}, line {number}'
-        image, *fields = line.split(',')
-        if not fields:
+    def fields(line: str, where: str) -> list[str]:
+        if ',' not in line:
             raise InputError(f'{where}: expected `name,label,xmin ymin xmax ymax`, found '
                              f'{line[:80]!r}: separate name, label and boxes by commas')
-        names.append(image_name(image, where))
-        labels.append(checked_label(fields[0].strip(), classes, where))
-        boxes.append([parse_box(field, where) for field in fields[1:]])
-        lines.append(number)
-        if bool(boxes[-1]) != bool(boxes[0]):
-            raise InputError(f'{where}: some lines have a box and some have none: '
-                             'give one to all or to none')
-    rows = _rows_of_images(path, names, labels, lines)
-    merged = [[box for row in image for box in boxes[row]] for image in rows] if rows else boxes
-    return _checked(path, names, labels, rows, _as_arrays(merged) if boxes and boxes[0] else None,
-                    datapath / 'image', datapath)
+        return line.split(',')
+
+    images, boxes = read_list(list_path(datapath, name), fields, classes)
+    return finished_list(images, _as_arrays(boxes) if boxes[0] else None, datapath / 'image',
+                         datapath)
 
 
 def imagenet_images(datapath: Path, name: str, classes: int, split: str = 'train',
@@ -124,27 +114,21 @@ def imagenet_images(datapath: Path, name: str, classes: int, split: str = 'train
     """The images of a list in the ImageNet layout, of lines `name label`; `split`: the folder of
     the images. With `boxes` (for localization) those of the XML files, without the one image whose
     label is known to be wrong. Raises InputError as `cub_images`."""
-    path, wnids = list_path(datapath, name), []
-    if boxes:
-        own = datapath / 'wnids.txt'
-        wnids = [line for _, line in read_lines(own if own.is_file() else WNIDS)]
-    names, labels, lines = [], array('q'), array('q')
-    for number, line in read_lines(path):
-        where, fields = f'{path}, line {number}', line.rsplit(maxsplit=1)
-        if len(fields) < 2 or ',' in fields[1]:
+    def fields(line: str, where: str) -> list[str]:
+        found = line.rsplit(maxsplit=1)
+        if len(found) < 2 or ',' in found[1]:
             raise InputError(f'{where}: expected `name label`, found {line[:80]!r}: correct the '
                              'line, or use the cub200 scripts for lists with commas')
-        if not (boxes and fields[0] == WRONG_LABEL):
-            names.append(image_name(fields[0], where))
-            labels.append(checked_label(fields[1], min(classes, len(wnids) or classes), where))
-            lines.append(number)
-    rows = _rows_of_images(path, names, labels, lines)
-    firsts = [image[0] for image in rows] if rows else range(len(names))
-    xml = None
-    if boxes and (datapath / 'box').is_dir():
-        xml = XmlBoxes([names[row] for row in firsts], [wnids[labels[row]] for row in firsts],
-                       datapath / 'box')
-    return _checked(path, names, labels, rows, xml, datapath / split, datapath)
+        return found
+
+    path, folder = list_path(datapath, name), datapath / split
+    if not boxes:
+        return finished_list(read_list(path, fields, classes)[0], None, folder, datapath)
+    own = datapath / 'wnids.txt'
+    wnids = [line for _, line in read_lines(own if own.is_file() else WNIDS)]
+    images, _ = read_list(path, fields, min(classes, len(wnids)), leave_out=WRONG_LABEL)
+    xml = XmlBoxes(images.names, [wnids[label] for label in images.labels], datapath / 'box')
+    return finished_list(images, xml if xml.folder.is_dir() else None, folder, datapath)
 
 
 def list_path(datapath: Path, name: str) -> Path:
@@ -153,17 +137,39 @@ def list_path(datapath: Path, name: str) -> Path:
     return given if given.is_file() and given.name != name else datapath / name
 
 
-def _checked(path: Path, names: list[str], labels: Sequence[int], rows: list[list[int]] | None,
-             boxes: Sequence[np.ndarray] | None, folder: Path, datapath: Path) -> ImageList:
+def read_list(path: Path, fields_of: Callable[[str, str], list[str]], classes: int,
+              leave_out: str = '') -> tuple[ImageList, list[list[tuple]]]:
+    """The images of a list whose lines `fields_of` splits into name, label and boxes, and the
+    boxes of each. Raises InputError as `cub_images`."""
+    names, labels, boxes, lines = [], array('q'), [], array('q')
+    for number, line in read_lines(path):
+        where = f'{path}, line {number}'
+        name, label, *found = fields_of(line, where)
+        if name != leave_out:
+            names.append(image_name(name, where))
+            labels.append(checked_label(label.strip(), classes, where))
+            boxes.append([parse_box(field, where) for field in found])
+            lines.append(number)
+            if bool(found) != bool(boxes[0]):
+                raise InputError(f'{where}: some lines have a box and some have none: give one to '
+                                 'all or to none')
     if not names:
         raise InputError(f'{path} is empty: expected one line per image')
-    names, labels = np.array(names), np.array(labels, dtype=np.int64)
+    names, labels, rows = np.array(names), np.array(labels, np.int64), None
+    if len({hash(os.path.splitext(name)[0]) for name in names.tolist()}) < len(names):
+        rows = rows_of_images(path, names.tolist(), labels, lines)
     if rows:
-        first = [image[0] for image in rows]
-        names, labels = names[first], labels[first]
+        boxes = [[box for row in image for box in boxes[row]] for image in rows]
+        names, labels = (column[[image[0] for image in rows]] for column in (names, labels))
+    return ImageList(names, labels, None, Path(), source=path), boxes
+
+
+def finished_list(images: ImageList, boxes: Sequence[np.ndarray] | None, folder: Path,
+                  datapath: Path) -> ImageList:
+    """The list with its boxes and folders, checked against some of its files."""
     segmentation = datapath / 'segmentation'
-    images = ImageList(names, labels, boxes, folder,
-                       segmentation if segmentation.is_dir() else None, path)
+    images = replace(images, boxes=boxes, folder=folder,
+                     segmentation=segmentation if segmentation.is_dir() else None)
     check_files(images)
     return images
 
@@ -229,16 +235,13 @@ def _as_arrays(boxes: list[list[tuple]]) -> Sequence[np.ndarray]:
     return [np.array(found, dtype=np.float64) for found in boxes]
 
 
-def _rows_of_images(path: Path, names: list[str], labels: Sequence[int], lines: Sequence[int]
-                    ) -> list[list[int]] | None:
-    """The rows of each image, in the order of its first; None where each row is an image of its
-    own. `lines`: their numbers in the file.
+def rows_of_images(path: Path, names: list[str], labels: Sequence[int], lines: Sequence[int]
+                   ) -> list[list[int]]:
+    """The rows of each image, in the order of its first; `lines`: their numbers in the file.
 
     Raises InputError for an image under two labels, and for names that differ in their suffix
     alone: their masks would be one file.
     """
-    if len({hash(os.path.splitext(name)[0]) for name in names}) == len(names):
-        return None
     images: dict[str, list[int]] = {}
     for row, name in enumerate(names):
         rows = images.setdefault(os.path.splitext(name)[0], [])
@@ -261,15 +264,15 @@ class XmlBoxes(Sequence):
     """The boxes of each image of a list, (K, 4) float64, read on access; an image without an XML
     file has none. Of the objects in a file, those with the wnid of the image's label count."""
 
-    names: list[str]
-    wnids: list[str]
+    names: Sequence[str]
+    wnids: Sequence[str]
     folder: Path
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        path = self.folder / PurePosixPath(self.names[index]).with_suffix('.xml').name
+        path = self.folder / PurePosixPath(str(self.names[index])).with_suffix('.xml').name
         if not path.exists():
             return NO_BOXES
         boxes = [box for wnid, box in read_xml_objects(path) if wnid == self.wnids[index]]

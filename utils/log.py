@@ -1,6 +1,5 @@
 """What scripts show while they run: a progress bar, and the log of a training."""
 
-import contextlib
 import math
 import sys
 import time
@@ -38,21 +37,18 @@ class Progress:
         self._last_line = self._start
         self._bar = tqdm(total=total, initial=done, desc=label, unit='img', dynamic_ncols=True,
                          disable=None if is_main_process() else True)
-        self._prints_lines = self._bar.disable and is_main_process()
 
     def update(self, images: int, **metrics: float) -> None:
         self.done += images
         self._bar.set_postfix(metrics, refresh=False)
         self._bar.update(images)
-        if self._prints_lines and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
+        if time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             left = (self.total - self.done) / max(self.rate, 1e-9)
             self._print_line(metrics, f'{left:.0f} s left')
 
     def close(self, **metrics: float) -> None:
         self._bar.close()
-        if self._prints_lines:
-            self._print_line(metrics, f'{time.monotonic() - self._start:.0f} s')
+        self._print_line(metrics, f'{time.monotonic() - self._start:.0f} s')
 
     @property
     def rate(self) -> float:
@@ -60,24 +56,27 @@ class Progress:
         return (self.done - self._first) / max(time.monotonic() - self._start, 1e-9)
 
     def _print_line(self, metrics: dict[str, float], end: str) -> None:
+        if not self._bar.disable or not is_main_process():
+            return
+        self._last_line = time.monotonic()
         values = ''.join(f', {name} {value:.4g}' for name, value in metrics.items())
-        with contextlib.suppress(OSError, ValueError):  # stderr is closed
-            print(f'{self.label}: {self.done}/{self.total} images{values}, '
-                  f'{self.rate:.1f} images/s, {end}', file=sys.stderr, flush=True)
+        print(f'{self.label}: {self.done}/{self.total} images{values}, {self.rate:.1f} images/s, '
+              f'{end}', file=sys.stderr, flush=True)
 
 
 class TrainingLog:
     """Progress, TensorBoard events, training.png, bad_images.txt, results.json and messages.
 
     Arguments:
-        draw: draw(model) -> a picture, uint8 H x W x 3, at most once a minute and at the end.
+        draw: draw(model) -> a picture, uint8 H x W x 3, or None, at most once a minute and at the
+            end.
         random_guess: the total loss of a random guess, to be shown beside the last one.
         paper_steps: the number of steps of the paper's run.
     """
 
     def __init__(self, run: RunFolder, model: nn.Module, dataset: TrainImages,
                  batches: TrainBatches, options: Any, precision: Precision,
-                 draw: Callable[[nn.Module], np.ndarray] | None = None,
+                 draw: Callable[[nn.Module], np.ndarray | None] | None = None,
                  random_guess: float | None = None, paper_steps: int | None = None):
         self.run, self.model, self.dataset, self.batches = run, model, dataset, batches
         self.epochs, self.draw, self.random_guess = options.epoch, draw, random_guess
@@ -163,8 +162,9 @@ class TrainingLog:
             self.model.eval()
             picture = self.draw(self.model)
             self.model.train()
-            write_png(self.run.file('training.png'), picture)
-            self.events.add_image('training', picture, step, dataformats='HWC')
+            if picture is not None:
+                write_png(self.run.file('training.png'), picture)
+                self.events.add_image('training', picture, step, dataformats='HWC')
 
     def stop(self, state: Path, step: int) -> None:
         """Say how to continue after a signal; the state is in the file `state`."""

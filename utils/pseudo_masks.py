@@ -36,7 +36,8 @@ def make_pseudo_masks(predict: Predictor, images: ImageList, options: Any, run: 
     todo = range(len(images))
     if options.resume:
         todo = [index for index in todo if not masks.is_current(index)]
-    inference = ListInference(predict, images, {'image': CentreCrop(options.resize)}, masks, options)
+    view = {'image': CentreCrop(options.resize)}
+    inference = ListInference(predict, images, view, masks, options)
     counts = np.array(list(inference.run('making pseudo masks', todo))).reshape(-1, 2).sum(0)
     of_ranks, left_out = inference.gather(counts, run)
     if not of_ranks:

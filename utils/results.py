@@ -16,11 +16,10 @@ from utils.files import read_json, write_json
 
 SECTIONS = ('training', 'evaluation')
 # What of a training's arguments is recorded in model-N.json: what the network depends on.
-MODEL_ARGUMENTS = ('stage', 'backbone', 'arch', 'stages', 'fusion', 'no_attention', 'resize', 'crop',
-                   'clsnum', 'list', 'datapath', 'maskpath', 'seed', 'threshold')
-KINDS = {'backbone': str, 'arch': str, 'stages': str, 'fusion': str, 'no_attention': bool,
-         'resize': int, 'crop': int, 'clsnum': int, 'threshold': (int, float), 'datapath': str,
-         'maskpath': str, 'list': str}
+MODEL_ARGUMENTS = {
+    'stage': str, 'backbone': str, 'arch': str, 'stages': str, 'fusion': str, 'no_attention': bool,
+    'resize': int, 'crop': int, 'clsnum': int, 'seed': int, 'threshold': (int, float),
+    'list': str, 'datapath': str, 'maskpath': str}
 PACKAGES = {'torch': 'torch', 'torchvision': 'torchvision', 'timm': 'timm',
             'albumentations': 'albumentations', 'opencv': 'cv2', 'numpy': 'numpy'}
 
@@ -102,7 +101,7 @@ def training_settings(checkpoint: str | Path) -> dict[str, Any]:
         arguments = section.get('arguments') if isinstance(section, dict) else None
         recorded = arguments if isinstance(arguments, dict) else {}
     return {name: value for name, value in recorded.items()
-            if isinstance(value, KINDS.get(name, object))}
+            if isinstance(value, MODEL_ARGUMENTS.get(name, object))}
 
 
 def recorded_fusion(checkpoint: str | Path) -> dict[str, Any]:

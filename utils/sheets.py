@@ -21,6 +21,7 @@ from utils.pseudo_mask import gaussian_prior, pseudo_mask, scaled_cam, seg_targe
 
 CAM_TITLES = ['image', 'plain CAM', 'fused CAM', 'Gaussian prior', 'pseudo mask', 'box of the CAM']
 SEG_TITLES = ['image', 'pseudo mask', 'probability', 'mask', 'box']
+SEG_TEST_TITLES = ['image', 'probability', 'mask', 'box']
 BEST, WORST = (190, 240, 190), (250, 200, 190)
 
 
@@ -59,7 +60,7 @@ def spread_views(images: ImageList, crop: CentreCrop, count: int) -> Iterator[Vi
 
 
 def cam_rows(predict: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], images: ImageList,
-             crop: CentreCrop, count: int, threshold: float) -> list[Row]:
+             crop: CentreCrop, count: int, threshold: float = 0.2) -> list[Row]:
     """Rows of CAM_TITLES; `predict`: a batch of views and classes -> its (deep, fused) CAMs."""
     rows, ious = [], []
     for view in spread_views(images, crop, count):
@@ -109,7 +110,7 @@ def with_captions(rows: list[list[np.ndarray]], ious: list[float | None]) -> lis
     known = [found for found in ious if found is not None]
     result = []
     for pictures, found in zip(rows, ious, strict=True):
-        caption, mark = '' if found is None else f'IoU {found:.2f}', None
+        caption, mark = '' if found is None else f'IoU {found:.2f}', (255, 255, 255)
         if len(known) > 1 and found == max(known):
             caption, mark = f'{caption}, best', BEST
         elif len(known) > 1 and found == min(known):
@@ -118,40 +119,31 @@ def with_captions(rows: list[list[np.ndarray]], ious: list[float | None]) -> lis
     return result
 
 
-def write_sheet(path: Path, rows: Callable[..., list[Row]], titles: list[str], *arguments: Any
-                ) -> None:
-    """Write the contact sheet of rows(*arguments), on rank 0."""
-    if is_main_process() and (found := rows(*arguments)):
-        write_png(path, contact_sheet(found, [title for title in titles if len(found[0].pictures)
-                                              == len(titles) or title != 'pseudo mask']))
-
-
-def cam_drawer(images: ImageList, crop: CentreCrop, count: int
-               ) -> Callable[[nn.Module], np.ndarray] | None:
-    """A function that draws the CAMs of `count` images by a network in training."""
-    def draw(model: nn.Module) -> np.ndarray:
-        prepare = prepared_for(model)
-        rows = cam_rows(lambda views, labels: model.class_cams(*prepare(views, labels)), images,
-                        crop, count, threshold=0.2)
-        return contact_sheet(rows, CAM_TITLES)
-
-    return torch.no_grad()(draw) if count else None
-
-
-def seg_drawer(images: ImageList, crop: CentreCrop, count: int, threshold: float, masks: Path
-               ) -> Callable[[nn.Module], np.ndarray] | None:
-    """A function that draws the segmentations of `count` images by a network in training,
-    beside their pseudo masks."""
-    def draw(model: nn.Module) -> np.ndarray:
-        prepare = prepared_for(model)
-        rows = seg_rows(lambda views: model(*prepare(views)), images, crop, count, threshold, masks)
-        return contact_sheet(rows, SEG_TITLES)
-
-    return torch.no_grad()(draw) if count else None
+def write_sheet(path: Path, rows: list[Row], titles: list[str]) -> None:
+    """Write the contact sheet of rows, on rank 0."""
+    if rows and is_main_process():
+        write_png(path, contact_sheet(rows, titles))
 
 
 def prepared_for(model: nn.Module) -> Callable[..., list[Tensor]]:
-    """A batch of views, and further tensors -> the network's input, on its device."""
+    """A batch of views, and further tensors -> the input of a network in training, on its
+    device."""
     device = next(model.parameters()).device
     normalize = Normalize(model.mean, model.std).to(device)
     return lambda views, *more: [normalize(views.to(device)), *(part.to(device) for part in more)]
+
+
+@torch.no_grad()
+def draw_cams(model: nn.Module, *what: Any) -> np.ndarray | None:
+    """The contact sheet of a network in training; `what`: the arguments of `cam_rows`."""
+    prepare = prepared_for(model)
+    rows = cam_rows(lambda views, labels: model.class_cams(*prepare(views, labels)), *what)
+    return contact_sheet(rows, CAM_TITLES) if rows else None
+
+
+@torch.no_grad()
+def draw_segmentations(model: nn.Module, *what: Any) -> np.ndarray | None:
+    """The contact sheet of a network in training; `what`: the arguments of `seg_rows`."""
+    prepare = prepared_for(model)
+    rows = seg_rows(lambda views: model(*prepare(views)), *what)
+    return contact_sheet(rows, SEG_TITLES) if rows else None

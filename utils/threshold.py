@@ -22,7 +22,7 @@ from utils.losses import segmentation_probability
 from utils.results import training_settings
 
 MOST_IMAGES = 500  # of the training list, evenly spread
-# Logits from -4 to 9.2 in steps of 0.1, as probabilities: near 1 a step of 0.01 would be too coarse.
+# Logits from -4 to 9.2 in steps of 0.1, as probabilities: near 1, steps of 0.01 are too coarse.
 THRESHOLDS = np.round(1 / (1 + np.exp(-np.arange(-40, 93) / 10)), 4)
 RULE = ('the threshold at which masks of training images correlate best with their fused CAMs; '
         'no boxes')

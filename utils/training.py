@@ -142,8 +142,9 @@ class Sgd:
         self.rates = [group['lr'] for group in self.optimizer.param_groups]
         self.factor = 1.0
         self.scaler = self.precision.scaler
+        self.apex = None
         if self.precision.name == 'apex':
-            self.scaler = ApexScaler(model, self.optimizer)
+            self.apex = ApexScaler(model, self.optimizer)
         self.network = data_parallel(model, device)
 
     def set_rates(self, factor: float) -> None:
@@ -153,7 +154,10 @@ class Sgd:
 
     def step(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
+        if self.apex:
+            self.apex.backward(loss)
+        else:
+            self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
@@ -177,14 +181,13 @@ class Saves:
     def __init__(self, run: RunFolder, sgd: Sgd, batches: TrainBatches, options: Any,
                  dataset: TrainImages):
         self.run, self.sgd, self.batches, self.options = run, sgd, batches, options
-        self.path = run.file('last.ckpt')
-        self.saved_at = time.monotonic()
+        self.path, self.saved_at = run.file('last.ckpt'), time.monotonic()
         names = ('epoch', 'batch_size', 'lr', 'momentum', 'nesterov', 'weight_decay', 'seed')
         self.settings = {
             **{f'--{name}': getattr(options, name) for name in names},
             'precision': sgd.precision.name, 'number of ranks': world_size(),
             'network': sum(p.numel() for p in sgd.model.parameters()), **dataset.fingerprint()}
-        self.old_models: dict[int, Path] = {}
+        self.old_models: list[Path] = []
 
     def first_step(self) -> int:
         """0, or the number of completed steps of the run to resume, which is restored. Raises
@@ -193,10 +196,13 @@ class Saves:
         resume, found = self.options.resume, self.path.is_file()
         if resume == 'yes' or (resume == 'auto' and largest_over_ranks(found)[0]):
             return self._resumed_step()
-        if found and resume is None and (done := self._unfinished()):
-            raise InputError(f'{self.path} is an unfinished run, {done}: continue it with '
-                             '--resume, or give --resume no to start again and lose it')
-        self.old_models = models_in(self.run.path)
+        if found and resume is None:
+            state = self._read()
+            if state['step'] < state.get('last', 0):
+                raise InputError(f'{self.path} is an unfinished run, at step {state["step"]} of '
+                                 f'{state["last"]}: continue it with --resume, or give --resume no '
+                                 'to start again and lose it')
+        self.old_models = list(models_in(self.run.path).values())
         if is_main_process():
             for events in self.run.path.glob('events.out.tfevents.*'):
                 events.unlink()  # two runs would be drawn as one curve
@@ -204,19 +210,17 @@ class Saves:
 
     def save(self, step: int, number: int | None) -> None:
         """Write `model-NUMBER`, if a number is given, and last.ckpt once a minute, every
-        --save_every steps, and at the end."""
-        if not is_main_process():
-            return
+        --save_every steps, and at the end; on rank 0."""
         every = self.options.save_every
-        if number is not None:
+        if number is not None and is_main_process():
             self._save_model(step, self.run.file(f'model-{number}'))
         if (time.monotonic() - self.saved_at > SECONDS_BETWEEN_SAVES
                 or step == self.batches.stop or (every and step % every == 0)):
             self.save_state(step)
 
     def save_state(self, step: int) -> Path:
-        self._check_finite(step)
         if is_main_process():
+            self._check_finite(step)
             write_checkpoint({**self.sgd.state_dict(), 'step': step, 'run': self.settings,
                               'last': self.batches.stop}, self.path)
         self.saved_at = time.monotonic()
@@ -225,8 +229,8 @@ class Saves:
     def last_model(self, save_model_every: int | None) -> Path:
         """The file of the last step's model; written here if the run was killed before."""
         stop = self.batches.stop
-        path = self.run.file(
-            f'model-{stop if save_model_every else math.ceil(stop / self.batches.per_epoch)}')
+        number = stop if save_model_every else math.ceil(stop / self.batches.per_epoch)
+        path = self.run.file(f'model-{number}')
         if is_main_process() and not path.is_file():
             self._save_model(stop, path)
         return path
@@ -235,13 +239,13 @@ class Saves:
         self._check_finite(step)
         write_checkpoint(self.sgd.model.state_dict(), path)
         self.run.describe_model(path)
-        if self.old_models:
-            print(f'removed {len(self.old_models)} models of the run before from {path.parent}')
-        for old in self.old_models.values():
-            if old != path:
-                old.unlink(missing_ok=True)
-                old.with_name(f'{old.name}.json').unlink(missing_ok=True)
-        self.old_models = {}
+        stale = [old for old in self.old_models if old != path]
+        for old in stale:
+            old.unlink(missing_ok=True)
+            old.with_name(f'{old.name}.json').unlink(missing_ok=True)
+        if stale:
+            print(f'removed {len(stale)} models of the run before from {path.parent}')
+        self.old_models = []
 
     def _check_finite(self, step: int) -> None:
         """Buffers are checked too, since an overflow in the forward pass may corrupt only the
@@ -250,11 +254,6 @@ class Saves:
             if value.is_floating_point() and not value.isfinite().all():
                 raise InputError(f'{name} is no longer finite at step {step}: stopped without '
                                  'saving; try a lower --lr or --amp off')
-
-    def _unfinished(self) -> str | None:
-        state = self._read()
-        step, last = state['step'], state.get('last', state['step'])
-        return f'at step {step} of {last}' if step < last else None
 
     def _resumed_step(self) -> int:
         if self.sgd.precision.name == 'apex':
@@ -279,8 +278,6 @@ class Saves:
             if {'model', 'optimizer', 'scaler', 'step', 'run'} <= state.keys():
                 return state
             problem = 'it is not the state of a run'
-        except FileNotFoundError:
-            problem = 'it does not exist'
         except LOAD_ERRORS as error:
             problem = first_line(error)
         raise InputError(f'--resume: {self.path} cannot be read ({problem}): give --resume no to '
@@ -324,8 +321,7 @@ class Interruption:
     loop can save before it ends. A second Ctrl-C ends it at once."""
 
     def __init__(self):
-        self.received = 0
-        self._before: dict[int, Any] = {}
+        self.received, self._before = 0, {}
         self._checked_at, self._steps, self._until_check = time.monotonic(), 0, 1
 
     def __enter__(self) -> 'Interruption':
@@ -346,13 +342,12 @@ class Interruption:
     def exit_code(self) -> int | None:
         """128 + the signal that any rank has received. All ranks must call it after each step;
         they talk to each other once a second, after equal numbers of steps."""
-        if world_size() > 1:
-            self._steps += 1
-            if self._steps < self._until_check:
-                return None
+        self._steps += 1
+        if world_size() > 1 and self._steps >= self._until_check:
             now = time.monotonic()
-            pace = (now - self._checked_at) / self._steps
-            received, pace = largest_over_ranks(self.received, pace)
-            self.received, self._checked_at, self._steps = int(received), now, 0
+            received, pace = largest_over_ranks(
+                self.received, (now - self._checked_at) / self._steps)
+            self._checked_at, self._steps = now, 0
             self._until_check = max(1, round(SECONDS_BETWEEN_CHECKS / max(pace, 1e-6)))
-        return 128 + self.received if self.received else None
+            return 128 + int(received) if received else None
+        return 128 + self.received if self.received and world_size() == 1 else None
