@@ -109,8 +109,8 @@ class TrainMasks(TrainImages):
 
 @dataclass(frozen=True)
 class EvalImages(Dataset):
-    """index -> {'index', 'label', 'size': (height, width) of the image, and each view by its name:
-    float32 in [0, 1], S x S x 3 (`CentreCrop.view`)}."""
+    """index -> {'index', 'name', 'label', 'size': (height, width) of the image, and each view by
+    its name: float32 in [0, 1], S x S x 3 (`CentreCrop.view`)}."""
 
     images: ImageList
     views: dict[str, CentreCrop]
@@ -120,8 +120,8 @@ class EvalImages(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         image = read_image(self.images.path(index))
-        return {'index': index, 'label': self.images.labels[index],
-                'size': np.array(image.shape[:2]),
+        return {'index': index, 'name': self.images.name(index),
+                'label': self.images.labels[index], 'size': np.array(image.shape[:2]),
                 **{name: crop.view(image) for name, crop in self.views.items()}}
 
 

@@ -33,7 +33,6 @@ SWEEP_THRESHOLDS = np.arange(100) / 100
 V2_DELTAS = (0.3, 0.5, 0.7)
 BENCHMARK_METRICS = ('max_box_acc', 'max_box_acc_v2', 'pxap')
 NO_BOX = (-1, -1, -1, -1)
-MIN_THRESHOLD_GAP, MIN_GAIN = 0.15, 0.02  # of a threshold that is worth a hint
 
 
 class Evaluated(NamedTuple):
@@ -169,22 +168,7 @@ def summarize(results: Evaluated, thresholds: np.ndarray, threshold: float, swee
         metrics['classification'] = {'top1': top1, 'top5': top5}
     if sweep:
         metrics['sweep'] = sweep_of(results, thresholds)
-        metrics['sweep']['advice'] = advise(metrics['sweep'], threshold,
-                                            metrics['strict']['gt_known'])
     return metrics | {name: {'threshold': value, **at(value)} for name, value in others.items()}
-
-
-def advise(sweep: dict[str, Any], threshold: float, used: float) -> str | None:
-    """A hint, one sentence, if the best threshold is far from the one in use and gains much; else
-    None. `used`: GT-known at the latter."""
-    best = sweep['best_threshold']
-    gain = sweep['best']['strict']['gt_known'] - used
-    if abs(best - threshold) < MIN_THRESHOLD_GAP or gain < MIN_GAIN:
-        return None
-    cause = ('the maps are also high around the object; try --threshold auto'
-             if best > threshold else 'the maps are low inside the object')
-    return (f'GT-known would be {gain:.4f} higher at threshold {best:.2f} than at {threshold}: '
-            f'{cause}')
 
 
 # ---------------------------------------------------------------- the benchmark's protocol

@@ -31,8 +31,8 @@ SAMPLE_SIDE = 224  # of the image on which the fused network is compared
 TOLERANCE = 1e-3   # of the largest value
 PRELOADED = ['torch', 'cv2']  # imported once for all processes that finish
 
-# (index, label, size of the images of a batch; the network's outputs by view) -> a result
-Finish = Callable[[dict[str, np.ndarray], dict[str, Any]], Any]
+# (what is known of the images of a batch; the network's outputs by view) -> a result
+Finish = Callable[[dict[str, Any], dict[str, Any]], Any]
 
 
 class Predictor:
@@ -70,8 +70,8 @@ class ListInference:
         predict: of `CamNet.class_cams`, the CAMs of the images' labels.
         views: what the network sees of an image, by name.
         finish: finish(batch, outputs) -> a result, called in a thread or another process; `batch`
-            has 'index', 'label' and 'size' as arrays, `outputs` the network's, float32 arrays, by
-            view.
+            has 'index', 'label' and 'size' as arrays and 'name' as a list, `outputs` the network's,
+            float32 arrays, by view.
         options: --batch_size, --num_workers and --skip_bad by their names.
         processes: whether to read and finish in processes; by default on CUDA.
 
@@ -146,16 +146,19 @@ class ListInference:
             yield before
 
     def _readable(self, batch: dict[str, Any], indices: Sequence[int]
-                  ) -> tuple[dict[str, np.ndarray], dict[str, Tensor]]:
-        """What is known of a batch's images, and their views; empty where none can be read. Raises
-        the batch's InputError, unless it is skipped."""
+                  ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What is known of a batch's images, and their labels and views; empty where none can be
+        read. Raises the batch's InputError, unless it is skipped."""
         for error in batch.pop('errors'):
             if not (self.options.skip_bad and isinstance(error, BadImageError)):
                 raise error
-        read = batch['index'].tolist() if batch else []
-        self.bad |= {self.images.name(index) for index in indices if index not in set(read)}
-        known = {name: batch.pop(name).numpy() for name in ('index', 'label', 'size') if batch}
-        return known, batch | ({'label': torch.from_numpy(known['label'])} if batch else {})
+        if not batch:
+            self.bad |= {self.images.name(index) for index in indices}
+            return {}, {}
+        known = {name: batch.pop(name).numpy() for name in ('index', 'size')}
+        known |= {'name': batch.pop('name'), 'label': batch['label'].numpy()}
+        self.bad |= {self.images.name(index) for index in set(indices) - set(known['index'])}
+        return known, batch
 
     def _outputs(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         """The network's outputs for each view. A smaller last batch is filled up on CUDA, where a

@@ -32,10 +32,10 @@ def make_pseudo_masks(predict: Predictor, images: ImageList, options: Any, run: 
               'resize': options.resize, 'clsnum': options.clsnum, 'prior': not options.no_prior}
     lists = write_record(folder, record, options.overwrite)
     stamp = f'{record["sha256"][:16]} {options.resize} {record["prior"]}'
-    masks = MaskWriter(folder, images, record['prior'], stamp)
+    masks = MaskWriter(folder, images.folder, record['prior'], stamp)
     todo = range(len(images))
     if options.resume:
-        todo = [index for index in todo if not masks.is_current(index)]
+        todo = [index for index in todo if not masks.is_current(images.name(index))]
     view = {'image': CentreCrop(options.resize)}
     inference = ListInference(predict, images, view, masks, options)
     counts = np.array(list(inference.run('making pseudo masks', todo))).reshape(-1, 2).sum(0)
@@ -53,32 +53,33 @@ def make_pseudo_masks(predict: Predictor, images: ImageList, options: Any, run: 
 
 @dataclass(frozen=True)
 class MaskWriter:
-    """A batch's CAMs -> stored masks; runs in threads or other processes. Returns the number of
-    masks, and of those without foreground."""
+    """A batch's CAMs -> stored masks in `folder`, of the images in `image_folder`; runs in threads
+    or other processes. Returns the number of masks, and of those without foreground."""
 
     folder: Path
-    images: ImageList
+    image_folder: Path
     prior: bool
     stamp: str
 
-    def __call__(self, batch: Mapping[str, np.ndarray], outputs: dict[str, Any]) -> np.ndarray:
+    def __call__(self, batch: Mapping[str, Any], outputs: dict[str, Any]) -> np.ndarray:
         _, cams = outputs['image']
         if not np.isfinite(cams).all():
             raise InputError('a CAM is not finite, so its mask would be empty: stopped; try '
                              '--amp off')
         empty = 0
-        for index, size, cam in zip(batch['index'].tolist(), batch['size'].tolist(), cams,
-                                    strict=True):
+        for name, size, cam in zip(batch['name'], batch['size'].tolist(), cams, strict=True):
             stored = pseudo_mask(cam, tuple(size), self.prior)
-            write_bytes(self.images.mask_path(self.folder, index),
-                        encode_png(stored, self._stamp_of(index)))
+            write_bytes(self._file(name), encode_png(stored, self._stamp_of(name)))
             empty += not has_foreground(stored)
         return np.array([len(cams), empty])
 
-    def _stamp_of(self, index: int) -> str:
-        return f'{self.stamp} {source_of(self.images.path(index))}'
+    def _file(self, name: str) -> Path:
+        return self.folder / Path(name).with_suffix('.png')
 
-    def is_current(self, index: int) -> bool:
+    def _stamp_of(self, name: str) -> str:
+        return f'{self.stamp} {source_of(self.image_folder / name)}'
+
+    def is_current(self, name: str) -> bool:
         """Whether the image's mask is the one that would be written."""
-        path = self.images.mask_path(self.folder, index)
-        return self.images.path(index).exists() and read_stamp(path) == self._stamp_of(index)
+        return ((self.image_folder / name).exists()
+                and read_stamp(self._file(name)) == self._stamp_of(name))
