@@ -1,166 +1,178 @@
-"""Write a small data set in the shape of CUB-200-2011 or ImageNet: seeded, nothing to download.
+"""Make a small data set in the layout of CUB-200-2011 or ImageNet: seeded, nothing to download.
 
-    python dataset/make_mini.py                                        # drawn birds
-    python dataset/make_mini.py --layout imagenet                      # in ImageNet's layout
-    python dataset/make_mini.py --cutouts DIR --backgrounds DIR        # your own photographs
+    python dataset/make_mini.py                         # dataset/mini
+    python dataset/make_mini.py --layout imagenet       # dataset/mini-imagenet
 
-Every image is one object (in the ImageNet layout a third have two) composited over a cluttered
-background, so its mask is exact. --layout cub:
+Every image is a drawn bird in front of a cluttered landscape, so its mask is exact. A classifier
+can get by with the bird's head alone, which is what makes localization from image labels hard.
+Training and validation images share no background. --layout cub:
 
     <out>/image/<class>/<name>.jpg
-    <out>/segmentation/<class>/<name>.png   object mask, one channel, 0 or 255
+    <out>/segmentation/<class>/<name>.png   the bird's mask, 0 and 255
     <out>/train.txt, <out>/val.txt          <class>/<name>.jpg,<label>,<xmin> <ymin> <xmax> <ymax>
 
---layout imagenet, where the classes are the first of the 1,000 in imagenet_wnids.txt:
+--layout imagenet, with the first of the 1,000 classes in imagenet_wnids.txt:
 
     <out>/train/<wnid>/<wnid>_<n>.JPEG, <out>/val/ILSVRC2012_val_<number>.JPEG
-    <out>/box/ILSVRC2012_val_<number>.xml   the boxes of a val image, one for each object
+    <out>/box/ILSVRC2012_val_<number>.xml   the box of a val image
     <out>/segmentation/<wnid>/<wnid>_<n>.png, <out>/segmentation/ILSVRC2012_val_<number>.png
     <out>/train.txt, <out>/val.txt          <wnid>/<name>.JPEG <label>, <name>.JPEG <label>
 
-Both: <out>/mini.json, the arguments the set was made with. Labels count from 0; a box is
-x, y, x + w, y + h of the bounding rectangle of the object's visible part, in pixels.
-
-Drawn birds share one body plan and random poses; their head (colours, crest, beak) tells the
-class, and their plumage, which varies from bird to bird, leans towards its colours. A classifier
-can get by with the head alone, which is what makes localization from image labels hard. With
-photographs, one RGBA PNG cut-out is one class. Training and validation images never share a
-background.
-
-The same arguments give the same bytes, and what an image shows does not depend on how many others
-are made. A set made with other arguments is replaced once the new one is complete (it is built in
-<out>.tmp); a folder without mini.json is never replaced.
+Labels count from 0. <out>/mini.json has the arguments. The same arguments give the same files, and
+an image does not depend on how many others are made. A set of other arguments is replaced once the
+new one is complete; a folder without mini.json is never replaced.
 """
 
 import argparse
-import json
-import os
 import shutil
 import sys
+from collections.abc import Iterator
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # also with PYTHONSAFEPATH=1
 
+import utils.errors  # noqa: F401  # it says how to install what is missing below
+
+# isort: split
+import cv2
+import numpy as np
+from draw_birds import SPECIES_LIMIT, compose, draw_background, draw_bird, make_species
+from numpy.random import default_rng
+from preparation import building, check_free, list_line
+from tqdm import tqdm
+
 from utils.arguments import Parser, nonnegative_int, positive_int
-from utils.data.imagenet import WNIDS
-from utils.data.lists import read_wnids
 from utils.errors import InputError, run
-from utils.outputs.files import write_json
+from utils.files import read_json, write_bytes, write_json, write_text
+from utils.lists import WNIDS
 
-if TYPE_CHECKING:
-    from mini_sources import Source
-
-FORMAT_VERSION = 2
 MARKER = 'mini.json'
-DEFAULT_FOLDERS = {'cub': 'mini', 'imagenet': 'mini-imagenet'}
-PAIR_SHARE = {'cub': 0, 'imagenet': 1 / 3}  # of the images have two objects
-MIN_SIZE = 32
-IMAGENET_CLASSES = 1000
-
-# ---------------------------------------------------------------- replacing a set
-
-
-def read_marker(folder: Path) -> dict | None:
-    """What the set in a folder was made with; None if there is nothing, {} if it is unfinished."""
-    if not folder.exists():
-        return None
-    try:
-        return json.loads((folder / MARKER).read_text(encoding='utf-8'))
-    except (OSError, ValueError):
-        if folder.is_dir() and not any(folder.iterdir()):
-            return {}
-        raise InputError(f'{folder}: exists and is not a mini set (no {MARKER}); move it away or '
-                         'give another --out') from None
+SPLITS = ('train', 'val')  # 0 and 1 in the random streams
+# First numbers after the seed in the other random streams.
+SPECIES_STREAM, SCENE_STREAM, ORDER_STREAM = 2, 5, 7
+BACKGROUNDS = 24  # per split
+XML = """\
+<annotation>
+  <folder>val</folder><filename>{name}</filename>
+  <source><database>ILSVRC_2012</database></source>
+  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>
+  <object>
+    <name>{wnid}</name>
+    <bndbox>
+      <xmin>{box[0]}</xmin><ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax>
+    </bndbox>
+  </object>
+</annotation>
+"""
 
 
-def discard(folder: Path) -> None:
-    """Delete a set; if this is interrupted, what remains is still marked as an unfinished one."""
-    write_json(folder / MARKER, {})
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != MARKER:
-            entry.unlink()
-    shutil.rmtree(folder)
+class Bird(NamedTuple):
+    split: str
+    label: int
+    index: int         # within its class and split
+    species: str
+    image: np.ndarray  # (H, W, 3) uint8 BGR
+    mask: np.ndarray   # (H, W) uint8, 0 and 255
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        x, y, width, height = cv2.boundingRect(self.mask)
+        return x, y, x + width, y + height
 
 
-# ---------------------------------------------------------------- command line
+def draw_birds(classes: int, counts: tuple[int, int], size: int, seed: int) -> Iterator[Bird]:
+    """Pictures of birds, each from its own random stream; counts: of each class, in train and in
+    val."""
+    background = lru_cache(lambda split, k: draw_background(
+        2 * size, default_rng([seed, SCENE_STREAM, split, k])))
+    for split, count in enumerate(counts):
+        for label in range(classes):
+            species = make_species(label, default_rng([seed, SPECIES_STREAM, label]))
+            for index in range(count):
+                rng = default_rng([seed, split, label, index])
+                scene = background(split, int(rng.integers(BACKGROUNDS)))
+                bird = draw_bird(species, round(1.6 * size), rng)
+                yield Bird(SPLITS[split], label, index, species.name,
+                           *compose(bird, scene, size, rng))
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    quality = [] if path.suffix == '.png' else [cv2.IMWRITE_JPEG_QUALITY, 90]
+    write_bytes(path, cv2.imencode(path.suffix, image, quality)[1])
+
+
+def write_cub(folder: Path, bird: Bird) -> str:
+    """Write the files of a picture; its line in the list."""
+    number = f'{bird.label + 1:03d}'
+    name = f'{number}.{bird.species}/{number}_{bird.split}_{bird.index:04d}'
+    write_image(folder / 'image' / f'{name}.jpg', bird.image)
+    write_image(folder / 'segmentation' / f'{name}.png', bird.mask)
+    return list_line(f'{name}.jpg', bird.label, [bird.box])
+
+
+def write_imagenet(folder: Path, bird: Bird, wnids: list[str], numbers: np.ndarray) -> str:
+    """The same; numbers: (classes, val images of each), those in the names of the val images."""
+    wnid = wnids[bird.label]
+    name = f'{wnid}/{wnid}_{bird.index + 1}'
+    if bird.split == 'val':
+        name = f'ILSVRC2012_val_{numbers[bird.label, bird.index]:08d}'
+        height, width = bird.mask.shape
+        write_text(folder / 'box' / f'{name}.xml', XML.format(
+            name=name, width=width, height=height, wnid=wnid, box=bird.box))
+    write_image(folder / bird.split / f'{name}.JPEG', bird.image)
+    write_image(folder / 'segmentation' / f'{name}.png', bird.mask)
+    return f'{name}.JPEG {bird.label}\n'
+
+
+def write_set(folder: Path, args: argparse.Namespace) -> None:
+    counts, write = (args.train, args.val), write_cub
+    if args.layout == 'imagenet':
+        order = default_rng([args.seed, ORDER_STREAM]).permutation(args.classes * args.val)
+        write = partial(write_imagenet, wnids=WNIDS.read_text().split(),
+                        numbers=order.reshape(args.classes, args.val) + 1)
+    lines = {split: [] for split in SPLITS}
+    for bird in tqdm(draw_birds(args.classes, counts, args.size, args.seed), unit='image',
+                     total=args.classes * sum(counts), disable=None):
+        lines[bird.split].append(write(folder, bird))
+    for split in SPLITS:
+        write_text(folder / f'{split}.txt', ''.join(
+            sorted(lines[split]) if args.layout == 'imagenet' and split == 'val' else lines[split]))
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add('--layout', choices=list(DEFAULT_FOLDERS), default='cub', help='whose shape the set has')
-    add('--out', type=Path, help='folder to make; None = dataset/mini or dataset/mini-imagenet')
+    add('--layout', choices=['cub', 'imagenet'], default='cub', help='whose layout the set has')
+    add('--out', type=Path, help='folder to make (default: dataset/mini or dataset/mini-imagenet)')
     add('--classes', type=positive_int, default=10, help='number of classes')
     add('--train', type=positive_int, default=40, help='training images per class')
     add('--val', type=positive_int, default=20, help='validation images per class')
     add('--size', type=positive_int, default=256, help='longer side of an image in pixels')
     add('--seed', type=nonnegative_int, default=0, help='random seed')
-    add('--cutouts', type=Path, metavar='DIR',
-        help='RGBA PNG cut-outs, searched recursively; needs --backgrounds')
-    add('--backgrounds', type=Path, metavar='DIR',
-        help='photographs without objects, searched recursively; needs --cutouts')
     args = parser.parse_args()
-    args.out = args.out or Path(__file__).resolve().parent / DEFAULT_FOLDERS[args.layout]
-    if args.size < MIN_SIZE:
-        raise InputError(f'--size {args.size}: must be at least {MIN_SIZE}')
-    if args.layout == 'imagenet' and args.classes > IMAGENET_CLASSES:
-        raise InputError(f'--classes {args.classes}: ImageNet has {IMAGENET_CLASSES}')
-    if (args.cutouts is None) != (args.backgrounds is None):
-        given, missing = ('cutouts', 'backgrounds') if args.cutouts else ('backgrounds', 'cutouts')
-        raise InputError(f'--{given} without --{missing}: give both, or neither to draw birds')
+    if args.size < 32 or args.classes > SPECIES_LIMIT:
+        raise InputError(f'--size {args.size} --classes {args.classes}: at least 32 pixels, and at '
+                         f'most {SPECIES_LIMIT} classes, the birds that can be drawn')
+    default = 'mini' if args.layout == 'cub' else 'mini-imagenet'
+    args.out = args.out or Path(__file__).resolve().parent / default
     return args
-
-
-def describe(args: argparse.Namespace) -> dict:
-    """The marker of a finished set: everything that decides its content."""
-    content = {name: value.resolve().as_posix() if isinstance(value, Path) else value
-               for name, value in vars(args).items() if name != 'out'}
-    return {'format_version': FORMAT_VERSION, **content}
-
-
-def open_source(args: argparse.Namespace) -> 'Source':
-    from mini_sources import DrawnSource, PhotoSource
-
-    if args.cutouts:
-        return PhotoSource(args.cutouts, args.backgrounds, args.classes, args.seed)
-    return DrawnSource(args.classes, args.size, args.seed)
-
-
-def write_set(folder: Path, args: argparse.Namespace, source: 'Source') -> None:
-    """Make all images in `folder`, in the layout asked for."""
-    from mini_layouts import shuffled_numbers, write_cub, write_imagenet
-    from mini_sources import make_samples
-    from tqdm import tqdm
-
-    counts = (args.train, args.val)
-    samples = make_samples(source, counts, args.size, args.seed, PAIR_SHARE[args.layout])
-    progress = tqdm(samples, total=args.classes * sum(counts), unit='image', disable=None)
-    if args.layout == 'imagenet':
-        write_imagenet(folder, progress, read_wnids(WNIDS)[:args.classes],
-                       shuffled_numbers(args.classes, args.val, args.seed))
-    else:
-        write_cub(folder, progress, source.names)
 
 
 def main() -> None:
     args = parse_args()
-    if read_marker(args.out) == describe(args):
+    marker = {'drawn': True, **vars(args)}
+    out = marker.pop('out').resolve()
+    if read_json(out / MARKER) == marker:
         print(f'{args.out}: already there')
         return
-    source = open_source(args)
-    out = args.out.resolve()
-    build = out.with_name(out.name + '.tmp')
-    if read_marker(build) is not None:
-        discard(build)
-    write_json(build / MARKER, {})
-    write_set(build, args, source)
-    write_json(build / MARKER, describe(args))
-    if out.exists():
-        discard(out)
-    os.replace(build, out)
+    if not (out / MARKER).is_file():
+        check_free(out)
+    with building(out) as folder:
+        write_set(folder, args)
+        write_json(folder / MARKER, marker)
+        shutil.rmtree(out, ignore_errors=True)
     print(f'{args.out}: {args.classes} classes, {args.train} + {args.val} images each')
 
 

@@ -1,5 +1,6 @@
 """dataset/prepare_leeds.py: archives made like the official one become the CUB layout."""
 
+import io
 import shutil
 import sys
 import tarfile
@@ -7,16 +8,17 @@ import zipfile
 from pathlib import Path
 
 import cv2
+import gdown
 import numpy as np
 import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'dataset'))
 
-import prepare_leeds
+from preparation import download
 
-from network.errors import InputError
-from utils.data.lists import read_cub_list
+from utils.errors import InputError
+from utils.lists import cub_images
 
 SCRIPT = 'dataset/prepare_leeds.py'
 
@@ -30,13 +32,13 @@ def indexed_mask() -> np.ndarray:
 
 @pytest.fixture
 def official(tmp_path) -> Path:
-    """A folder leedsbutterfly of three species with four photographs each; the masks of the last
-    are RGB copies."""
+    """A folder leedsbutterfly with two photographs of each species; the masks of every third are
+    RGB copies."""
     root = tmp_path / 'official' / 'leedsbutterfly'
     (root / 'images').mkdir(parents=True)
     (root / 'segmentations').mkdir()
-    for number in range(12):
-        name = f'{number % 3 * 4 + 1:03d}{number + 1:04d}'
+    for number in range(20):
+        name = f'{number % 10 + 1:03d}{number + 1:04d}'
         Image.fromarray(np.full((20, 30, 3), number, np.uint8)).save(root / f'images/{name}.png')
         mask = Image.fromarray(indexed_mask(), 'P')
         mask.putpalette((255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 0))
@@ -61,13 +63,13 @@ def source(request, official) -> Path:
 def test_the_official_data(source, run_script, tmp_path):
     code, out, err = run_script(SCRIPT, '--source', source, '--out', tmp_path / 'out')
     assert (code, err) == (0, '')
-    assert '3 classes, 9 training and 3 val images, 12 masks' in out
+    assert '10 classes, 10 training and 10 val images, 20 masks' in out
     names = {}
     for split in ('train', 'val'):
-        images = read_cub_list(tmp_path / 'out' / f'{split}.txt', 10)
+        images = cub_images(tmp_path / 'out', f'{split}.txt', 10)
         names |= dict(zip(images.names.tolist(), images.labels.tolist(), strict=True))
-        assert all(boxes.tolist() == [[3, 5, 10, 12]] for boxes in images.boxes)
-    assert names['005.Lycaena_phlaeas/0050002.png'] == 4
+        assert images.boxes.tolist() == [[[3, 5, 10, 12]]] * 10
+    assert names['005.Lycaena_phlaeas/0050005.png'] == 4
     expected = np.isin(indexed_mask(), (1, 3)) * 255
     for name in names:
         assert (tmp_path / 'out' / 'image' / name).is_file()
@@ -84,46 +86,51 @@ def test_what_is_wrong_with_a_folder(official, run_script, tmp_path):
         return err
 
     mask = official / 'segmentations' / '0010001_seg0.png'
-    mask.write_bytes(b'damaged')
-    assert '1 images: mask that cannot be read (001.Danaus_plexippus/0010001.png)' in error()
+    Image.fromarray(indexed_mask().T.copy(), 'P').save(mask)
+    assert 'another size than its image' in error()
     mask.unlink()
-    assert 'no mask' in error()
+    assert '1 images: mask that cannot be used (001.Danaus_plexippus/0010001.png)' in error()
     shutil.move(official / 'images' / '0010001.png', official / 'images' / '0110001.png')
     assert '0110001.png is not an image of this data set' in error()
     shutil.rmtree(official / 'images')
     assert 'no images in' in error()
 
 
-@pytest.mark.parametrize('name', ['../evil.png', '/evil.png'])
-def test_archives_that_leave_their_folder(run_script, tmp_path, name):
-    with zipfile.ZipFile(tmp_path / 'a.zip', 'w') as members:
+def packed(name: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, 'w') as members:
         members.writestr(name, 'evil')
+    return file.getvalue()
+
+
+def flipped(whole: bytes) -> bytes:
+    at = whole.index(b'images/0010001.png') + 40  # inside the file; the directory is whole
+    return whole[:at] + bytes([255 - whole[at]]) + whole[at + 1:]
+
+
+@pytest.mark.parametrize(('change', 'words'), [
+    (lambda whole: packed('../evil.png'), 'no images in'),
+    (lambda whole: packed('/evil.png'), 'no images in'),
+    (lambda whole: whole[:len(whole) // 2], 'cannot unpack'), (flipped, 'cannot unpack'),
+    (lambda whole: b'<html>', 'cannot unpack'), (lambda whole: b'', 'cannot unpack'),
+])
+def test_bad_archives(official, run_script, tmp_path, change, words):
+    whole = Path(shutil.make_archive(str(tmp_path / 'a'), 'zip', official.parent)).read_bytes()
+    shutil.rmtree(official.parent)
+    (tmp_path / 'a.zip').write_bytes(change(whole))
     code, _, err = run_script(SCRIPT, '--source', tmp_path / 'a.zip', '--out', tmp_path / 'out')
     assert code == 2
-    assert 'does not stay' in err
+    assert words in err
+    assert err.count('\n') == 1
     assert [file.name for file in tmp_path.iterdir()] == ['a.zip']
 
 
-def test_damaged_archives(official, run_script, tmp_path):
-    whole = Path(shutil.make_archive(str(tmp_path / 'a'), 'zip', official.parent)).read_bytes()
-    at = whole.index(b'images/0010001.png') + 40  # inside the file; the directory is whole
-    changed = whole[:at] + bytes([255 - whole[at]]) + whole[at + 1:]
-    for content in (whole[:len(whole) // 2], changed):
-        (tmp_path / 'a.zip').write_bytes(content)
-        code, _, err = run_script(SCRIPT, '--source', tmp_path / 'a.zip', '--out',
-                                  tmp_path / 'out')
-        assert code == 2
-        assert 'cannot unpack' in err
-        assert err.count('\n') == 1
+@pytest.mark.parametrize('error', [OSError('no route'), AssertionError('md5'),
+                                   gdown.exceptions.DownloadError('404')])
+def test_a_download_that_fails_is_one_line(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
 
-
-def test_download(official, tmp_path, monkeypatch):
-    whole = Path(shutil.make_archive(str(tmp_path / 'a'), 'zip', official.parent))
-    monkeypatch.setattr(prepare_leeds, 'URL', whole.as_uri())
-    assert prepare_leeds.fetch(tmp_path / 'b.zip').read_bytes() == whole.read_bytes()
-    whole.write_text('a web page')
-    with pytest.raises(InputError, match='not a zip archive'):
-        prepare_leeds.fetch(tmp_path / 'c.zip')
-    monkeypatch.setattr(prepare_leeds, 'URL', 'http://localhost:9/leeds.zip')
-    with pytest.raises(InputError, match='cannot download.*by hand, from josiahwang.com'):
-        prepare_leeds.fetch(tmp_path / 'd.zip')
+    monkeypatch.setattr(gdown, 'cached_download', fail)
+    with pytest.raises(InputError, match='cannot download http://x .*by hand'):
+        download('http://x', tmp_path / 'a.zip')
