@@ -3,17 +3,15 @@
     python tools/compare_cams.py --cls cub200-cls/out/leeds/model-3 --datapath dataset/leeds
     python tools/compare_cams.py --cls model-20 --datapath DIR --methods gradcam layercam
 
-GradCAM, GradCAM++, XGradCAM, EigenCAM and LayerCAM, of the last feature maps, and LayerCAM of
-several layers (the last of each size, from stride 8 on), computed by the package grad-cam for the
-true class of each image of a list. The whole image is resized to the side that the classifier was
-trained at. Its architecture is what is recorded beside the checkpoint.
+GradCAM, GradCAM++, XGradCAM, EigenCAM and LayerCAM of the last feature maps, and LayerCAM of three
+layers (the last of each size from stride 8 on), by the package grad-cam, for the true class of
+each image of a list. The whole image is resized to the side that the classifier was trained at.
 
 Writes OUT/<method>/<image name>.npy, float32, 224 x 224, in [0, 1], and prints the command that
 compares these maps with those of cam/test and seg/test --save_maps. Maps that exist are kept: after
-an interruption, the same command continues.
+an interruption, the same command continues. OUT/settings.json records what they were made of.
 
-grad-cam is not among the requirements of this project. Its own ask for another package of OpenCV,
-which must not be installed beside ours:
+grad-cam asks for another package of OpenCV, which must not be installed beside ours:
 
     pip install scikit-learn ttach && pip install --no-deps grad-cam
 """
@@ -26,12 +24,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.arguments import Parser, positive_int
-from utils.data import cub
-from utils.data.lists import list_path
 from utils.errors import InputError, run
-from utils.localization.metrics import BENCHMARK_SIDE
-from utils.outputs.files import keep_settings, write_array
-from utils.stages.run_settings import recorded_settings, training_settings
+from utils.files import read_json, source_of, write_array, write_json
+from utils.results import training_settings
 
 INSTALL = 'pip install scikit-learn ttach && pip install --no-deps grad-cam'
 # Our name -> the package's class, and whether it looks at several layers.
@@ -42,35 +37,46 @@ SEVERAL = 3  # sizes of feature maps
 BATCH = 8    # images
 
 
-def main():
+def main() -> None:
     args = parse()
+    import cv2
     import pytorch_grad_cam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
     from torch.utils.data import DataLoader, Subset
     from tqdm import tqdm
 
-    from network.checkpoints import load_cls
-    from network.download import digest
-    from utils.data.datasets import EvalImages
-    from utils.engine.device import choose_device
-    from utils.engine.inference import labels_of
-    from utils.localization.boxes import CentreCrop
+    from network.classifier import load_cls
+    from utils.boxes import CentreCrop
+    from utils.datasets import EvalImages
+    from utils.device import Normalize, choose_device
+    from utils.lists import cub_images, list_path
+    from utils.metrics import BENCHMARK_SIDE
 
-    images = cub.read_images(args.datapath, args.list, 10**9)
-    side = args.resize or trained_side(args.cls)
-    model = load_cls(args.cls, args.arch).to(choose_device(args.device)).eval()
-    check_labels(images, model)
-    keep_settings(args.out / 'settings.json', {'cls': digest(args.cls), 'resize': side})
-    dataset, layers = EvalImages(images, image=CentreCrop(side)), feature_layers(model, side)
+    images, device = cub_images(args.datapath, args.list, 10**9), choose_device(args.device)
+    model = load_cls(args.cls, args.arch).to(device).eval()
+    classes = model.get_submodule(model.head_name).out_features
+    if images.labels.max() >= classes:
+        raise InputError(f'{images.source} has the label {images.labels.max()}, but the classifier '
+                         f'has {classes} classes: check --cls and --list')
+    layers, normalize = feature_layers(model, args.resize), Normalize(model.mean, model.std)
+    dataset = EvalImages(images, {'image': CentreCrop(args.resize)})
+    record_settings(args, images)
     for method in args.methods:
         name, several = METHODS[method]
+        todo = [index for index in range(len(images))
+                if not map_file(args.out, method, images.name(index)).exists()]
         with getattr(pytorch_grad_cam, name)(model, layers if several else layers[-1:]) as cam:
-            todo = [index for index in range(len(images))
-                    if not map_file(args.out, method, images.name(index)).exists()]
-            batches = DataLoader(Subset(dataset, todo), BATCH)
-            for batch in tqdm(batches, method, unit='batch', disable=None):
-                write_maps(args.out, method, images.names[batch['index'].numpy()].tolist(),
-                           class_maps(cam, batch['image'], labels_of(images, batch).tolist()))
-    print_command(args)
+            for batch in tqdm(DataLoader(Subset(dataset, todo), BATCH), method, disable=None):
+                targets = [ClassifierOutputTarget(label) for label in batch['label'].tolist()]
+                maps = cam(normalize.to(device)(batch['image'].to(device)), targets)
+                for image, score_map in zip(batch['name'], maps, strict=True):
+                    write_array(map_file(args.out, method, image), cv2.resize(
+                        score_map.astype('f4'), (BENCHMARK_SIDE, BENCHMARK_SIDE)))
+    folders = [f'{method}={args.out / method}' for method in args.methods]
+    command = shlex.join(['python', 'tools/evaluate_maps.py', *folders, '--list',
+                          str(list_path(args.datapath, args.list))])
+    print(f'wrote {args.out}. To compare, with the maps of cam/test.py --evaluate --save_maps and '
+          f'seg/test.py --save_maps\nas further folders, NAME=SAVEPATH/maps:\n\n    {command}')
 
 
 def parse():
@@ -91,25 +97,36 @@ def parse():
                if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f'this tool needs {" and ".join(missing)}: {INSTALL}')
-    args.arch = recorded_settings(args.cls, {'arch': 'efficientnet_b7'},
-                                  {'arch': args.arch})['arch']
+    trained = training_settings(args.cls)
+    args.arch = args.arch or trained.get('arch', 'efficientnet_b7')
+    args.resize = args.resize or trained.get('crop') or trained.get('resize')
+    if not args.resize:
+        raise InputError(f'no size of the images is recorded beside {args.cls}: give --resize')
     return args
 
 
-def trained_side(checkpoint: Path) -> int:
-    """The side of the images that the classifier was trained with: that of the crops."""
-    trained = training_settings(checkpoint)
-    side = trained.get('crop') or trained.get('resize')
-    if not side:
-        raise InputError(f'no size of the images is recorded beside {checkpoint}: give --resize')
-    return side
+def map_file(out: Path, method: str, name: str) -> Path:
+    return out / method / f'{name}.npy'
 
 
-def check_labels(images, model) -> None:
-    classes = model.get_submodule(model.head_name).out_features
-    if images.labels.max() >= classes:
-        raise InputError(f'{images.source} has the label {images.labels.max()}, but the classifier '
-                         f'has {classes} classes: check --cls and --list')
+def record_settings(args, images) -> None:
+    """Record what the maps are made of. Raises InputError where OUT has maps of something else."""
+    from network.weights import digest
+
+    path, settings = args.out / 'settings.json', {'cls': digest(args.cls), 'resize': args.resize}
+    recorded = read_json(path)
+    sources = dict(recorded.get('images', {}))
+    for name, value in settings.items():
+        if recorded.get(name, value) != value:
+            raise InputError(f'{args.out} has maps of another --{name}: choose another --out')
+    for index, label in enumerate(images.labels.tolist()):
+        name, source = images.name(index), f'{source_of(images.path(index))}, class {label}'
+        exists = any(map_file(args.out, method, name).exists() for method in METHODS)
+        if exists and sources.get(name) != source:
+            raise InputError(f'{args.out} has maps of another {name} (of other data, of another '
+                             'class, or replaced since): choose another --out')
+        sources[name] = source
+    write_json(path, {**settings, 'images': sources})
 
 
 def feature_layers(model, side: int) -> list:
@@ -120,11 +137,10 @@ def feature_layers(model, side: int) -> list:
     """
     import torch
 
-    seen, hooks = [], []  # (name, layer, side of its input, side of its output)
-    for name, layer in model.named_modules():
-        hooks.append(layer.register_forward_hook(
-            lambda layer, inputs, output, name=name: seen.append(
-                (name, layer, map_side(inputs[0]), map_side(output)))))
+    seen = []  # (name, layer, side of its input, side of its output)
+    hooks = [layer.register_forward_hook(lambda layer, inputs, output, name=name: seen.append(
+        (name, layer, map_side(inputs[0]), map_side(output))))
+        for name, layer in model.named_modules()]
     with torch.inference_mode():
         model(torch.zeros(1, 3, side, side, device=next(model.parameters()).device))
     for hook in hooks:
@@ -141,44 +157,9 @@ def feature_layers(model, side: int) -> list:
 def map_side(value) -> int:
     """The side of square feature maps N x C x S x S; -1 for other maps and tokens, 0 for what is
     neither."""
-    import torch
-
-    if not isinstance(value, torch.Tensor) or value.ndim < 3:
+    if getattr(value, 'ndim', 0) < 3:
         return 0
     return value.shape[2] if value.ndim == 4 and value.shape[2] == value.shape[3] else -1
-
-
-def class_maps(cam, batch, labels: list[int]):
-    """Images N x S x S x 3 in [0, 1] and their classes -> maps N x S x S in [0, 1]."""
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-    from utils.engine.normalize import Normalize
-
-    device = next(cam.model.parameters()).device
-    normalize = Normalize(cam.model.mean, cam.model.std).to(device)
-    return cam(normalize(batch.to(device)), [ClassifierOutputTarget(label) for label in labels])
-
-
-def write_maps(out: Path, method: str, names: list[str], maps) -> None:
-    import cv2
-
-    for name, score_map in zip(names, maps, strict=True):
-        score_map = cv2.resize(score_map.astype('f4'), (BENCHMARK_SIDE, BENCHMARK_SIDE))
-        write_array(map_file(out, method, name), score_map)
-
-
-def map_file(out: Path, method: str, name: str) -> Path:
-    return out / method / f'{name}.npy'
-
-
-def print_command(args) -> None:
-    """Print how to compare the maps with those of the cam and seg stages."""
-    folders = [f'{method}={args.out / method}' for method in args.methods]
-    command = ['python', 'tools/evaluate_maps.py', *folders, '--list',
-               str(list_path(args.datapath, args.list))]
-    print(f'wrote {args.out}. To compare, with the maps of cam/test.py --evaluate --save_maps and '
-          f'seg/test.py --save_maps\nas further folders, NAME=SAVEPATH/maps:\n\n'
-          f'    {shlex.join(command)}')
 
 
 if __name__ == '__main__':

@@ -6,71 +6,103 @@
     python tools/evaluate_maps.py maps/ --metadata metadata/OpenImages/test --masks OpenImages
     python tools/evaluate_maps.py maps/a --list test.txt --select maps/b --select_list val.txt
 
-A folder holds a map for each image: <image name>.npy, or PNG with 8 or 16 bits, with or without the
-image's own suffix, of any size. `cam/test.py --evaluate --save_maps` and `seg/test.py --save_maps`
-write such folders. --list is a list in this project's CUB format; the images are in image/ beside
-it, and ground-truth masks, where there are any, in segmentation/. --metadata is a folder with the
-benchmark's image_ids.txt, image_sizes.txt and localization.txt.
-
-Reports MaxBoxAcc, MaxBoxAccV2, PxAP (Choe et al., CVPR 2020), GT-known at the thresholds of
---thresholds (the same boxes as MaxBoxAcc, on whole images), and with --top1top5 Top-1 and Top-5
-localization at MaxBoxAcc's threshold. All have 95 % intervals, by bootstrap over images. Several
-methods are compared with the first, or --against NAME. With --select, thresholds are chosen on
-other images' maps. docs/judge.md explains all tables and how to write maps.
+A folder holds a map of any size for each image, as `--save_maps` of cam/test and seg/test writes
+them: <image name>.npy or .png. --list is a list in the CUB layout, with image/ beside it, and
+segmentation/ where there are ground-truth masks. docs/judge.md explains the formats and all tables.
 
 Writes evaluation.json and, where there are boxes, images.csv, classes.csv (where there are labels)
 and evaluation.png to --out.
 """
 
 import argparse
+import hashlib
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.judge.ground_truth import check_scale, from_image_list, read_benchmark
-from utils.arguments import Parser, fraction, positive_int, seed
-from utils.data.images import NO_FOREGROUND
-from utils.data.lists import read_cub_list, segmentation_folder
-from utils.errors import InputError, run, warn
-from utils.localization.bootstrap import resampling_weights
-from utils.outputs.files import write_bytes, write_json, write_png
-from utils.outputs.results import versions
-from utils.outputs.tables import write_csv
-from utils.outputs.top1top5 import read_top1top5
+from utils.errors import InputError, run  # isort: skip  # says how to install what is missing below
+
+import cv2
+import numpy as np
+
+from tools import score_maps
+from tools.score_maps import BASELINES, GroundTruth, find_maps, from_list, from_metadata
+from utils import bootstrap, drawing, evaluation, metrics
+from utils.arguments import Parser, fraction, nonnegative_int, positive_int
+from utils.boxes import largest_box
+from utils.files import write_bytes, write_csv, write_json, write_png
+from utils.images import read_image, resize
+from utils.results import versions
+from utils.top1top5 import read_top1top5
+
+SCHEMA_VERSION = 1
+SIGNIFICANT = 0.05
+SIZE_EDGES = (0.1, 0.3, 0.6)  # of an object's area, as a fraction of the image's
+CHUNK = 8                     # images that a process gets at once
+TITLES = {'max_box_acc': 'MaxBoxAcc', 'max_box_acc_v2': 'MaxBoxAccV2', 'pxap': 'PxAP',
+          'top1': 'Top-1', 'top5': 'Top-5'}
+DELTAS = [f'max_box_acc_v2_iou_{delta}' for delta in evaluation.V2_DELTAS]
+COLUMNS = ['max_box_acc', *DELTAS, 'top1', 'top5']  # of `evaluation.correct_boxes`
 
 
-def main():
+class Method(NamedTuple):
+    """What is kept of the maps of N images; without boxes, `samples` alone.
+
+    samples: each metric, and that of each of R resamples, (1 + R,).
+    right: for each metric at a fixed threshold, whether an image is right, bool (N,).
+    thresholds: those of `best_levels`, transferred ones first; the first of all is in use.
+    iou, best_iou: (N,), at the threshold in use, and the highest at any threshold.
+    curve: (1000,), MaxBoxAcc over the threshold.
+    """
+
+    samples: dict[str, np.ndarray]
+    right: dict[str, np.ndarray] = {}
+    thresholds: dict[str, list[float]] = {}
+    iou: np.ndarray | None = None
+    best_iou: np.ndarray | None = None
+    curve: np.ndarray | None = None
+
+
+def main() -> None:
     args = parse()
-    import cv2
-    import numpy as np
-
-    from tools.judge.analysis import analyse_method, report
-    from tools.judge.measuring import BASELINES, measure_all, processes
-
     cv2.setNumThreads(0)
-    truths = read_truths(args.list, args.metadata, args.masks)
-    others = read_truths(args.select_list, args.select_metadata) if args.select else []
-    hits = None
+    truths = from_list(args.list) if args.list else from_metadata(args.metadata, args.masks)
+    others, hits = [], None
+    if args.select_list:
+        others = from_list(args.select_list)
+    elif args.select_metadata:
+        others = from_metadata(args.select_metadata)
+    check_truths(args, truths, others)
     if args.top1top5:
-        found = read_top1top5(args.top1top5, (truth.name for truth in truths))
+        found = read_top1top5(args.top1top5, [truth.name for truth in truths])
         hits = np.array([found[truth.name] for truth in truths])
-    sources = {**args.maps, **{name: name for name in BASELINES if args.baselines}}
-    weights, methods = resampling_weights(len(truths), seed=args.seed), {}
-    with processes(args.jobs) as map_images:
+    baselines = {name: name for name in BASELINES if args.baselines}
+    sources = {name: find_maps(folder, truths) for name, folder in args.maps.items()} | baselines
+    others_maps = {name: find_maps(folder, others) for name, folder in args.select.items()}
+    weights = bootstrap.resampling_weights(len(truths), seed=args.seed)
+    methods = {}
+    with ProcessPoolExecutor(args.jobs, get_context('forkserver'), cv2.setNumThreads, (0,)) as pool:
+        map_images = partial(pool.map, chunksize=CHUNK) if args.jobs > 1 else map
+        measure = partial(score_maps.measure_all, map_images=map_images)
         for name, source in sources.items():
             levels = None
-            if args.select:
-                levels = measure_all(args.select.get(name, source), others, map_images,
-                                     f'{name}, selection').best_levels()
-            scores = measure_all(source, truths, map_images, name, hits)
-            methods[name] = analyse_method(scores, weights, args.thresholds, levels)
+            if others:
+                table = measure(others_maps.get(name, name), others, label=f'{name}, selection')
+                levels = evaluation.best_levels(table)
+            table = measure(source, truths, label=name, hits=hits)
+            methods[name] = analyse(table, weights, args.thresholds, levels)
     if not methods[args.against].samples:
-        raise InputError(f'nothing to report: {NO_FOREGROUND}')
+        raise InputError('nothing to report: no ground-truth mask has foreground')
     if truths[0].masks and 'pxap' not in methods[args.against].samples:
-        print(f'no PxAP: {NO_FOREGROUND}', file=sys.stderr)
-    write(args, report(methods, truths, weights, args.against, args.quartiles), methods, truths)
+        print('no PxAP: no ground-truth mask has foreground', file=sys.stderr)
+    write(args, report(methods, truths, args.against, args.quartiles), methods, truths, sources)
 
 
 def parse() -> argparse.Namespace:
@@ -84,10 +116,9 @@ def parse() -> argparse.Namespace:
         help='GT-known is reported at these, rounded to thousandths')
     add('--top1top5', type=Path, help="a classifier's hits: the cls stage's top1top5.npy")
     add('--against', metavar='NAME', help='compare with this method (default: the first)')
-    add('--baselines', action='store_true',
-        help='also evaluate what needs no training: the whole image, centre box, centre Gaussian '
-             'and noise')
-    add('--select', nargs='+', metavar='[NAME=]FOLDER',
+    add('--baselines', action='store_true', help='also evaluate what needs no training: the whole '
+        'image, centre box, centre Gaussian and noise')
+    add('--select', nargs='+', metavar='[NAME=]FOLDER', default=[],
         help='choose the thresholds on these maps, a folder for each method')
     add('--select_list', type=Path, help='the image list of --select')
     add('--select_metadata', type=Path, help="a folder with the benchmark's files, for --select")
@@ -96,93 +127,302 @@ def parse() -> argparse.Namespace:
         help='draw the N images of lowest IoU of each method to worst-NAME.png')
     add('--images', type=Path, help='the images, for --worst (default: image/ beside --list)')
     add('--jobs', type=positive_int, default=len(os.sched_getaffinity(0)), help='processes')
-    add('--seed', type=seed, default=0, help='seed of the bootstrap')
+    add('--seed', type=nonnegative_int, default=0, help='seed of the bootstrap')
     add('--out', type=Path, default=Path('evaluation'), help='the output folder')
     args = parser.parse_args()
-    args.maps = folders_of(parser, args.maps)
-    check(parser, args)
+    args.maps, args.select = folders_of(parser, args.maps), folders_of(parser, args.select)
+    names = [*args.maps, *(BASELINES if args.baselines else ())]
+    args.against = args.against or names[0]
+    if (args.list is None) == (args.metadata is None):
+        parser.error('give either --list or --metadata')
+    if len(set(names)) < len(names):
+        parser.error(f'with --baselines, {", ".join(BASELINES)} are names of theirs: choose others')
+    if args.against not in names:
+        parser.error(f'--against {args.against}: choose one of {", ".join(names)}')
+    if bool(args.select) != ((args.select_list is None) != (args.select_metadata is None)):
+        parser.error('give --select together with either --select_list or --select_metadata')
+    if args.select and args.select.keys() != args.maps.keys():
+        if (len(args.select) != len(args.maps)
+                or any(name != str(folder) for name, folder in args.select.items())):
+            parser.error(f'--select needs a folder for each of {", ".join(args.maps)}: NAME=FOLDER')
+        args.select = dict(zip(args.maps, args.select.values(), strict=True))
+    if args.worst and not args.images:
+        if not args.list:
+            parser.error('--worst needs --images DIR')
+        args.images = args.list.absolute().parent / 'image'
     return args
 
 
 def folders_of(parser: Parser, texts: list[str]) -> dict[str, Path]:
     """Name -> folder, of [NAME=]FOLDER."""
-    parts = [text.partition('=') for text in texts]
-    folders = {name: Path(folder if equals else name) for name, equals, folder in parts}
-    if len(folders) < len(parts):
-        parser.error('two folders have the same name: call them NAME=FOLDER')
-    for folder in folders.values():
-        if not folder.is_dir():
-            raise InputError(f'no folder of maps at {folder}: check the path')
+    folders = {}
+    for text in texts:
+        name, separator, folder = text.partition('=')
+        if not separator or (Path(text).is_dir() and not Path(folder).is_dir()):
+            name = folder = str(Path(text))
+        if name in folders:
+            parser.error(f'two folders have the same name, {name}: call them NAME=FOLDER')
+        if not Path(folder).is_dir():
+            note = f' (what precedes = in {text} was taken as its name)' if separator else ''
+            raise InputError(f'no folder of maps at {folder}{note}: check the path')
+        folders[name] = Path(folder)
     return folders
 
 
-def check(parser: Parser, args: argparse.Namespace) -> None:
-    """Refuse arguments that do not belong together, and fill in those that depend on others."""
-    from tools.judge.measuring import BASELINES
-
-    if (args.list is None) == (args.metadata is None):
-        parser.error('give either --list or --metadata')
-    names = [*args.maps, *(BASELINES if args.baselines else ())]
-    if len(set(names)) < len(names):
-        parser.error(f'with --baselines, {", ".join(BASELINES)} are names of theirs: choose others')
-    args.against = args.against or names[0]
-    if args.against not in names:
-        parser.error(f'--against {args.against}: choose one of {", ".join(names)}')
-    if bool(args.select) != ((args.select_list is None) != (args.select_metadata is None)):
-        parser.error('give --select together with either --select_list or --select_metadata')
-    if args.select:
-        args.select = selections(parser, args)
-    if args.worst and not args.images:
-        if not args.list:
-            parser.error('--worst needs --images DIR')
-        args.images = args.list.absolute().parent / 'image'
+def check_truths(args: argparse.Namespace, truths: list[GroundTruth], others: list[GroundTruth]
+                 ) -> None:
+    """Refuse flags that need boxes where there are none, and thresholds chosen on test images."""
+    for flag in ('select', 'top1top5', 'worst', 'quartiles'):
+        if getattr(args, flag) and any(t.boxes is None for t in (truths[0], *others[:1])):
+            raise InputError(f'--{flag} needs boxes: there are masks alone')
+    if args.worst and not (args.images / truths[0].name).is_file():
+        raise InputError(f'--worst: no image {args.images / truths[0].name}: check --images')
+    tested = {identity(truth) for truth in truths} if others else set()
+    for other in others:
+        if identity(other) in tested:
+            raise InputError(f'--select: {other.name} is also tested: choose the thresholds on '
+                             'other images')
 
 
-def selections(parser: Parser, args: argparse.Namespace) -> dict[str, Path]:
-    """The folders of --select by the methods' names: named like these, or in their order."""
-    folders = folders_of(parser, args.select)
-    if folders.keys() == args.maps.keys():
-        return folders
-    if len(folders) != len(args.maps) or any('=' in text for text in args.select):
-        parser.error(f'--select needs a folder for each of {", ".join(args.maps)}: NAME=FOLDER')
-    return dict(zip(args.maps, folders.values(), strict=True))
+def identity(truth: GroundTruth) -> str:
+    """The content of the image; its name where there is no file."""
+    return hashlib.sha256(truth.image.read_bytes()).hexdigest() if truth.image else truth.name
 
 
-def read_truths(image_list: Path | None, metadata: Path | None, masks: Path | None = None) -> list:
-    """The ground truth of all images."""
-    if metadata:
-        truths = read_benchmark(metadata, masks)
-    else:
-        folder = image_list.absolute().parent
-        truths = list(from_image_list(read_cub_list(image_list, 10**9, folder / 'image',
-                                                    segmentation_folder(folder))))
-    if not (truths[0].masks or truths[0].boxes is not None):
-        raise InputError(f'{image_list} has no boxes, and there is no segmentation/ beside it: '
-                         'nothing to evaluate against')
-    if warning := check_scale(truths):
-        warn(warning)
-    return truths
+def analyse(table: evaluation.Evaluated, weights: np.ndarray, thresholds: Sequence[float],
+            levels: np.ndarray | None) -> Method:
+    """`levels`: those chosen on other images, of `best_levels`; None if there are none."""
+    samples = evaluation.benchmark(table, weights, thresholds, levels)
+    if table.levels is None:
+        return Method(samples)
+    correct, largest = evaluation.correct_boxes(table), table.levels[:, 0]
+    right = {f'gt_known_{t}': correct[:, 0, metrics.level_of(t)] for t in thresholds}
+    chosen = {'best': evaluation.best_levels(table)}
+    if levels is not None:
+        chosen = {'transferred': levels, **chosen}
+        at = [*levels, levels[0], levels[0]]
+        right |= {f'transferred_{name}': correct[:, column, at[column]]
+                  for column, name in enumerate(COLUMNS[:correct.shape[1]])}
+    in_use = next(iter(chosen.values()))[0]
+    return Method(samples, right,
+                  {name: list(map(metrics.threshold_of, found)) for name, found in chosen.items()},
+                  largest[:, in_use] / metrics.IOU_UNITS, largest.max(1) / metrics.IOU_UNITS,
+                  correct[:, 0].mean(0)[metrics.LEVEL_OF_STEP])
 
 
-def write(args: argparse.Namespace, content: dict, methods: dict, truths: list) -> None:
-    """All files, and the tables on the screen."""
-    from tools.judge.pictures import curves, worst_sheet
-    from tools.judge.tables import CLASS_HEADER, IMAGE_HEADER, all_tables, class_rows, image_rows
+def report(methods: dict[str, Method], truths: Sequence[GroundTruth], against: str,
+           quartiles: bool) -> dict:
+    """evaluation.json: everything that the tables show. Metrics are fractions."""
+    content: dict = {
+        'schema_version': SCHEMA_VERSION, 'count': len(truths), 'against': against,
+        'confidence': bootstrap.CONFIDENCE, 'resamples': bootstrap.RESAMPLES, 'methods': {},
+        'differences': differences(methods, against, len(truths))}
+    for name, method in methods.items():
+        content['methods'][name] = {'metrics': {
+            metric: share(method.right[metric]) if metric in method.right
+            else bootstrap.estimate(samples) for metric, samples in method.samples.items()}}
+        if method.thresholds:
+            content['methods'][name] |= {'curve': method.curve.tolist(), 'cam_threshold': {
+                which: {'max_box_acc': found[0], 'max_box_acc_v2': dict(
+                    zip(map(str, evaluation.V2_DELTAS), found[1:], strict=True))}
+                for which, found in method.thresholds.items()}}
+    if truths[0].boxes is not None:
+        sizes = object_sizes(truths)
+        edges = np.quantile(sizes, [0.25, 0.5, 0.75]) if quartiles else np.array(SIZE_EDGES)
+        groups = np.searchsorted(edges, sizes, side='right')
+        counts = np.bincount(groups, minlength=len(edges) + 1).tolist()
+        content['sizes'] = {'edges': edges.tolist(), 'count': counts, 'methods': {
+            name: [share(method.iou[groups == group] >= 0.5) if count else None
+                   for group, count in enumerate(counts)] for name, method in methods.items()}}
+    return content
 
+
+def share(right: np.ndarray) -> dict[str, float]:
+    """A share of images at a fixed threshold, with Wilson's interval; right: bool (N,)."""
+    low, high = bootstrap.wilson(int(right.sum()), len(right))
+    return {'value': float(right.mean()), 'low': low, 'high': high}
+
+
+def differences(methods: dict[str, Method], against: str, count: int) -> dict:
+    """Of each other method: the metrics' differences. At fixed thresholds their p-values are those
+    of the exact McNemar test. Holm's method adjusts p-values for the number of methods."""
+    content, reference = {}, methods[against]
+    for name, method in methods.items():
+        if name == against:
+            continue
+        rows = {metric: bootstrap.paired_difference(samples, reference.samples[metric], count)
+                for metric, samples in method.samples.items()}
+        tests = {metric: bootstrap.mcnemar(right, reference.right[metric])
+                 for metric, right in method.right.items()}
+        for metric, test in tests.items():
+            rows[metric] |= test
+        content[name] = {'metrics': rows, 'mcnemar': tests}
+    for metric in reference.samples if content else ():
+        rows = [other['metrics'][metric] for other in content.values()]
+        p_values = [row['p'] for row in rows]
+        adjusted = p_values if None in p_values else bootstrap.holm(p_values)
+        for row, value in zip(rows, adjusted, strict=True):
+            row['p_holm'] = value
+    return content
+
+
+def object_sizes(truths: Sequence[GroundTruth]) -> np.ndarray:
+    """The area of each image's largest box, clipped to the image, as a fraction of the image's."""
+    sizes = []
+    for truth in truths:
+        height, width = truth.size
+        boxes = truth.boxes.clip(0, [width, height] * 2)
+        sizes.append((boxes[:, 2:] - boxes[:, :2]).prod(1).max() / (height * width))
+    return np.array(sizes)
+
+
+def write(args: argparse.Namespace, content: dict, methods: dict[str, Method],
+          truths: list[GroundTruth], sources: dict) -> None:
+    """Write all files, and print the tables."""
     arguments = {name: str(value) if isinstance(value, Path) else value
                  for name, value in vars(args).items() if not isinstance(value, dict)}
     folders = {name: str(folder) for name, folder in args.maps.items()}
     write_json(args.out / 'evaluation.json', {
         **content, 'maps': folders, 'arguments': arguments, 'versions': versions()})
+    print(all_tables(content))
     if truths[0].boxes is not None:
-        write_csv(args.out / 'images.csv', IMAGE_HEADER, image_rows(methods, truths))
-        if all(truth.label is not None for truth in truths):
-            write_csv(args.out / 'classes.csv', CLASS_HEADER, class_rows(methods, truths))
+        write_csv(args.out / 'images.csv',
+                  ('method', 'name', 'label', 'size', 'iou', 'best_iou', 'correct'),
+                  image_rows(methods, truths))
+        if truths[0].label is not None:
+            write_csv(args.out / 'classes.csv', ('method', 'label', 'images', 'max_box_acc'),
+                      class_rows(methods, np.array([truth.label for truth in truths])))
         write_bytes(args.out / 'evaluation.png', curves(methods))
-        for name, folder in args.maps.items() if args.worst else ():
-            write_png(args.out / f'worst-{name.strip("/").replace("/", "-")}.png',
-                      worst_sheet(folder, methods[name], truths, args.images, args.worst))
-    print(f'{all_tables(content)}\n\nwrote {args.out / "evaluation.json"}')
+    for name in args.maps if args.worst else ():
+        write_png(args.out / f'worst-{name.strip("/").replace("/", "-")}.png',
+                  worst_sheet(methods[name], truths, sources[name], args.images, args.worst))
+    print(f'\nwrote {args.out / "evaluation.json"}')
+
+
+def image_rows(methods: dict[str, Method], truths: Sequence[GroundTruth]) -> Iterator[tuple]:
+    """Each method's IoU at the threshold in use, and the best at any threshold."""
+    sizes = object_sizes(truths)
+    for name, method in methods.items():
+        for truth, size, iou, best in zip(truths, sizes, method.iou, method.best_iou, strict=True):
+            yield (name, truth.name, '' if truth.label is None else truth.label, f'{size:.4f}',
+                   f'{iou:.4f}', f'{best:.4f}', int(iou >= 0.5))
+
+
+def class_rows(methods: dict[str, Method], labels: np.ndarray) -> Iterator[tuple]:
+    for name, method in methods.items():
+        for label in np.unique(labels):
+            right = method.iou[labels == label] >= 0.5
+            yield name, label, len(right), f'{right.mean():.4f}'
+
+
+def all_tables(content: dict) -> str:
+    """The tables of evaluation.json's content, in percent."""
+    rows = {name: method['metrics'] for name, method in content['methods'].items()}
+    titles, resamples = titles_of(next(iter(rows.values()))), content['resamples']
+    parts = [f'{content["count"]} images, %, with {content["confidence"]:.0%} intervals '
+             f'(Wilson\'s at fixed thresholds, else by {resamples} bootstrap resamples of the '
+             'images)', table('maps', titles, rows, estimate_cell)]
+    if content['differences']:
+        parts += difference_tables(content, titles)
+    if 'sizes' in content:
+        edges = [f'{100 * edge:.3g} %' for edge in content['sizes']['edges']]
+        ranges = [f'under {edges[0]}', *map(' to '.join, zip(edges, edges[1:], strict=False)),
+                  f'{edges[-1]} and more']
+        titles = {group: f'{name} ({count} images)' for group, (name, count) in enumerate(
+            zip(ranges, content['sizes']['count'], strict=True))}
+        parts += ['Right boxes by the size of the object, at the threshold in use',
+                  table('area of the box', titles, content['sizes']['methods'], estimate_cell)]
+    return '\n\n'.join(parts)
+
+
+def difference_tables(content: dict, titles: dict[str, str]) -> list[str]:
+    against = content['against']
+    rows = {name: other['metrics'] for name, other in content['differences'].items()}
+    holm = f' after Holm\'s correction for {len(rows)} methods' if len(rows) > 1 else ''
+    note = f'and p-values; * = significant, p < {SIGNIFICANT}{holm}, each metric by itself'
+    if content['count'] < bootstrap.MIN_IMAGES:
+        note = f'without p-values, as there are fewer than {bootstrap.MIN_IMAGES} images'
+    parts = [f'Difference to {against} in percentage points, with bootstrap intervals {note}. At '
+             f'fixed thresholds: images that these maps alone : {against} alone has right, and the '
+             'exact McNemar test on them.', table('maps', titles, rows, difference_cell)]
+    for metric, title in titles.items():
+        undefined = max(row[metric]['undefined'] for row in rows.values())
+        if undefined:
+            parts.append(f'{title} is not defined in {undefined} of {content["resamples"]} '
+                         'resamples, which count for neither side.')
+    return parts
+
+
+def titles_of(names: dict) -> dict[str, str]:
+    """Metric -> its column's title. MaxBoxAccV2's single deltas are in evaluation.json alone."""
+    titles = {}
+    for name, title in TITLES.items():
+        chosen_here = f'transferred_{name}' in names
+        titles |= {f'transferred_{name}': title,
+                   name: f'{title} (chosen on the test images)' if chosen_here else title}
+    titles |= {name: name.replace('gt_known_', 'GT-known at ') for name in names
+               if name.startswith('gt_known_')}
+    return {name: title for name, title in titles.items() if name in names}
+
+
+def table(corner: str, titles: dict, rows: dict, cell: Callable[[dict | None], str]) -> str:
+    """A Markdown table: a row for each method, a column for each title."""
+    lines = [f'| {corner} | {" | ".join(titles.values())} |', '| --- ' * (len(titles) + 1) + '|']
+    lines += [f'| {name} | {" | ".join(cell(row[column]) for column in titles)} |'
+              for name, row in rows.items()]
+    return '\n'.join(lines)
+
+
+def estimate_cell(row: dict | None) -> str:
+    if row is None:
+        return '-'
+    return f'{100 * row["value"]:.2f} [{100 * row["low"]:.1f}, {100 * row["high"]:.1f}]'
+
+
+def difference_cell(row: dict) -> str:
+    """At fixed thresholds also how many images either method alone has right."""
+    text = f'{100 * row["value"]:+.2f} [{100 * row["low"]:+.1f}, {100 * row["high"]:+.1f}]'
+    if 'only_this' in row:
+        text += f' {row["only_this"]} : {row["only_other"]}'
+    if row['p'] is not None:
+        text += f' p = {row["p"]:.2g}{" *" if row["p_holm"] < SIGNIFICANT else ""}'
+    return text
+
+
+def curves(methods: dict[str, Method]) -> bytes:
+    """MaxBoxAcc over the threshold, a curve for each method, as the content of a PNG file."""
+    from matplotlib.figure import Figure  # slow to import
+
+    figure = Figure(figsize=(6, 4), layout='constrained')
+    axes = figure.subplots()
+    for name, method in methods.items():
+        axes.plot(metrics.THRESHOLDS, method.curve, label=name)
+    axes.set(xlabel='threshold', ylabel='boxes with IoU >= 0.5', xlim=(0, 1), ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return drawing.png_of(figure)
+
+
+def worst_sheet(method: Method, truths: list[GroundTruth], maps: list[Path], images: Path,
+                count: int) -> np.ndarray:
+    """The `count` images of lowest IoU at the threshold in use, RGB: their true boxes and the one
+    found, their maps, and what of these exceeds the threshold."""
+    rows, threshold = [], next(iter(method.thresholds.values()))[0]
+    for index in np.lexsort((method.best_iou, method.iou))[:count]:
+        truth, image = truths[index], read_image(images / truths[index].name)
+        height, width = image.shape[:2]
+        score_map = score_maps.at_benchmark_size(score_maps.read_score_map(maps[index]))
+        score_map = metrics.normalise_map(score_map)
+        levels = (score_map * metrics.LEVELS).astype(np.uint8)
+        box = largest_box(levels, metrics.level_of(threshold))
+        if box is not None:
+            box = np.array(box) / metrics.BENCHMARK_SIDE * ([width, height] * 2)
+        score_map = resize(score_map, (height, width))
+        rows.append(drawing.Row(
+            [drawing.draw_boxes(image, truth.boxes, box), drawing.heatmap(image, score_map),
+             drawing.outline(image, score_map > threshold)],
+            f'{truth.name}: IoU {method.iou[index]:.2f}, best {method.best_iou[index]:.2f}'))
+    return drawing.contact_sheet(rows, ['truth and box', 'score map', 'above the threshold'], 220)
 
 
 if __name__ == '__main__':
