@@ -1,34 +1,33 @@
 """A local page: choose a picture, and see its CAM, prior, mask and box.
 
     pip install gradio
-    python tools/app.py                    with demo.sh's checkpoints; then open the address
-    python tools/app.py --seg model-8      with your own checkpoints: --cls, --cam, --seg
+    python tools/app.py                    the models in resource/ and the runs of demo.sh
+    python tools/app.py --seg model-8      your own checkpoints first: --cls, --cam, --seg
 
-The slider changes the threshold without another forward pass. The page is served to this machine
-alone (127.0.0.1). Files of more than 20 MB, and those that cannot be read as images, are refused.
+Then open the address that is printed. The slider changes the threshold without another forward
+pass. The page is served to this machine alone (127.0.0.1). Files of more than 20 MB, and those that
+cannot be read as images, are refused.
 """
 
-import atexit
 import os
-import shutil
 import sys
-import tempfile
-from argparse import ArgumentTypeError
+from argparse import ArgumentTypeError, Namespace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'dataset')]
+sys.path.insert(0, str(ROOT))
 
-from utils.arguments import NETWORKS, Parser, add_checkpoints, positive_int
+from tools.predict import STAGES, add_networks, checkpoints_of_run, networks, options, runs, views
+from utils.arguments import Parser, positive_int
 from utils.errors import InputError, run
-from utils.outputs.results import newest_checkpoint
 
-LARGEST_FILE = '20mb'
+MAX_FILE_SIZE = '20mb'
 BEST_CLASS = 'the best class'
-LARGE = 1200      # pixels; the side of the large picture
-EXAMPLES = 4
 GIVEN = 'those of the command line'
+LARGE = 1200      # pixels; the side of the large picture
+EXAMPLES = ROOT / 'resource' / 'examples'
 VIEWS = {
     'fused CAM': 'how much each place speaks for the class, from shallow × deep features',
     'Gaussian prior': "Gaussians fitted to the CAM's weak regions, which often still are the "
@@ -37,22 +36,20 @@ VIEWS = {
     'mask': 'where the probability (without a segmentation network, the CAM) exceeds the threshold',
     'box': 'around the largest part of the mask',
 }
-DRAWN = ('\n\nThese networks were trained on drawn birds: their classes mean nothing on '
-         'photographs.')
+DRAWN = ('\n\nThese networks were trained on drawn birds: neither their boxes nor their classes '
+         'mean anything on photographs.')
 
 
-def main():
+def main() -> None:
     parser = Parser(__doc__)
-    add_checkpoints(parser)
+    add_networks(parser)
     parser.add_argument('--port', type=port, default=7860, help='on 127.0.0.1')
     args = parser.parse_args()
-    given = {stage: getattr(args, stage) for stage in NETWORKS}
-    settings = {name: getattr(args, name) for name in ('backbone', 'arch', 'threshold', 'device')}
-    blocks = page({GIVEN: given} if any(given.values()) else runs(), settings)
+    blocks = page(menu(args))
     print(f'open http://127.0.0.1:{args.port} (Ctrl-C stops the server)', flush=True)
     try:
         blocks.launch(server_name='127.0.0.1', server_port=args.port, quiet=True,
-                      max_file_size=LARGEST_FILE, share=False)
+                      max_file_size=MAX_FILE_SIZE, share=False)
     except OSError as error:
         raise InputError(f'--port {args.port} cannot be used: choose another ({error})') from error
 
@@ -64,60 +61,90 @@ def port(text: str) -> int:
     return number
 
 
-def page(checkpoints: dict[str, dict], settings: dict):
-    """The page, a gradio.Blocks; `checkpoints`: those of each choice by their stages, `settings`:
-    parameters of `load_spol`."""
+def menu(args: Namespace) -> dict[str, dict[str, Any]]:
+    """The arguments of `load_spol` for each choice: first what the command line names, with its
+    settings, then the models of the repository and the runs of demo.sh."""
+    from spol import shipped_models
+
+    choices = {**{name: {'model': name} for name in shipped_models()},
+               **{name: checkpoints_of_run(name) for name in runs()}}
+    given = args.run or args.model or (
+        GIVEN if any(getattr(args, stage) for stage in STAGES) else next(iter(choices), None))
+    if given is None:
+        raise InputError('no networks in resource/ or cub200-*/out/: run demo.sh first, or give '
+                         '--cls, --cam or --seg')
+    first = choices[given] if given in choices else networks(args)
+    return {given: {**first, **options(args)},
+            **{name: {**networks, 'device': args.device} for name, networks in choices.items()
+               if name != given}}
+
+
+def page(choices: dict[str, dict[str, Any]]) -> Any:
+    """The page, a gradio.Blocks; `choices`: arguments of `load_spol` by name."""
     os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')
     try:
         import gradio as gr
     except ImportError as error:
         raise InputError('the page needs Gradio: pip install gradio') from error
 
-    model = lru_cache(maxsize=2)(lambda name: load(checkpoints[name], settings))
-    first = next(iter(checkpoints))
+    model = lru_cache(maxsize=2)(lambda name: load(choices[name]))
+    first = next(iter(choices))
+    pictures = [[str(path)] for path in sorted(EXAMPLES.glob('*.jpg'))]
     with gr.Blocks(title='SPOL') as blocks:
-        gr.Markdown('# SPOL: box and segment an object, learned from image labels alone'
-                    + DRAWN * model(first).settings['drawn'])
+        gr.Markdown('# SPOL: box and segment an object, learned from image labels alone')
         with gr.Row():
             with gr.Column():
                 file = gr.File(label='picture', file_count='single', height=120)
-                examples = gr.Dataset(components=[gr.Image(visible=False)], samples=drawn_birds(),
-                                      label='examples: drawn birds', type='index')
+                examples = gr.Dataset(components=[gr.Image(visible=False)], samples=pictures,
+                                      label='examples', type='index', visible=bool(pictures))
             with gr.Column():
-                checkpoint = gr.Dropdown(list(checkpoints), value=first, label='checkpoints',
-                                         info=repr(model(first)))
-                label = gr.Dropdown(choices(model(first)), value=BEST_CLASS,
+                network = gr.Dropdown(list(choices), value=first, label='networks',
+                                      info=about(model(first)))
+                label = gr.Dropdown(classes(model(first)), value=BEST_CLASS,
                                     label='class of the CAM')
-                threshold = gr.Slider(0, 0.99, model(first).threshold, step=0.01,
+                threshold = gr.Slider(0, 0.9999, model(first).threshold, step=0.0001,
                                       label='threshold')
         large = gr.Image(show_label=False, interactive=False, format='png', buttons=['download'])
         text = gr.Textbox(label='box and classes', interactive=False, lines=3)
         with gr.Row():  # on narrow pages several rows
-            views = [gr.Image(label=name, interactive=False, format='png', buttons=[],
+            small = [gr.Image(label=name, interactive=False, format='png', buttons=[],
                               min_width=150) for name in VIEWS]
         gr.Markdown('\n'.join(f'- **{name}**: {text}' for name, text in VIEWS.items()))
-        found, shown = gr.State(), [text, large, *views]
+        found, shown = gr.State(), [text, large, *small]
 
         def update(path, name, *chosen):
             return predict(model(name), path, *chosen)
 
-        inputs, outputs = [file, checkpoint, label, threshold], [found, *shown]
+        def change(name):
+            return (gr.Dropdown(info=about(model(name))),
+                    gr.Dropdown(classes(model(name)), value=BEST_CLASS), model(name).threshold)
+
+        inputs, outputs = [file, network, label, threshold], [found, *shown]
         file.change(update, inputs, outputs)
-        examples.click(lambda index: examples.raw_samples[index][0], examples, file)
+        examples.click(lambda index: pictures[index][0], examples, file)
         label.input(update, inputs, outputs)
-        checkpoint.input(
-            lambda name: (gr.Dropdown(info=repr(model(name))),
-                          gr.Dropdown(choices(model(name)), value=BEST_CLASS)),
-            checkpoint, [checkpoint, label]).then(update, inputs, outputs)
+        network.input(change, network, [network, label, threshold]).then(update, inputs, outputs)
         threshold.change(show, [found, threshold], shown, show_progress='hidden')
     return blocks
 
 
-def choices(model) -> list[str]:
-    return [BEST_CLASS, *model.class_names]
+def about(model: Any) -> str:
+    return repr(model) + DRAWN * model.settings['drawn']
 
 
-def predict(model, path: str | None, label: str, threshold: float) -> tuple:
+def classes(model: Any) -> list[str]:
+    return [BEST_CLASS, *(model.class_names if model.cam else [])]
+
+
+def load(arguments: dict[str, Any]) -> Any:
+    from spol import load_spol
+
+    model = load_spol(**arguments)
+    print(model, flush=True)
+    return model
+
+
+def predict(model: Any, path: str | None, label: str, threshold: float) -> tuple:
     """The prediction, and what `show` returns; in its place what is wrong with the picture."""
     if path is None:
         return None, *show(None, threshold)
@@ -129,50 +156,17 @@ def predict(model, path: str | None, label: str, threshold: float) -> tuple:
     return found, *show(found, threshold)
 
 
-def runs() -> dict[str, dict[str, Path | None]]:
-    """The newest checkpoint of each stage of the runs in cub200-*/out/, by the runs' names."""
-    names = sorted({model.parent.name for stage in NETWORKS[1:]
-                    for model in ROOT.glob(f'cub200-{stage}/out/*/model-*')})
-    if not names:
-        raise InputError('no checkpoints in cub200-*/out/: run demo.sh first, or give --cls, --cam '
-                         'or --seg')
-    return {name: {stage: newest_checkpoint(ROOT / f'cub200-{stage}' / 'out' / name)
-                   for stage in NETWORKS} for name in names}
-
-
-def load(checkpoints: dict[str, Path | None], settings: dict):
-    from spol import load_spol
-
-    model = load_spol(**checkpoints, **settings)
-    print(model, flush=True)
-    return model
-
-
-def drawn_birds() -> list[list[str]]:
-    """Images as those of make_mini.py's validation set, in a folder of their own."""
-    from mini_layouts import write_image
-    from mini_sources import DrawnSource, make_samples
-
-    folder = Path(tempfile.mkdtemp(prefix='spol-'))
-    atexit.register(shutil.rmtree, folder)
-    samples = make_samples(DrawnSource(EXAMPLES, 256, 0), (0, 1), 256, 0, pair_share=0)
-    paths = []
-    for sample in samples:
-        paths.append(folder / f'bird-{sample.label}.jpg')
-        write_image(paths[-1], sample.image)
-    return [[str(path)] for path in paths]
-
-
-def show(prediction, threshold: float) -> tuple:
+def show(prediction: Any, threshold: float) -> tuple:
     """The box and classes as text, the large picture and the views, at a threshold."""
     if prediction is None:
         return '', *[None] * (1 + len(VIEWS))
     found = prediction.at(threshold)
-    box = 'no box' if found.box is None else ', '.join(f'{value:.0f}' for value in found.box)
+    box = 'no box' if found.box is None else (
+        ', '.join(f'{value:.0f}' for value in found.box) + f'; score {found.score:.2f}')
     asked = f'{found.asked[0]}: {found.asked[1]:.1%} (asked for)\n' if found.asked else ''
-    classes = '\n'.join(f'{name}: {score:.1%}' for name, score in found.classes[:2])
-    return (f'box (x0, y0, x1, y1): {box}\n{asked}{classes}', found.within(LARGE).overlay(),
-            *map(found.views().get, VIEWS))
+    best = '\n'.join(f'{name}: {score:.1%}' for name, score in found.classes[:2])
+    return (f'box (x0, y0, x1, y1): {box}\n{asked}{best}', found.within(LARGE).overlay(),
+            *map(views(found).get, VIEWS))
 
 
 if __name__ == '__main__':

@@ -1,107 +1,192 @@
 """Localize, segment and classify the objects of your own pictures.
 
-    python tools/predict.py photo.jpg                     with the checkpoints of demo.sh
+    python tools/predict.py photo.jpg                     with the networks in resource/birds
     python tools/predict.py photos/ --draw                all pictures of a folder and below it
-    python tools/predict.py photos/ --format coco         for pycocotools: boxes and masks
-    python tools/predict.py photo.jpg --seg model-8       with your own: --cls, --cam, --seg
+    python tools/predict.py photos/ --format coco         for pycocotools and CVAT
+    python tools/predict.py photo.jpg --model butterflies
+    python tools/predict.py photo.jpg --run mini          with those of demo.sh
+    python tools/predict.py photo.jpg --seg model-8       with your own, or the authors'
 
-Writes to --out: predictions.jsonl, a line for each picture (file, mask file, box, class, score and
-the five best classes), or predictions.json or .csv as --format says; masks/ and cams/ as PNG;
-settings.json, the checkpoints, settings and versions in use; with --draw overlays/ (mask, box and
-class at full size), pictures/ (all views) and sheet.png of the first pictures; with --save_maps
-maps/ for tools/evaluate_maps.py. Boxes are x0, y0, x1, y1 in pixels of the upright picture: an EXIF
-rotation is applied (COCO: x, y, width, height).
+Writes to --out: predictions.jsonl, a line for each picture, or predictions.json (COCO) or .csv as
+--format says; masks/ and cams/ as PNG; settings.json, the checkpoints, settings and versions in
+use; with --draw overlays/ (mask, box and class at full size), pictures/ (all views) and sheet.png
+of the first pictures; with --save_maps maps/ for tools/evaluate_maps.py. A line says:
 
-Links are followed; hidden files and folders are left out. Files that cannot be read are reported at
-the end, and the exit code is then 1. A run that was interrupted continues with the same command. Of
-several paths, each folder's outputs are in a folder of its name.
+    file, name, mask, width, height    name: from the folder that was given; mask: its file in --out
+    box          x0, y0, x1, y1 in pixels of the upright picture (an EXIF rotation is applied)
+    score        how stable box and mask are: the IoU of the boxes at the threshold - 0.1 and + 0.1
+    foreground   the share of the picture that the mask covers
+    label, class, class_score, classes    the best class, its probability, and the five best: the
+                 classifier's (--cls), or without one the CAM network's; null with --seg alone
+    objects      with --objects all: box, score and run-length encoded mask (COCO's) of each region
+
+COCO: a category's id is its label + 1, without classes 1, `object`; boxes are x, y, width, height
+around the mask, in whole pixels. Links are followed; hidden files and folders are left out. Files
+that cannot be read are reported at the end, and the exit code is then 1. A run that was interrupted
+continues with the same command. Of several paths, each folder's outputs are in a folder of its
+name.
 """
 
+import json
 import os
 import sys
+from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from hashlib import sha256
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.predictions import PredictionWriter, part_in_box, run_lengths
-from utils.arguments import Parser, add_checkpoints, demo_checkpoints
-from utils.data.images import read_image
-from utils.errors import InputError, run, warn
-from utils.outputs.drawing import join_sheets
-from utils.outputs.files import write_array, write_json, write_png
-from utils.outputs.results import versions
+import utils.errors  # noqa: F401  # it says how to install what is missing below
 
+# isort: split
+import cv2
+import numpy as np
+
+from utils.arguments import Parser, fraction
+from utils.boxes import find_regions
+from utils.drawing import Row, contact_sheet, draw_boxes, heatmap, outline
+from utils.errors import InputError, run, warn
+from utils.files import (
+    atomic_write,
+    source_of,
+    write_array,
+    write_csv,
+    write_json,
+    write_png,
+)
+from utils.images import read_image, resize
+from utils.pseudo_mask import MASK_SIDE, gaussian_prior
+from utils.results import newest_checkpoint, versions
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = ('cls', 'cam', 'seg')
 # What both OpenCV and Pillow read, by the usual names.
 SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.apng', '.webp', '.avif', '.avifs', '.gif',
             '.bmp', '.tif', '.tiff', '.jp2', '.j2k', '.jpf', '.jpx', '.pbm', '.pgm', '.ppm', '.pnm'}
-ON_SHEET = 24      # pictures
-NAMED = 5          # bad files in the message
-LONGEST_NAME = 255  # bytes; of most file systems
-TINY, HUGE = 0.01, 0.9  # a mask's share of the picture, that makes it useless
+ON_SHEET = 24           # pictures
+CELL = 240              # pixels; the side of a view
+NAMED = 5               # bad files in the message
+TINY, HUGE = 0.01, 0.9  # a mask's share of the picture that makes it useless
+RESULTS = {'jsonl': 'predictions.jsonl', 'coco': 'predictions.json', 'csv': 'predictions.csv'}
+COLUMNS = ('file', 'width', 'height', 'x0', 'y0', 'x1', 'y1', 'label', 'class', 'class_score',
+           'score', 'mask')
 
 
-def main():
+def main() -> None:
     args = parse()
     found = Pictures(args.paths, args.out)
     todo = iter(found)
     first = next(todo, None)
     if first is None:
         raise InputError(f'no pictures in {", ".join(map(str, args.paths))}{found.left_out()}')
-    import cv2
     from tqdm import tqdm
 
     from spol import load_spol
+    from utils.inference import in_chunks
 
     cv2.setNumThreads(0)  # each core has pictures of its own already
-    model = load_spol(args.cam, args.seg, args.cls, backbone=args.backbone, arch=args.arch,
-                      threshold=args.threshold, device=args.device)
+    model = load_spol(**networks(args), **options(args))
     print(model)
-    settings = {**model.settings, 'draw': args.draw, 'save_maps': args.save_maps}
-    records, done = PredictionWriter(args.out, args.format, settings), Done()
+    settings = {**model.settings, **{name: getattr(args, name) for name in (
+        'objects', 'draw', 'save_maps', 'format')}}
+    part = args.out / f'.{RESULTS[args.format]}.part'
+    records, done = Records(part, settings), Done()
     write_json(args.out / 'settings.json', {**settings, 'versions': versions()})
     todo = skip_done(chain([first], todo), records, done)
-    output = Output(args.out, args.draw, args.save_maps, run_lengths=args.format == 'coco')
-    predictions = model.inference.in_chunks(lambda chunk: predict(model, chunk, output), todo)
-    for record in tqdm(predictions, unit='img', disable=None):
+    work = in_chunks(lambda chunk: predict(model, chunk, args), todo, model.chunk_size)
+    for record in tqdm(work, unit='img', disable=None):
         records.append(record)
         done.add(record)
-    if args.draw and done.first:
-        print(f'wrote {write_sheet(args.out, done.first)}')
-    path = records.finish()
-    print(f'wrote {records.count} predictions to {path}{found.left_out()}')
+    if args.draw and done.drawn:
+        sheets = [read_image(args.out / file) for file in done.drawn]
+        write_png(args.out / 'sheet.png', np.vstack(sheets))
+        print(f'wrote {args.out / "sheet.png"}')
+    write_result(args.out / RESULTS[args.format], args.format, lambda: (
+        record for record in records if 'error' not in record))
+    part.unlink()
+    print(f'wrote {done.count} predictions to {args.out / RESULTS[args.format]}'
+          f'{found.left_out()}')
     done.report()
 
 
-def parse():
+def parse() -> Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add('paths', nargs='+', type=Path, metavar='PHOTO_OR_FOLDER', help='pictures, or folders')
-    add_checkpoints(parser)
+    add_networks(parser)
     add('--out', type=Path, default=Path('predictions'), help='the output folder')
-    add('--format', choices=['jsonl', 'coco', 'csv'], default='jsonl',
-        help='format of the predictions')
+    add('--format', choices=RESULTS, default='jsonl', help='format of the predictions')
+    add('--objects', choices=['largest', 'all'], default='largest',
+        help='all: every region above the threshold of at least 1 %% of the picture has a box, a '
+             'mask and a score of its own')
     add('--draw', action='store_true', help='also draw each picture with its maps, mask and box')
     add('--save_maps', action='store_true',
         help='also write the score maps, for tools/evaluate_maps.py')
     args = parser.parse_args()
-    for path in args.paths:
+    names = [path.resolve().name if path.is_dir() else path.name for path in args.paths]
+    for path, name in zip(args.paths, names, strict=True):
         if not path.exists():
             raise InputError(f'no picture at {path}: check the path')
         if path.resolve() == args.out.resolve():
             raise InputError(f'--out {args.out} is the folder of the pictures: choose another')
-    names = [path.resolve().name if path.is_dir() else path.name for path in args.paths]
-    for name in names:
         if names.count(name) > 1:
             raise InputError(f'two of the paths are called {name}: predict them one after the '
                              'other, each with its own --out')
-    if not (args.cls or args.cam or args.seg):
-        vars(args).update(demo_checkpoints())
     return args
+
+
+# ---------------------------------------------------------------- networks
+
+
+def add_networks(parser: Parser) -> None:
+    """The flags that name networks, and how they are run."""
+    add = parser.add_argument
+    add('--model', help='a model that comes with the repository: birds or butterflies (default: '
+        'birds, unless --run or checkpoints are given)')
+    add('--run', metavar='NAME', help='the run of demo.sh in cub200-*/out/NAME')
+    for stage in STAGES:
+        add(f'--{stage}', type=Path, help=f'a checkpoint of the {stage} stage')
+    for flag, stages, default in (('backbone', 'cam and seg', 'resnet50'),
+                                  ('arch', 'cls', 'efficientnet_b7')):
+        add(f'--{flag}', metavar='NETWORK', help=f'the network that the checkpoint of {stages} was '
+            f'trained with (default: as recorded beside it, else {default})')
+    add('--threshold', type=fraction, help='a pixel is foreground where the map exceeds this '
+        '(default: as recorded beside the checkpoint, else 0.2)')
+    add('--device', default='auto', help='auto | cpu | cuda | cuda:N')
+
+
+def networks(args: Namespace) -> dict[str, Any]:
+    """The arguments of `load_spol` that name the networks."""
+    checkpoints = {stage: getattr(args, stage) for stage in STAGES if getattr(args, stage)}
+    if sum(map(bool, (args.model, args.run, checkpoints))) > 1:
+        raise InputError('--model, --run and checkpoints (--cls, --cam, --seg): give one of them')
+    if args.run:
+        return checkpoints_of_run(args.run)
+    return checkpoints or {'model': args.model or 'birds'}
+
+
+def options(args: Namespace) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in ('backbone', 'arch', 'threshold', 'device')}
+
+
+def runs() -> list[str]:
+    """The runs of demo.sh that have a cam or seg network."""
+    return sorted({model.parent.name for stage in ('cam', 'seg')
+                   for model in ROOT.glob(f'cub200-{stage}/out/*/model-*')})
+
+
+def checkpoints_of_run(name: str) -> dict[str, Path]:
+    if name not in runs():
+        raise InputError(f'--run {name}: no networks in cub200-*/out/{name}; there are '
+                         f'{", ".join(runs()) or "none"}: run demo.sh first')
+    found = {stage: newest_checkpoint(ROOT / f'cub200-{stage}' / 'out' / name) for stage in STAGES}
+    return {stage: checkpoint for stage, checkpoint in found.items() if checkpoint}
+
+
+# ---------------------------------------------------------------- pictures
 
 
 class Pictures:
@@ -121,56 +206,172 @@ class Pictures:
                 yield file, parent / file.relative_to(path)
 
     def _below(self, top: Path) -> Iterator[Path]:
-        seen = {top.resolve(), self.out}
-        for folder, below, names in os.walk(
-                top, followlinks=True,
-                onerror=lambda error: self.counts.update(['folders that cannot be read'])):
-            below[:] = [name for name in sorted(below) if self._is_new(Path(folder, name), seen)]
-            for name in sorted(names):
-                if name.startswith('.'):
-                    self.counts['hidden files'] += 1
-                elif Path(name).suffix.lower() not in SUFFIXES:
-                    self.counts['files that are not images by their names'] += 1
-                else:
+        seen = {self.out}
+        for folder, below, names in os.walk(top, followlinks=True, onerror=self._unreadable):
+            real = Path(folder).resolve()
+            if real in seen:
+                self.counts['links to folders that are there already'] += real != self.out
+                below.clear()
+                continue
+            seen.add(real)
+            self.counts['hidden files or folders'] += sum(name[0] == '.' for name in below + names)
+            below[:] = sorted(name for name in below if name[0] != '.')
+            for name in sorted(name for name in names if name[0] != '.'):
+                if Path(name).suffix.lower() in SUFFIXES:
                     yield Path(folder, name)
+                else:
+                    self.counts['files that are not images by their names'] += 1
 
-    def _is_new(self, folder: Path, seen: set[Path]) -> bool:
-        target = folder.resolve()
-        if folder.name.startswith('.'):
-            self.counts['hidden folders'] += 1
-        elif target not in seen:
-            seen.add(target)
-            return True
-        elif target != self.out:
-            self.counts['links to folders that are there already'] += 1
-        return False
+    def _unreadable(self, error: OSError) -> None:
+        self.counts['folders that cannot be read'] += 1
 
     def left_out(self) -> str:
         """The end of a message."""
-        counts = ', '.join(f'{count} {kind}' for kind, count in self.counts.items())
+        counts = ', '.join(f'{count} {kind}' for kind, count in self.counts.items() if count)
         return f' (left out: {counts})' if counts else ''
 
 
-@dataclass
+def skip_done(pictures: Iterator[tuple[Path, Path]], records: 'Records', done: 'Done'
+              ) -> Iterator[tuple[Path, Path]]:
+    """The pictures after those that an interrupted run has done, which are added to `done`."""
+    for record in records:
+        file, _ = next(pictures, (None, None))
+        if record['file'] != str(file) or record['source'] != state_of(file):
+            raise InputError(f'{records.path} belongs to a run on other pictures (there '
+                             f'{record["file"]}, now {file}, or it was replaced): finish that run, '
+                             'or use another --out')
+        done.add(record)
+    yield from pictures
+
+
+def state_of(path: Path) -> str | None:
+    return source_of(path) if path.exists() else None
+
+
+def predict(model: Any, chunk: list[tuple[Path, Path]], args: Namespace) -> Iterator[dict]:
+    """Predict some of the pictures and write their files; the record of each."""
+    for (path, name), found in zip(chunk, model.predict(path for path, _ in chunk), strict=True):
+        record = {'file': str(path), 'source': state_of(path)}
+        if isinstance(found, InputError):
+            yield {**record, 'error': str(found)}
+        else:
+            yield {**record, **write_prediction(found, name, args)}
+
+
+def write_prediction(found: Any, name: Path, args: Namespace) -> dict[str, Any]:
+    """Write the files of a picture's prediction; what its record says."""
+    png = f'{name}.png'
+    write_png(args.out / 'masks' / png, found.mask)
+    if found.cam is not None:
+        write_png(args.out / 'cams' / png, (255 * found.cam.clip(0, 1)).round().astype('u1'))
+    if args.draw:
+        write_png(args.out / 'pictures' / png, draw(found, name, args.objects))
+        write_png(args.out / 'overlays' / png, found.overlay(args.objects))
+    if args.save_maps:
+        write_array(args.out / 'maps' / f'{name}.npy', found.score_map)
+    height, width = found.image.shape[:2]
+    record = {'name': name.as_posix(), 'mask': f'masks/{png}', 'width': width, 'height': height,
+              'box': found.box and [round(value, 2) for value in found.box],
+              'score': rounded(found.score), 'foreground': rounded(float(found.mask.mean())),
+              'label': found.label, 'class': found.classes[0][0] if found.classes else None,
+              'class_score': rounded(found.class_score),
+              'classes': [[title, rounded(score)] for title, score in found.classes]}
+    if args.objects == 'all' or args.format == 'coco':
+        regions = find_regions(found.score_map, found.threshold, (height, width), args.objects)
+        record['objects'] = list(map(describe, regions))
+    return record
+
+
+def rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def describe(region: Any) -> dict[str, Any]:
+    """What is recorded of a `utils.boxes.Region`."""
+    return {'box': list(region.box), 'score': rounded(region.score),
+            'segmentation': run_lengths(region.mask)}
+
+
+def views(prediction: Any, objects: str = 'largest') -> dict[str, np.ndarray]:
+    """Image, fused CAM and its Gaussian prior (where there is a CAM), probability (where there is a
+    segmentation), mask and box, by their names: uint8 RGB, each within 240 x 240."""
+    small = prediction.within(CELL)
+    image, size, pictures = small.image, small.image.shape[:2], {'image': small.image}
+    if small.cam is not None:
+        prior = gaussian_prior(resize(small.cam_map, (MASK_SIDE, MASK_SIDE)))
+        pictures['fused CAM'] = heatmap(image, small.cam)
+        pictures['Gaussian prior'] = heatmap(image, resize(prior, size))
+    if small.score_map is not small.cam_map:
+        pictures['probability'] = heatmap(image, resize(small.score_map, size))
+    pictures['mask'] = outline(image, small.mask)
+    pictures['box'] = draw_boxes(image, None, small.box)
+    for region in small.objects if objects == 'all' else ():
+        pictures['box'] = draw_boxes(pictures['box'], None, region.box)
+    return pictures
+
+
+def draw(prediction: Any, name: Path, objects: str) -> np.ndarray:
+    """The views side by side, below their names; the first one's is the picture's."""
+    pictures = views(prediction, objects)
+    row = Row(list(pictures.values()), prediction.caption)
+    return contact_sheet([row], [name.name, *list(pictures)[1:]], side=CELL)
+
+
+# ---------------------------------------------------------------- records and files
+
+
+class Records:
+    """The records of a run, appended to a hidden file until all are there; an interrupted run
+    leaves that file, and the next one continues. Its first line has the settings."""
+
+    def __init__(self, path: Path, settings: dict[str, Any]):
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        with open(path, 'rb+') as file:  # cut a line that a process has not written to its end
+            file.truncate(sum(len(line) for line in file if line.endswith(b'\n')))
+        lines = self._lines()
+        recorded = next(lines, None)
+        lines.close()
+        if recorded is None:
+            self.append(settings)
+        elif recorded != settings:
+            names = [name for name in settings if recorded.get(name) != settings[name]]
+            raise InputError(f'{path} belongs to a run with other settings ({", ".join(names)}): '
+                             'finish that run, or use another --out')
+
+    def __iter__(self) -> Iterator[dict]:
+        lines = self._lines()
+        next(lines)
+        return lines
+
+    def _lines(self) -> Iterator[dict]:
+        with open(self.path, encoding='utf-8') as file:
+            yield from map(json.loads, file)
+
+    def append(self, record: dict[str, Any]) -> None:
+        with open(self.path, 'a', encoding='utf-8') as file:
+            file.write(json.dumps(record) + '\n')
+
+
 class Done:
     """What is reported at the end: the errors of bad files, how many masks are useless, and the
-    first drawings by their pictures' names."""
+    first drawings."""
 
-    errors: list[str] = field(default_factory=list)
-    first: dict[str, Path] = field(default_factory=dict)
-    count: int = 0
-    tiny: int = 0
-    huge: int = 0
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self.drawn: list[str] = []
+        self.count = self.tiny = self.huge = 0
 
-    def add(self, record: dict) -> None:
+    def add(self, record: dict[str, Any]) -> None:
         if 'error' in record:
             self.errors.append(record['error'])
             return
         self.count += 1
         self.tiny += record['foreground'] < TINY
         self.huge += record['foreground'] > HUGE
-        if len(self.first) < ON_SHEET:
-            self.first[record['name']] = Path('pictures', *Path(record['mask']).parts[1:])
+        if len(self.drawn) < ON_SHEET:
+            self.drawn.append(f'pictures/{record["name"]}.png')
 
     def report(self) -> None:
         for bad, share in ((self.tiny, f'less than {TINY:.0%}'), (self.huge, f'over {HUGE:.0%}')):
@@ -183,80 +384,61 @@ class Done:
             sys.exit(1)
 
 
-def skip_done(pictures: Iterator[tuple[Path, Path]], records: PredictionWriter, done: Done
-              ) -> Iterator[tuple[Path, Path]]:
-    """The pictures after those that an interrupted run has done, which are added to `done`."""
-    for record in records.done():
-        file, _ = next(pictures, (None, None))
-        if str(file) != record['file']:
-            raise InputError(f'{records.path} belongs to a run on other pictures: finish that run, '
-                             'delete the file, or use another --out')
-        done.add(record)
-    yield from pictures
+def write_result(path: Path, format: str, records: Callable[[], Iterable[dict]]) -> None:
+    """Write records (each call of `records` gives all) as a file of a format."""
+    if format == 'csv':
+        write_csv(path, COLUMNS, csv_rows(records()))
+        return
+    lines = coco(records) if format == 'coco' else (
+        json.dumps({key: value for key, value in record.items() if key != 'source'}) + '\n'
+        for record in records())
+    atomic_write(path, lambda file: file.writelines(
+        line.encode(errors='surrogateescape') for line in lines))
 
 
-@dataclass(frozen=True)
-class Output:
-    """Where the files of predictions are written, and what is wanted of them."""
-
-    folder: Path
-    draw: bool
-    save_maps: bool
-    run_lengths: bool
-
-    def write(self, path: Path, name: Path, prediction) -> dict:
-        """Write the files of a picture's prediction; its record, as `tools.predictions`
-        has it."""
-        stem, mask, cam = output_name(name), prediction.mask, prediction.cam
-        png = f'{stem}.png'
-        write_png(self.folder / 'masks' / png, mask)
-        if cam is not None:
-            write_png(self.folder / 'cams' / png, (255 * cam.clip(0, 1)).round().astype('u1'))
-        if self.draw:
-            write_png(self.folder / 'pictures' / png, prediction.draw())
-            write_png(self.folder / 'overlays' / png, prediction.overlay())
-        if self.save_maps:
-            write_array(self.folder / 'maps' / f'{stem}.npy', prediction.score_map)
-        record = {'file': str(path), 'name': name.as_posix(), 'mask': f'masks/{png}',
-                  **describe(prediction)}
-        if self.run_lengths:
-            record['segmentation'] = run_lengths(part_in_box(mask, prediction.box))
-        return record
+def csv_rows(records: Iterable[dict]) -> Iterator[list]:
+    """A row for each picture, or for each of its objects; cells are empty where nothing is
+    known."""
+    for record in records:
+        for found in record.get('objects') or [record]:
+            yield [record['file'], record['width'], record['height'],
+                   *(found['box'] or [None] * 4), record['label'], record['class'],
+                   record['class_score'], found['score'], record['mask']]
 
 
-def output_name(name: Path) -> Path:
-    """The name of a picture's outputs, without their suffix; a hash where the picture's own name
-    leaves no room for one."""
-    if len(os.fsencode(name.name)) + len('.png') <= LONGEST_NAME:
-        return name
-    return name.with_name(sha256(os.fsencode(name.name)).hexdigest())
+def coco(records: Callable[[], Iterable[dict]]) -> Iterator[str]:
+    """COCO's format, an annotation for each of a record's `objects`; ids count from 1. Only one
+    picture's masks are held in memory."""
+    yield '{"info": {"description": "SPOL: boxes and masks", "version": "1.0"}, "licenses": [],\n'
+    yield '"images": ['
+    for number, record in enumerate(records(), 1):
+        yield (',\n' if number > 1 else '') + json.dumps(
+            {'id': number, 'file_name': record['name'], 'width': record['width'],
+             'height': record['height']})
+    yield '],\n"annotations": ['
+    count, categories = 0, {}
+    for number, record in enumerate(records(), 1):
+        category = 1 if record['label'] is None else record['label'] + 1
+        for found in record['objects']:
+            count += 1
+            categories[category] = record['class'] or 'object'
+            x0, y0, x1, y1 = found['box']
+            yield (',\n' if count > 1 else '') + json.dumps(
+                {'id': count, 'image_id': number, 'category_id': category,
+                 'bbox': [x0, y0, x1 - x0, y1 - y0],
+                 'area': sum(found['segmentation']['counts'][1::2]),
+                 'segmentation': found['segmentation'], 'iscrowd': 0, 'score': found['score']})
+    named = [{'id': key, 'name': name} for key, name in sorted(categories.items())]
+    yield f'],\n"categories": {json.dumps(named)}}}\n'
 
 
-def predict(model, chunk: list[tuple[Path, Path]], output: Output) -> Iterator[dict]:
-    """Predict some of the pictures and write their files; the record of each."""
-    for (path, name), found in zip(chunk, model.predict(path for path, _ in chunk), strict=True):
-        if isinstance(found, InputError):
-            yield {'file': str(path), 'error': str(found)}
-        else:
-            yield output.write(path, name, found)
-
-
-def describe(prediction) -> dict:
-    """What a record says of the prediction itself."""
-    height, width = prediction.image.shape[:2]
-    return {'width': width, 'height': height,
-            'box': prediction.box and [round(value, 2) for value in prediction.box],
-            'foreground': round(float(prediction.mask.mean()), 6), 'label': prediction.label,
-            'class': prediction.classes[0][0] if prediction.classes else None,
-            'score': prediction.score and round(prediction.score, 6),
-            'classes': [[name, round(score, 6)] for name, score in prediction.classes]}
-
-
-def write_sheet(folder: Path, pictures: dict[str, Path]) -> Path:
-    path = folder / 'sheet.png'
-    write_png(path, join_sheets({name: read_image(folder / picture)
-                                 for name, picture in pictures.items()}))
-    return path
+def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:
+    """A mask, bool H x W -> COCO's run-length encoding: lengths of background and foreground in
+    turn, column by column."""
+    pixels = mask.ravel(order='F')
+    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    lengths = np.diff([0, *changes, pixels.size]).tolist()
+    return {'size': list(mask.shape), 'counts': [0] * bool(pixels[0]) + lengths}
 
 
 if __name__ == '__main__':

@@ -1,0 +1,261 @@
+"""label.sh and tools/label.py: class folders in, boxes and masks out."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from network import SegNet
+from utils.threshold import THRESHOLDS, agreement
+
+# ---------------------------------------------------------------- the threshold
+
+levels = st.integers(0, 255).map(lambda value: value / 255)
+maps = st.lists(st.tuples(levels, levels), min_size=1, max_size=30)
+
+
+@given(maps)
+def test_agreement_is_the_correlation_of_mask_and_cam(values):
+    probability, cam = np.array([values], np.float32).transpose(2, 0, 1)
+    for threshold, value in zip(THRESHOLDS, agreement(probability, cam), strict=True):
+        mask = probability.astype(np.float64) > threshold
+        defined = mask.any() and not mask.all() and cam.min() < cam.max()
+        expected = np.corrcoef(mask.ravel(), cam.ravel())[0, 1] if defined else 0
+        assert value == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_threshold_separates_the_object_from_a_halo():
+    """Background 0.1, a halo of 0.995 around the object, which is 0.999; the CAM is a blob in
+    it."""
+    probability, cam = np.full((40, 40), 0.1, np.float32), np.zeros((40, 40), np.float32)
+    probability[5:35, 5:35], probability[15:25, 15:25], cam[16:24, 16:24] = 0.995, 0.999, 1
+    assert 0.995 <= THRESHOLDS[agreement(probability, cam).argmax()] < 0.999
+
+
+# ---------------------------------------------------------------- tools/label.py
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Two classes of two photographs, one of which has an EXIF rotation."""
+    rng, exif = np.random.default_rng(0), Image.Exif()
+    exif[0x0112] = 6
+    for name, more in (('ant/1.jpg', {'exif': exif}), ('ant/2.png', {}), ('bee/<i>.jpg', {}),
+                       ('bee/x y.jpg', {})):
+        path = tmp_path / 'photos' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (40, 64, 3), np.uint8)).save(path, **more)
+    return tmp_path / 'photos'
+
+
+@pytest.fixture
+def label(run_script, project, tmp_path):
+    """label(folder, *flags) -> (exit code, stdout, stderr)."""
+    networks = [part for stage in ('cam', 'seg')
+                for part in (f'--{stage}', project / f'cub200-{stage}' / 'out' / 'model-1')]
+    return lambda folder, *more: run_script('tools/label.py', folder, *networks, '--out',
+                                            tmp_path / 'out', *more)
+
+
+def two_objects(monkeypatch, level: float = 9.0) -> None:
+    """The segmentation network finds two objects in every photograph."""
+    logits = torch.full((1, 1, 40, 40), -level)
+    logits[..., 4:20, 4:20] = logits[..., 6:30, 24:36] = level
+    monkeypatch.setattr(SegNet, 'forward',
+                        lambda self, images: logits.expand(len(images), 1, 40, 40))
+
+
+def states(tmp_path: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (tmp_path / 'out/maps').rglob('*.png')}
+
+
+@pytest.mark.parametrize('objects', ['largest', 'all'])
+def test_labels(photos, label, tmp_path, monkeypatch, objects):
+    from pycocotools.coco import COCO
+
+    two_objects(monkeypatch)
+    code, out, err = label(photos, '--objects', objects, '--threshold', '0.5')
+    assert code == 0, err
+    assert 'labelled 4 photographs at threshold 0.5 (given)' in out
+    labels = COCO(tmp_path / 'out' / 'labels.json')
+    labels.info()
+    assert {entry['id']: entry['name'] for entry in labels.loadCats([1, 2])} == {1: 'ant', 2: 'bee'}
+    assert [image['file_name'] for image in labels.imgs.values()] == [
+        'ant/1.jpg', 'ant/2.png', 'bee/<i>.jpg', 'bee/x y.jpg']
+    assert [image['height'] for image in labels.imgs.values()] == [64, 40, 40, 40]
+    assert len(labels.anns) == 4 * (1 if objects == 'largest' else 2)
+    for number, image in labels.imgs.items():
+        found = labels.loadAnns(labels.getAnnIds(number))
+        masks = [labels.annToMask(annotation) for annotation in found]
+        png = tmp_path / 'out' / 'masks' / Path(image['file_name']).with_suffix('.png')
+        assert np.array_equal(cv2.imread(str(png), cv2.IMREAD_UNCHANGED), 255 * sum(masks))
+        for annotation, mask in zip(found, masks, strict=True):
+            assert annotation['bbox'] == list(cv2.boundingRect(mask))
+            assert annotation['area'] == mask.sum() > 0
+            assert annotation['category_id'] == (1 if image['file_name'][0] == 'a' else 2)
+            assert 0.8 < annotation['score'] <= 1
+
+
+def test_the_overview_has_relative_links_and_the_least_certain_first(photos, label, tmp_path):
+    assert label(photos)[0] == 0
+    page = (tmp_path / 'out' / 'overview.html').read_text()
+    links = re.findall(r'src="([^"]+)"', page)
+    assert set(links) == {'overview/ant/1.jpg', 'overview/ant/2.jpg', 'overview/bee/%3Ci%3E.jpg',
+                          'overview/bee/x%20y.jpg'}
+    assert all((tmp_path / 'out' / link.replace('%3C', '<').replace('%3E', '>')
+                .replace('%20', ' ')).is_file() for link in links)
+    scores = [float(score) for score in re.findall(r'<figcaption>(\S+)', page)]
+    assert scores == sorted(scores)
+    assert '<i>' not in page
+
+
+def test_what_is_new_or_replaced_is_made_anew_and_nothing_else(photos, label, tmp_path):
+    assert label(photos)[0] == 0
+    before = states(tmp_path)
+    shutil.copy(photos / 'ant' / '2.png', photos / 'bee' / 'new.png')
+    Image.new('RGB', (30, 20), 'red').save(photos / 'ant' / '1.jpg')
+    code, out, _ = label(photos, '--threshold', '0.4')
+    assert code == 0
+    assert '1 photographs were replaced since they were labelled: made anew' in out
+    assert 'labelled 5 photographs at threshold 0.4 (given)' in out
+    after = states(tmp_path)
+    assert {name for name in after if before.get(name) != after[name]} == {'1.png', 'new.png'}
+    assert cv2.imread(str(tmp_path / 'out' / 'masks' / 'ant' / '1.png')).shape == (20, 30, 3)
+
+
+def test_a_folder_that_was_moved_is_continued(photos, label, tmp_path):
+    assert label(photos)[0] == 0
+    before = states(tmp_path)
+    code, out, _ = label(photos.rename(tmp_path / 'moved'))
+    assert code == 0
+    assert f'was made of {photos}' in out
+    assert states(tmp_path) == before
+
+
+def test_other_networks_are_refused_and_nothing_is_lost(photos, label, project, tmp_path):
+    assert label(photos)[0] == 0
+    before = {path: path.read_bytes() for path in (tmp_path / 'out').rglob('*') if path.is_file()}
+    torch.manual_seed(1)
+    checkpoint = project / 'cub200-seg' / 'out' / 'model-1'
+    state = torch.load(checkpoint, weights_only=True)
+    torch.save({**state, 'head.bias': state['head.bias'] + 1}, checkpoint)
+    code, _, err = label(photos)
+    assert (code, 'the labels of other networks, and is kept as it is' in err) == (2, True)
+    assert 'delete' not in err
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_threshold_that_was_chosen_without_boxes_is_used(photos, label, project):
+    record = project / 'cub200-seg' / 'out' / 'model-1.json'
+    recorded = {**json.loads(record.read_text()), 'threshold': 0.31}
+    record.write_text(json.dumps(recorded))
+    assert '(chosen' in label(photos)[1]
+    record.write_text(json.dumps({**recorded, 'threshold_rule': 'agreement'}))
+    assert 'at threshold 0.31 (recorded beside model-1)' in label(photos)[1]
+
+
+@pytest.mark.parametrize(('level', 'share'), [(200.0, 0), (3.0, 288 / 1600)])
+def test_a_threshold_that_nothing_exceeds(photos, label, tmp_path, monkeypatch, level, share):
+    """Of a map of zeros nothing is labelled; else half of the maximum is the threshold."""
+    if level == 200:
+        monkeypatch.setattr(SegNet, 'forward', lambda self, images: torch.full(
+            (len(images), 1, 40, 40), -level))
+    else:
+        two_objects(monkeypatch, level)
+    code, out, _ = label(photos, '--threshold', '0.99')
+    assert (code, '4 photographs have no label' in out) == (0, share == 0)
+    mask = cv2.imread(str(tmp_path / 'out' / 'masks' / 'ant' / '2.png'), cv2.IMREAD_UNCHANGED)
+    assert (mask > 0).mean() == pytest.approx(share, abs=0.03)
+
+
+def test_what_is_wrong(photos, label, project, tmp_path):
+    (photos / 'ant' / 'bad.jpg').write_text('no image')
+    code, _, err = label(photos)
+    assert code == 1
+    assert err.endswith('1 files cannot be read as images: ant/bad.jpg\n')
+    assert len(json.loads((tmp_path / 'out' / 'labels.json').read_text())['images']) == 4
+    (photos / 'ant').rename(photos / 'cat')
+    code, _, err = label(photos)
+    assert (code, 'not trained with the class folder cat' in err) == (2, True)
+    for stage in ('cam', 'seg'):
+        record = project / f'cub200-{stage}' / 'out' / 'model-1.json'
+        record.write_text(json.dumps({**json.loads(record.read_text()), 'class_names': []}))
+    code, _, err = label(photos)
+    assert (code, 'are not known' in err) == (2, True)
+
+
+# ---------------------------------------------------------------- label.sh
+
+STUB = '''#!/bin/bash
+echo "$@" >> calls
+[ "$1" != -c ] || exit 0
+case $1 in
+  dataset/prepare_folder.py) mkdir -p "$4"; for k in 1 2 3; do echo "a/$k.jpg,$((k > 2))"; done \\
+    > "$4/train.txt" ;;
+  *train.py) mkdir -p "$3"
+    touch "$3/model-$(sed 's/.*--epoch \\([0-9]*\\).*/\\1/' <<<"$*")" ;;
+esac
+'''
+
+
+@pytest.fixture
+def script(tmp_path):
+    """label.sh with a Python that only notes its calls: script(arguments) -> (exit code, output,
+    the scripts that it called)."""
+    (tmp_path / 'tools').mkdir()
+    for name in ('label.sh', 'tools/venv.sh', 'tools/recipe.sh', 'requirements.txt',
+                 'requirements-dev.txt'):
+        shutil.copy(ROOT / name, tmp_path / name)
+    python = tmp_path / '.venv' / 'bin' / 'python'
+    python.parent.mkdir(parents=True)
+    python.write_text(STUB)
+    python.chmod(0o755)
+
+    def call(*arguments):
+        (tmp_path / 'calls').unlink(missing_ok=True)
+        result = subprocess.run(['bash', tmp_path / 'label.sh', *arguments], cwd=tmp_path,
+                                capture_output=True, text=True, env=dict(os.environ))
+        calls = (tmp_path / 'calls').read_text().splitlines() if (
+            tmp_path / 'calls').exists() else []
+        return result.returncode, result.stdout + result.stderr, [
+            line for line in calls if '.py' in line.split()[0]]
+
+    return call
+
+
+def test_label_sh_trains_once(script, photos, tmp_path):
+    code, out, calls = script(photos, '--out', 'labels of mine')
+    assert code == 0, out
+    names = [line.split()[0] for line in calls]
+    assert names[:2] == ['dataset/prepare_folder.py', 'cub200-cam/train.py']
+    assert names[2:4] == ['cub200-cam/test.py', 'cub200-seg/train.py']
+    assert names[-1] == 'tools/label.py'
+    assert all('--clsnum 2' in line for line in calls if line.startswith('cub200'))
+    code, out, calls = script(photos, '--out', 'labels of mine', '--threshold', '0.6')
+    assert code == 0
+    assert not [line for line in calls if 'train.py' in line]
+    assert f'--out {tmp_path}/labels of mine --threshold 0.6' in calls[-1]
+
+
+@pytest.mark.parametrize(('arguments', 'words'), [
+    ([], '--out'), (['photos'], '--out'), (['none', '--out', 'x'], 'no such folder'),
+    (['photos', 'b', '--out', 'x'], 'two folders'), (['photos', '--out'], 'needs a value'),
+    (['photos', '--out', 'photos/x'], 'lies in the folder'), (['--what'], 'unknown option')])
+def test_label_sh_refuses(script, photos, tmp_path, arguments, words):
+    before = sorted(tmp_path.rglob('*'))
+    code, out, calls = script(*arguments)
+    assert (code, calls) == (2, [])
+    assert out.startswith('error: ')
+    assert words in out
+    assert sorted(tmp_path.rglob('*')) == before
