@@ -1,10 +1,9 @@
 """Drawn pictures of birds in front of landscapes, with exact masks: the images of make_mini.py.
 
-All birds share one body plan and take random poses. The head (colours, crest, beak) tells the
-species; the plumage varies from bird to bird and leans towards the species' colours.
+The head (colours, crest, beak) tells a bird's species; its plumage and pose are random.
 
-Drawings use unit coordinates (x right, y down, both 0 to 1); angles are in radians. A canvas is
-uint8, BGR or, for a bird, premultiplied BGRA. What is drawn depends on the generator alone.
+Drawings use unit coordinates (x right, y down, both 0 to 1); angles are in radians. `canvas`: uint8
+H x W, BGR or, for a bird, premultiplied BGRA; `rng`: a numpy Generator, which decides everything.
 """
 
 from collections.abc import Callable
@@ -20,13 +19,14 @@ def colour(code: str) -> np.ndarray:
     return np.array([int(code[i:i + 2], 16) for i in (4, 2, 0)], float)
 
 
-# Length and depth of a bird's beak, and how far its tip hangs; first and last angle (degrees),
+NO_CREST = (0, 0, 0, 0)
+# Length and depth of a beak, and how far its tip hangs; first and last angle (degrees),
 # number and length of the feathers of its crest. Lengths are in radii of the head.
 KINDS = {
-    'Finch': (0.75, 0.85, 0.1, (0, 0, 0, 0)), 'Cardinal': (0.7, 0.75, 0.15, (-150, -105, 6, 1.9)),
-    'Hoopoe': (2.3, 0.3, 0.45, (-185, -60, 9, 2.2)), 'Warbler': (0.7, 0.3, 0.0, (0, 0, 0, 0)),
-    'Toucanet': (2.2, 0.85, 0.4, (0, 0, 0, 0)), 'Jay': (1.0, 0.45, 0.05, (-168, -135, 5, 2.1)),
-    'Sunbird': (1.9, 0.28, 0.6, (0, 0, 0, 0)), 'Kingfisher': (2.0, 0.5, 0.0, (-205, -120, 8, 1.5)),
+    'Finch': (0.75, 0.85, 0.1, NO_CREST), 'Cardinal': (0.7, 0.75, 0.15, (-150, -105, 6, 1.9)),
+    'Hoopoe': (2.3, 0.3, 0.45, (-185, -60, 9, 2.2)), 'Warbler': (0.7, 0.3, 0.0, NO_CREST),
+    'Toucanet': (2.2, 0.85, 0.4, NO_CREST), 'Jay': (1.0, 0.45, 0.05, (-168, -135, 5, 2.1)),
+    'Sunbird': (1.9, 0.28, 0.6, NO_CREST), 'Kingfisher': (2.0, 0.5, 0.0, (-205, -120, 8, 1.5)),
 }
 HEAD_COLOURS = {name: colour(code) for name, code in {
     'Crimson': 'c8142f', 'Azure': '2a86e8', 'Golden': 'f4bd14', 'Ebony': '23222a',
@@ -45,8 +45,7 @@ HEAD_PATTERNS = [
 BODY = ((-.22, 0, .025), (-.1, 0, .085), (.03, .005, .115), (.1, -.01, .095))  # x, y, radius
 HEAD_RADIUS = 0.075
 SPECIES_LIMIT = len(KINDS) * len(HEAD_COLOURS)
-# The colours of a scene, the height and width of its features, and the numbers of leaves, blades
-# of grass and branches in each layer.
+# Colours, height and width of the features, numbers of leaves, blades of grass and branches.
 SCENES = [
     ('1c2b14 47692a 9db257', (1, 1), 110, 0, 3),      # foliage
     ('3f4a24 7f8a3c c3b86a', (2, 0.7), 20, 150, 0),   # meadow
@@ -82,28 +81,26 @@ def mix(a, b, share):
     return a + (b - a) * share
 
 
-def paint(canvas: np.ndarray, polygons: np.ndarray, colours: np.ndarray) -> None:
+def paint(canvas, polygons, colours):
     """Fill polygons (K, N, 2) in order with colours (K, 3), with antialiased edges."""
     pixels = np.round(polygons * (canvas.shape[0] * 16)).astype(np.int32)  # 4 fractional bits
     for polygon, value in zip(pixels, np.clip(colours, 0, 255).tolist(), strict=True):
         cv2.fillPoly(canvas, [polygon], (*value, 255), cv2.LINE_AA, shift=4)
 
 
-def place(points, origin, angle: float = 0, scale: float = 1) -> np.ndarray:
+def place(points, origin, angle=0, scale=1):
     """Points (N, 2) of a local frame -> the canvas."""
     c, s = np.cos(angle), np.sin(angle)
     return np.asarray(points) @ np.array([[c, s], [-s, c]]) * scale + np.asarray(origin)
 
 
-def circle(centre, radius: float) -> np.ndarray:
+def circle(centre, radius):
     t = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     return place(np.stack([np.cos(t), np.sin(t)], 1), centre, scale=radius)
 
 
-def draw_blades(canvas: np.ndarray, colours: np.ndarray, roots, angles, lengths, widths,
-                tip: float = 1.6) -> None:
-    """Paint N blades (feathers, leaves, grass) in order, each with a shaded rim and its colour from
-    (N, 3); a larger tip is blunter."""
+def draw_blades(canvas, colours, roots, angles, lengths, widths, tip=1.6):
+    """Paint N blades (feathers, leaves, grass), colours (N, 3), each with a shaded rim."""
     roots = np.atleast_2d(roots)
     angles, lengths, widths = (np.broadcast_to(values, len(angles))[:, None]
                                for values in (angles, lengths, widths))
@@ -119,8 +116,7 @@ def draw_blades(canvas: np.ndarray, colours: np.ndarray, roots, angles, lengths,
     paint(canvas, outlines.reshape(-1, 20, 2), colours.reshape(-1, 3))
 
 
-def noise(rng: Generator, px: int, stretch: tuple[float, float] = (1, 1), octaves: int = 7
-          ) -> np.ndarray:
+def noise(rng, px, stretch=(1, 1), octaves=7):
     """Value noise (px, px) float32 in 0 to 1; stretch = height and width of the features."""
     total = np.zeros((px, px), np.float32)
     for octave in range(octaves):
@@ -130,8 +126,7 @@ def noise(rng: Generator, px: int, stretch: tuple[float, float] = (1, 1), octave
     return cv2.normalize(total, None, 0, 1, cv2.NORM_MINMAX)
 
 
-def draw_plumage(canvas: np.ndarray, outline: np.ndarray, colour_at: Callable, tailward: float,
-                 step: float, rng: Generator) -> None:
+def draw_plumage(canvas, outline, colour_at, tailward, step, rng):
     """Cover a part with overlapping feathers, tail end first; colour_at: (N, 2) -> (N, 3)."""
     part = np.zeros(canvas.shape[:2], np.uint8)
     paint(part, outline[None], np.full((1, 3), 255))
@@ -148,8 +143,7 @@ def draw_plumage(canvas: np.ndarray, outline: np.ndarray, colour_at: Callable, t
     cv2.copyTo(layer, (part > 127).astype(np.uint8), canvas)
 
 
-def draw_wing(canvas: np.ndarray, shoulder: np.ndarray, pitch: float, lift: float,
-              wing: np.ndarray, rng: Generator) -> None:
+def draw_wing(canvas, shoulder, pitch, lift, wing, rng):
     """Flight feathers, then two rows of coverts over them; lift: 0 folded to 1 raised."""
     wrist = place([(mix(0.1, 0.2, lift), 0)], shoulder, pitch + np.pi * mix(1.05, 1.5, lift))[0]
     for share, tone in ((1.0, rng.uniform(0.5, 0.85)), (0.58, 1.0), (0.33, rng.uniform(0.8, 1.4))):
@@ -160,10 +154,9 @@ def draw_wing(canvas: np.ndarray, shoulder: np.ndarray, pitch: float, lift: floa
                     mix(shoulder, wrist, t[:, None]), angles, lengths, mix(0.038, 0.055, lift))
 
 
-def draw_head(canvas: np.ndarray, centre: np.ndarray, angle: float, species: Species,
-              rng: Generator) -> None:
+def draw_head(canvas, centre, angle, species, rng):
     """Crest, feathered skull, beak and eye: enough to tell the species."""
-    def colour_at(points: np.ndarray) -> np.ndarray:
+    def colour_at(points):
         local = place(points - centre, (0, 0), -angle, 1 / HEAD_RADIUS)
         return np.where(species.pattern(local)[:, None], species.second, species.head)
 
@@ -194,10 +187,10 @@ def draw_bird(species: Species, px: int, rng: Generator) -> np.ndarray:
     belly = mix(back, mix(species.second, colour('efe6d2'), 0.4), rng.uniform(0.4, 0.7))
     wing = mix(own, species.second, rng.uniform(0.5, 0.9)) * rng.uniform(0.75, 1.05)
 
-    def at(x: float, y: float) -> np.ndarray:
+    def at(x, y):
         return place([(x, y * plump)], origin, pitch)[0]
 
-    def plumage_at(points: np.ndarray) -> np.ndarray:
+    def plumage_at(points):
         y = place(points - origin, (0, 0), -pitch)[:, 1:]
         return mix(back, belly, np.clip((y + 0.05) / 0.1, 0, 1))
 
@@ -277,7 +270,7 @@ def compose(bird: np.ndarray, background: np.ndarray, size: int, rng: Generator
     return np.clip(image * 255, 0, 255).astype(np.uint8), (alpha[..., 0] > 0.5) * np.uint8(255)
 
 
-def random_placement(bird: np.ndarray, frame: tuple[int, int], rng: Generator) -> np.ndarray:
+def random_placement(bird, frame, rng):
     """(2, 3) affine map that flips, turns, scales and moves the bird, all of it in the frame."""
     opaque = (bird[..., 3] > 127).astype(np.uint8)
     parts, _ = cv2.findContours(opaque, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
@@ -291,7 +284,7 @@ def random_placement(bird: np.ndarray, frame: tuple[int, int], rng: Generator) -
     return np.column_stack([turn * scale, corner])
 
 
-def jitter(image: np.ndarray, rng: Generator) -> np.ndarray:
+def jitter(image, rng):
     """Vary brightness, tint and saturation of a float32 BGR image in 0 to 1."""
     grey = image.mean(2, keepdims=True)
     gains = rng.uniform(0.7, 1.15) * rng.normal(1, 0.04, 3)

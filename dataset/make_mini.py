@@ -3,9 +3,7 @@
     python dataset/make_mini.py                         # dataset/mini
     python dataset/make_mini.py --layout imagenet       # dataset/mini-imagenet
 
-Every image is a drawn bird in front of a cluttered landscape, so its mask is exact. A classifier
-can get by with the bird's head alone, which is what makes localization from image labels hard.
-Training and validation images share no background. --layout cub:
+Every image is a drawn bird in front of a landscape, with its exact mask. --layout cub:
 
     <out>/image/<class>/<name>.jpg
     <out>/segmentation/<class>/<name>.png   the bird's mask, 0 and 255
@@ -14,13 +12,12 @@ Training and validation images share no background. --layout cub:
 --layout imagenet, with the first of the 1,000 classes in imagenet_wnids.txt:
 
     <out>/train/<wnid>/<wnid>_<n>.JPEG, <out>/val/ILSVRC2012_val_<number>.JPEG
-    <out>/box/ILSVRC2012_val_<number>.xml   the box of a val image
-    <out>/segmentation/<wnid>/<wnid>_<n>.png, <out>/segmentation/ILSVRC2012_val_<number>.png
+    <out>/box/<name>.xml                    the box of a val image
+    <out>/segmentation/[<wnid>/]<name>.png  masks
     <out>/train.txt, <out>/val.txt          <wnid>/<name>.JPEG <label>, <name>.JPEG <label>
 
-Labels count from 0. <out>/mini.json has the arguments. The same arguments give the same files, and
-an image does not depend on how many others are made. A set of other arguments is replaced once the
-new one is complete; a folder without mini.json is never replaced.
+<out>/mini.json has the arguments, which decide about all files. A set of other arguments is
+replaced once the new one is complete; a folder without mini.json is never replaced.
 """
 
 import argparse
@@ -40,17 +37,16 @@ import cv2
 import numpy as np
 from draw_birds import SPECIES_LIMIT, compose, draw_background, draw_bird, make_species
 from numpy.random import default_rng
-from preparation import building, check_free, list_line
+from preparation import building, check_free, list_line, mask_box
 from tqdm import tqdm
 
 from utils.arguments import Parser, nonnegative_int, positive_int
 from utils.errors import InputError, run
-from utils.files import read_json, write_bytes, write_json, write_text
+from utils.files import read_json, write_bytes, write_json, write_png, write_text
 from utils.lists import WNIDS
 
 MARKER = 'mini.json'
 SPLITS = ('train', 'val')  # 0 and 1 in the random streams
-# First numbers after the seed in the other random streams.
 SPECIES_STREAM, SCENE_STREAM, ORDER_STREAM = 2, 5, 7
 BACKGROUNDS = 24  # per split
 XML = """\
@@ -69,22 +65,18 @@ XML = """\
 
 
 class Bird(NamedTuple):
+    """A picture, uint8 H x W x 3 (BGR), and its mask, uint8 H x W, 0 and 255."""
+
     split: str
     label: int
-    index: int         # within its class and split
+    index: int
     species: str
-    image: np.ndarray  # (H, W, 3) uint8 BGR
-    mask: np.ndarray   # (H, W) uint8, 0 and 255
-
-    @property
-    def box(self) -> tuple[int, int, int, int]:
-        x, y, width, height = cv2.boundingRect(self.mask)
-        return x, y, x + width, y + height
+    image: np.ndarray
+    mask: np.ndarray
 
 
 def draw_birds(classes: int, counts: tuple[int, int], size: int, seed: int) -> Iterator[Bird]:
-    """Pictures of birds, each from its own random stream; counts: of each class, in train and in
-    val."""
+    """Pictures, each from its own random stream; counts: of each class in train and in val."""
     background = lru_cache(lambda split, k: draw_background(
         2 * size, default_rng([seed, SCENE_STREAM, split, k])))
     for split, count in enumerate(counts):
@@ -98,50 +90,48 @@ def draw_birds(classes: int, counts: tuple[int, int], size: int, seed: int) -> I
                            *compose(bird, scene, size, rng))
 
 
-def write_image(path: Path, image: np.ndarray) -> None:
-    quality = [] if path.suffix == '.png' else [cv2.IMWRITE_JPEG_QUALITY, 90]
-    write_bytes(path, cv2.imencode(path.suffix, image, quality)[1])
+def write_jpeg(path: Path, image: np.ndarray) -> None:
+    write_bytes(path, cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
 
 
 def write_cub(folder: Path, bird: Bird) -> str:
     """Write the files of a picture; its line in the list."""
     number = f'{bird.label + 1:03d}'
     name = f'{number}.{bird.species}/{number}_{bird.split}_{bird.index:04d}'
-    write_image(folder / 'image' / f'{name}.jpg', bird.image)
-    write_image(folder / 'segmentation' / f'{name}.png', bird.mask)
-    return list_line(f'{name}.jpg', bird.label, [bird.box])
+    write_jpeg(folder / 'image' / f'{name}.jpg', bird.image)
+    write_png(folder / 'segmentation' / f'{name}.png', bird.mask)
+    return list_line(f'{name}.jpg', bird.label, [mask_box(bird.mask)])
 
 
-def write_imagenet(folder: Path, bird: Bird, wnids: list[str], numbers: np.ndarray) -> str:
+def write_imagenet(folder: Path, bird: Bird, numbers: np.ndarray) -> str:
     """The same; numbers: (classes, val images of each), those in the names of the val images."""
-    wnid = wnids[bird.label]
+    wnid = WNIDS.read_text().split()[bird.label]
     name = f'{wnid}/{wnid}_{bird.index + 1}'
     if bird.split == 'val':
         name = f'ILSVRC2012_val_{numbers[bird.label, bird.index]:08d}'
         height, width = bird.mask.shape
-        write_text(folder / 'box' / f'{name}.xml', XML.format(
-            name=name, width=width, height=height, wnid=wnid, box=bird.box))
-    write_image(folder / bird.split / f'{name}.JPEG', bird.image)
-    write_image(folder / 'segmentation' / f'{name}.png', bird.mask)
+        text = XML.format(name=name, width=width, height=height, wnid=wnid, box=mask_box(bird.mask))
+        write_text(folder / 'box' / f'{name}.xml', text)
+    write_jpeg(folder / bird.split / f'{name}.JPEG', bird.image)
+    write_png(folder / 'segmentation' / f'{name}.png', bird.mask)
     return f'{name}.JPEG {bird.label}\n'
 
 
 def write_set(folder: Path, args: argparse.Namespace) -> None:
-    counts, write = (args.train, args.val), write_cub
+    write, lines = write_cub, {'train': [], 'val': []}
     if args.layout == 'imagenet':
         order = default_rng([args.seed, ORDER_STREAM]).permutation(args.classes * args.val)
-        write = partial(write_imagenet, wnids=WNIDS.read_text().split(),
-                        numbers=order.reshape(args.classes, args.val) + 1)
-    lines = {split: [] for split in SPLITS}
-    for bird in tqdm(draw_birds(args.classes, counts, args.size, args.seed), unit='image',
-                     total=args.classes * sum(counts), disable=None):
+        write = partial(write_imagenet, numbers=order.reshape(args.classes, args.val) + 1)
+    birds = draw_birds(args.classes, (args.train, args.val), args.size, args.seed)
+    count = args.classes * (args.train + args.val)
+    for bird in tqdm(birds, args.layout, count, unit='image', disable=None):
         lines[bird.split].append(write(folder, bird))
-    for split in SPLITS:
-        write_text(folder / f'{split}.txt', ''.join(
-            sorted(lines[split]) if args.layout == 'imagenet' and split == 'val' else lines[split]))
+    lines['val'].sort()
+    for split, found in lines.items():
+        write_text(folder / f'{split}.txt', ''.join(found))
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
     add('--layout', choices=['cub', 'imagenet'], default='cub', help='whose layout the set has')
@@ -155,17 +145,11 @@ def parse_args() -> argparse.Namespace:
     if args.size < 32 or args.classes > SPECIES_LIMIT:
         raise InputError(f'--size {args.size} --classes {args.classes}: at least 32 pixels, and at '
                          f'most {SPECIES_LIMIT} classes, the birds that can be drawn')
-    default = 'mini' if args.layout == 'cub' else 'mini-imagenet'
-    args.out = args.out or Path(__file__).resolve().parent / default
-    return args
-
-
-def main() -> None:
-    args = parse_args()
     marker = {'drawn': True, **vars(args)}
-    out = marker.pop('out').resolve()
+    default = 'mini' if args.layout == 'cub' else 'mini-imagenet'
+    out = (marker.pop('out') or Path(__file__).resolve().parent / default).resolve()
     if read_json(out / MARKER) == marker:
-        print(f'{args.out}: already there')
+        print(f'{out}: already there')
         return
     if not (out / MARKER).is_file():
         check_free(out)
@@ -173,7 +157,7 @@ def main() -> None:
         write_set(folder, args)
         write_json(folder / MARKER, marker)
         shutil.rmtree(out, ignore_errors=True)
-    print(f'{args.out}: {args.classes} classes, {args.train} + {args.val} images each')
+    print(f'{out}: {args.classes} classes, {args.train} + {args.val} images each')
 
 
 if __name__ == '__main__':

@@ -1,25 +1,28 @@
-"""What the prepare_*.py scripts share: downloads, archives, links, lines of lists, stored masks."""
+"""What the prepare_*.py scripts share: official data, links, output folders, lists, masks."""
 
 import os
-import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from uuid import uuid4
 
+import cv2
 import numpy as np
 
+from utils.arguments import Parser
 from utils.errors import InputError
-from utils.files import atomic_write
 
 # What Windows, macOS and network drives put into folders.
 SYSTEM = {'@eadir', '@recycle', '#recycle', '#snapshot', '$recycle.bin', '__macosx', 'lost+found',
           'system volume information', 'thumbs.db', 'desktop.ini'}
 
-Place = Callable[[Path, Path], None]  # links or moves a file
+
+def add_source(parser: Parser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument('--download', action='store_true', help='fetch the archive, beside --out')
+    source.add_argument('--source', type=Path, help='the archive, or the unpacked folder')
 
 
 def download(url: str, path: Path, checksum: str | None = None) -> Path:
@@ -29,93 +32,53 @@ def download(url: str, path: Path, checksum: str | None = None) -> Path:
     try:
         gdown.cached_download(url, str(path), hash=checksum)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f'cannot download {url} ({reason}): get it by hand, and give it as '
+        raise InputError(f'cannot download {url} ({error}): get it by hand, and give it as '
                          '--source') from error
     return path
 
 
 @contextmanager
-def open_source(source: Path, out: Path) -> Iterator[tuple[Path, Place]]:
-    """Yield a data folder, and the function that links or moves files out of it. `source`: the
-    folder, or a zip or tar archive, which is unpacked beside `out`."""
-    if source.is_dir():
-        yield source, link_file
-        return
+def open_source(source: Path, out: Path, marker: str, below: str) -> Iterator[Path]:
+    """Yield the folder of official data that has `marker`: `source` or the folder `below` in it.
+    `source` may be a zip or tar archive, which is unpacked beside `out` until the end."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as folder:
-        unpack(source, Path(folder))
-        try:
-            yield Path(folder), move_file
-        except InputError as error:  # name the archive, not the temporary folder
-            raise InputError(str(error).replace(folder, str(source))) from error
+    with TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as temporary:
+        folder = source
+        if not source.is_dir():
+            folder = Path(temporary)
+            unpack(source, folder)
+        root = folder if (folder / marker).exists() else folder / below
+        if not (root / marker).exists():
+            raise InputError(f'no {marker} in {source} or its {below}: get the official data')
+        yield root
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    if not archive.is_file():
-        raise InputError(f'no {archive}: give the archive or the unpacked folder')
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as members:
                 members.extractall(folder)  # names stay in the folder, links become plain files
         else:
             with tarfile.open(archive) as members:
-                members.extractall(folder, filter=only_files)
+                members.extractall(folder, filter='data')
     except Exception as error:  # these modules raise a dozen kinds
-        raise InputError(f'cannot unpack {archive} ({error}): get it again, and check the free '
-                         'space') from error
-
-
-def only_files(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
-    """The filter `data` of tarfile, without links."""
-    if member.issym() or member.islnk():
-        raise tarfile.TarError(f'{member.name[:80]!r} is a link')
-    return tarfile.data_filter(member, folder)
-
-
-def find_root(folder: Path, marker: str, below: str) -> Path:
-    """`folder`, or the folder `below` in it: the one that has `marker`."""
-    for root in (folder, folder / below):
-        if (root / marker).exists():
-            return root
-    raise InputError(f'no {marker} in {folder} or its {below}: this is not the official data')
-
-
-def move_file(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(source, target)
+        raise InputError(f'cannot unpack {archive} ({error}): get it again') from error
 
 
 def link_file(source: Path, target: Path) -> None:
     """Link `target` to the file `source`; an existing target is kept.
 
-    A hard link, which outlives the source's folder; on another file system a symbolic link; a copy
-    if neither is possible.
+    A hard link, which outlives the source's folder, or on another file system a symbolic link.
     """
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)  # a symbolic link that leads nowhere
-    source = source.resolve(strict=True)  # os.link would link the link
-    for make_link in (os.link, os.symlink):
-        with suppress(OSError):  # the file system does not support it, or does not allow it
-            make_link(source, target)
-            return
-    with open(source, 'rb') as content:
-        atomic_write(target, lambda file: shutil.copyfileobj(content, file))
-
-
-def link_folder(source: Path, target: Path) -> None:
-    """Make `target` a symbolic link to the folder `source`; an existing one is kept. Raises
-    InputError if `target` is something else."""
-    if target.is_symlink() and not target.exists():
-        target.unlink()
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(source.resolve(), target_is_directory=True)
-    elif not target.samefile(source):
-        raise InputError(f'{target} exists and is not {source}: move it away, or give another '
-                         '--out')
+    source = source.resolve(strict=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        target.symlink_to(source)
 
 
 def check_free(out: Path) -> None:
@@ -125,17 +88,14 @@ def check_free(out: Path) -> None:
 
 @contextmanager
 def building(out: Path) -> Iterator[Path]:
-    """Yield a hidden folder beside `out` that takes its name at the end; after an error nothing is
-    left of it. Raises InputError if `out` exists by then."""
-    folder = out.with_name(f'.{out.name}.{uuid4().hex}')
-    try:
+    """Yield a hidden folder beside `out` that takes its name at the end, which fails if `out` has
+    files by then. After an error nothing is left of it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as temporary:
+        folder = Path(temporary, out.name)
+        folder.mkdir()
         yield folder
-        check_free(out)
-        os.replace(folder, out)
-    except InputError as error:
-        raise InputError(str(error).replace(str(folder), str(out))) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.replace(out)
 
 
 def is_hidden(name: str) -> bool:
@@ -149,9 +109,15 @@ def list_line(name: str, label: int, boxes: Iterable[Iterable[float]] = ()) -> s
     return ','.join([name, str(label), *fields]) + '\n'
 
 
+def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """The box (x0, y0, x1, y1) of a mask, uint8 H x W."""
+    x, y, width, height = cv2.boundingRect(mask)
+    return x, y, x + width, y + height
+
+
 def stored_mask(foreground: np.ndarray, ignored: np.ndarray) -> np.ndarray:
     """Masks, bool H x W -> the values of a file, uint8: 0 and 255, or with ignored pixels 0, 1 and
-    255. One pixel at least is 0, without which 255 would be the foreground."""
+    255. One pixel at least is 0."""
     ignored = ignored & ~foreground
     if not ignored.any():
         return foreground * np.uint8(255)
@@ -159,8 +125,3 @@ def stored_mask(foreground: np.ndarray, ignored: np.ndarray) -> np.ndarray:
     if values.all():
         values.flat[ignored.argmax()] = 0
     return values
-
-
-def some(names: Iterable[str], most: int = 3) -> str:
-    names = list(names)
-    return ', '.join(names[:most]) + (', ...' if len(names) > most else '')

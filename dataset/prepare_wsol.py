@@ -11,19 +11,17 @@ image_ids.txt are paths below --images, those of masks in localization.txt below
     <out>/val.txt, <out>/test.txt   <id>,<label>,<x0> <y0> <x1> <y1>; OpenImages: without boxes
     <out>/segmentation/<id>.png     OpenImages: the union of an image's masks, 0 and 255; where it
                                     has an ignored region 0, 1 (foreground) and 255 (ignored)
-
-Choose the threshold on val: cub200-seg/test.py --datapath <out> --select val.txt --list test.txt
 """
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections import defaultdict
 from pathlib import Path
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # also with PYTHONSAFEPATH=1
 
 import numpy as np
-from preparation import building, check_free, link_folder, list_line, stored_mask
+from preparation import building, check_free, list_line, stored_mask
+from tqdm import tqdm
 
 from utils.arguments import Parser
 from utils.errors import InputError, run
@@ -32,46 +30,43 @@ from utils.images import read_header, read_true_mask
 from utils.lists import checked_label, checked_name, cub_images, image_name, parse_box, read_lines
 
 
-def read_fields(path: Path, counts: tuple[int, ...]) -> dict[str, list[list[str]]]:
-    """{id: the other fields of each of its lines}, as many as one of `counts`."""
-    result: dict[str, list[list[str]]] = {}
+def read_fields(path: Path) -> dict[str, list[list[str]]]:
+    """{id: the other fields of each of its lines}."""
+    result = defaultdict(list)
     for number, line in read_lines(path):
         name, *fields = line.split(',')
-        if len(fields) not in counts:
-            raise InputError(f'{path}, line {number}: expected {" or ".join(map(str, counts))} '
-                             f'fields after the id, found {line[:80]!r}: get the metadata again')
-        result.setdefault(image_name(name, f'{path}, line {number}'), []).append(fields)
+        result[image_name(name, f'{path}, line {number}')].append(fields)
     return result
 
 
 def prepare_split(metadata: Path, masks: Path, out: Path, split: str) -> list[str]:
     """The lines of the list of a split, whose masks are written."""
-    source, lines, with_masks = metadata / split, [], {}
-    labels = read_fields(source / 'class_labels.txt', (1,))
-    truth = read_fields(source / 'localization.txt', (2, 4)) if split != 'train' else labels
-    for name in read_fields(source / 'image_ids.txt', (0,)):
-        where, boxes = f'{source}, {name}', []
-        if name not in labels or name not in truth or not (out / 'image' / name).is_file():
+    source, lines = metadata / split, []
+    labels = read_fields(source / 'class_labels.txt')
+    truth = read_fields(source / 'localization.txt') if split != 'train' else {}
+    for name in tqdm(read_fields(source / 'image_ids.txt'), split, unit='image', disable=None):
+        where, rows = f'{source}, {name}', truth.get(name, [])
+        if name not in labels or bool(rows) != bool(truth) or not (out / 'image' / name).is_file():
             raise InputError(f'{where}: it is not in all files there, or not below --images: check '
                              'that folder, or get the metadata again')
-        if len(truth[name][0]) == 4:
-            boxes = [parse_box(' '.join(box), where) for box in truth[name]]
-        elif truth is not labels:
-            with_masks[name] = truth[name]
-        lines.append(list_line(name, checked_label(labels[name][0][0], 10**6, where), boxes))
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(partial(write_mask, masks, out), *zip(*with_masks.items(), strict=True)))
+        if rows and len(rows[0]) == 2:
+            write_mask(masks, out, name, rows)
+            rows = []
+        boxes = [parse_box(' '.join(row), where) for row in rows]
+        label = checked_label(','.join(labels[name][0]), 10**6, where)
+        lines.append(list_line(name, label, boxes))
     return lines
 
 
 def write_mask(masks: Path, out: Path, name: str, rows: list[list[str]]) -> None:
     """Write the mask of an image; rows: (mask, ignored region or nothing) of each object."""
     size = read_header(out / 'image' / name)[0]
-    foreground, ignored = (
-        sum((read_true_mask(masks / checked_name(path, name), size)[0] for path in {*paths} - {''}),
-            np.zeros(size, bool)) for paths in zip(*rows, strict=True))
-    path = (out / 'segmentation' / name).with_suffix('.png')
-    write_png(path, stored_mask(foreground, ignored))
+    foreground, ignored = np.zeros(size, bool), np.zeros(size, bool)
+    for row in rows:
+        for path, union in zip(row, (foreground, ignored), strict=True):
+            if path:
+                union |= read_true_mask(masks / checked_name(path, name), size)[0]
+    write_png((out / 'segmentation' / name).with_suffix('.png'), stored_mask(foreground, ignored))
 
 
 def main() -> None:
@@ -84,15 +79,14 @@ def main() -> None:
     args = parser.parse_args()
     check_free(args.out)
     with building(args.out.absolute()) as folder:
-        link_folder(args.images, folder / 'image')
-        lists = {split: prepare_split(args.metadata, args.masks or args.images, folder, split)
-                 for split in ('train', 'val', 'test')}
-        classes = max(int(line.split(',')[1]) for lines in lists.values() for line in lines) + 1
-        for split, lines in lists.items():
+        (folder / 'image').symlink_to(args.images.resolve(), target_is_directory=True)
+        counts = []
+        for split in ('train', 'val', 'test'):
+            lines = prepare_split(args.metadata, args.masks or args.images, folder, split)
             write_text(folder / f'{split}.txt', ''.join(lines))
-            cub_images(folder, f'{split}.txt', classes)  # checks the scale of the boxes
-    print(f'{args.out}: {classes} classes, '
-          + ', '.join(f'{len(lines)} {split} images' for split, lines in lists.items()))
+            cub_images(folder, f'{split}.txt', 10**6)  # checks the scale of the boxes
+            counts.append(f'{len(lines)} {split} images')
+    print(f'{args.out}: {", ".join(counts)}')
 
 
 if __name__ == '__main__':

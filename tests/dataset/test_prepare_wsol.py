@@ -1,13 +1,11 @@
 """dataset/prepare_wsol.py: folders like the benchmark's become lists in the CUB layout."""
 
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'dataset'))
+from conftest import refused
 
 from utils.images import read_true_mask
 from utils.lists import cub_images
@@ -36,7 +34,6 @@ def metadata(tmp_path) -> Path:
         folder = tmp_path / 'metadata' / split
         write(folder / 'image_ids.txt', names)
         write(folder / 'class_labels.txt', [f'{name},{int("/b/" in name)}' for name in names])
-        write(folder / 'image_sizes.txt', [f'{name},60,50' for name in names])
         write(folder / 'localization.txt',
               [f'{name},{box}' for name in names for box in BOXES.get(name, ())] or ['x'])
         for name in names:
@@ -67,7 +64,7 @@ def prepare(run_script, metadata, tmp_path):
 def test_boxes(prepare, tmp_path):
     code, out, err = prepare()
     assert (code, err) == (0, '')
-    assert '2 classes, 2 train images, 1 val images, 2 test images' in out
+    assert '2 train images, 1 val images, 2 test images' in out
     train, val, test = (cub_images(tmp_path / 'out', f'{split}.txt', 2) for split in IDS)
     assert [images.names.tolist() for images in (train, val, test)] == list(IDS.values())
     assert [images.labels.tolist() for images in (train, val, test)] == [[0, 1], [1], [0, 1]]
@@ -95,27 +92,13 @@ def test_masks_and_ignored_regions(prepare, masks, tmp_path):
         assert np.unique(stored).tolist() == ([0, 1, 255] if index else [0, 255])
 
 
-def test_a_mask_without_background_stays_readable(prepare, masks, tmp_path):
-    write(masks / 'test/b/5_ignore.png', np.full((50, 60), 255, np.uint8))
-    assert prepare('--masks', masks)[0] == 0
-    foreground, ignored = read_true_mask(tmp_path / 'out/segmentation/test/b/5.png')
-    assert np.array_equal(foreground, (OBJECT > 0) | (OTHER > 0))
-    assert (foreground | ignored).sum() == foreground.size - 1
-
-
 @pytest.mark.parametrize(('file', 'content', 'words'), [
-    ('metadata/test/localization.txt', ['test/a/4.jpg,1,2,3'], ['line 1', '2 or 4 fields']),
+    ('metadata/test/localization.txt', ['test/a/4.jpg,1,2,3'], ['4.jpg', '1 2 3']),
     ('metadata/test/localization.txt', ['test/a/4.jpg,1,2,3,9'],
      ['test/b/5.jpg: it is not in all']),
-    ('metadata/test/localization.txt', [f'{name},30,9,3,9' for name in IDS['test']], ['no area']),
-    ('metadata/test/localization.txt', [f'{name},0.1,0.1,0.5,0.9' for name in IDS['test']],
-     ['fractions']),
     ('metadata/test/localization.txt', [f'{name},90,9,99,99' for name in IDS['test']],
      ['outside its image', 'out/test.txt']),
-    ('metadata/train/class_labels.txt', [f'{name},-1' for name in IDS['train']], ["label '-1'"]),
     ('metadata/train/image_ids.txt', ['../../x.jpg'], ['does not stay']),
-    ('metadata/val/localization.txt', ['train/b/3.jpg,a.png,'], ['a.png', 'does not exist']),
-    ('metadata/val/localization.txt', ['train/b/3.jpg,../../a.png,'], ['does not stay']),
     ('metadata/test', None, ['metadata/test']), ('images/test', None, ['--images']),
 ])
 def test_what_does_not_fit(prepare, tmp_path, file, content, words):
@@ -124,10 +107,6 @@ def test_what_does_not_fit(prepare, tmp_path, file, content, words):
         path.rename(tmp_path / 'moved')
     else:
         write(path, content)
-    code, _, err = prepare()
-    assert code == 2
-    assert err.startswith('error: ')
-    assert err.count('\n') == 1
-    assert all(word in err for word in words), err
+    refused(prepare(), *words)
     assert not (tmp_path / 'out').exists()
     assert not list(tmp_path.glob('.*'))
