@@ -9,6 +9,9 @@
 #   bash label.sh DIR --out OUT --threshold T
 #                                       a pixel is foreground where its probability exceeds T
 #                                       (default: chosen; see tools/label.py)
+#   bash label.sh DIR --out OUT --objects all
+#                                       every region of at least 1 % of the photograph is an object
+#                                       (default: the largest)
 #   bash label.sh DIR --out OUT --seed N    another training (default: 0)
 #   bash label.sh DIR --out OUT --cpu       installs PyTorch without CUDA
 #
@@ -25,12 +28,12 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # Photographs per second, of the default backbone on two CPU cores.
 cam_speed=22 seg_speed=13 map_speed=20
 
-dir='' out='' backbone=timm/tf_efficientnet_lite0 threshold='' seed=0 cpu=''
+dir='' out='' backbone='' threshold='' objects='' seed='' cpu=''
 while [ $# -gt 0 ]; do
   case $1 in
     -h|--help) usage; exit 0 ;;
     --cpu) cpu=yes; shift ;;
-    --out|--backbone|--threshold|--seed)
+    --out|--backbone|--threshold|--objects|--seed)
       [ $# -gt 1 ] || fail "$1 needs a value (see --help)"
       declare "${1#--}=$2"; shift 2 ;;
     -*) fail "unknown option $1 (see --help)" ;;
@@ -39,11 +42,25 @@ while [ $# -gt 0 ]; do
   esac
 done
 [ -n "$dir" ] && [ -n "$out" ] || fail "give the folder of the photographs and --out (see --help)"
-dir=$(cd "$dir" 2>/dev/null && pwd) || fail "no such folder: $dir"
+given=$dir
+dir=$(cd "$given" 2>/dev/null && pwd) || fail "no such folder: $given"
 out=$(realpath -m -- "$out")
-case $out/ in "$dir"/*) fail "--out $out lies in the folder of the photographs: give another" ;; esac
+case $out/ in "$dir"/*) fail "--out $out lies in the folder of photographs: give another" ;; esac
 
-trap 'exit 130' INT TERM  # a stage that is interrupted saves and exits with 0
+# What OUT was started with is kept.
+if [ -f "$out/started-with.txt" ]; then
+  { read -r old_backbone; read -r old_seed; read -r old_dir; } < "$out/started-with.txt"
+  kept="--backbone $old_backbone --seed $old_seed"
+  [ "${backbone:-$old_backbone} ${seed:-$old_seed}" = "$old_backbone $old_seed" ] ||
+    fail "$out was started with $kept, and its networks are kept: give the same, or another" \
+      "--out"
+  backbone=$old_backbone seed=$old_seed
+fi
+backbone=${backbone:-timm/tf_efficientnet_lite0} seed=${seed:-0}
+
+# bash waits for the stage, which saves what it has trained.
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 cd "$here"
 prepare_environment requirements.txt "$cpu"
@@ -56,27 +73,35 @@ stage() {  # $1: what it is, then stage, train or test, and arguments
 
 [ -d "$out/data" ] || step 'preparing the photographs' dataset/prepare_folder.py "$dir" \
   --out "$out/data" --val 0 --skip_bad
-read -r images classes <<<"$(awk -F, '{ if ($2 + 0 > top) top = $2 + 0 } END { print NR, top + 1 }' \
-  "$out/data/train.txt")"
+[ -f "$out/started-with.txt" ] ||
+  printf '%s\n' "$backbone" "$seed" "$dir" > "$out/started-with.txt"
+read -r images classes <<<"$(awk -F, '
+  $2 + 0 > top { top = $2 + 0 } END { print NR, top + 1 }' "$out/data/train.txt")"
 cam_epochs=$(epochs $cam_epochs $cam_steps) seg_epochs=$(epochs $seg_epochs $seg_steps)
 cam=$out/cam/model-$cam_epochs seg=$out/seg/model-$seg_epochs
 if [ ! -f "$seg" ]; then
+  [ "${old_dir:-$dir}" = "$dir" ] ||
+    fail "$out was started with the photographs in $old_dir, and its training has not ended:" \
+      "move them back there and continue, or give another --out"
   seconds=$((images * cam_epochs / cam_speed + images * seg_epochs / seg_speed +
              2 * images / map_speed))
-  echo "$images photographs of $classes classes: about $((seconds / 60 + 1)) minutes with the default backbone on two CPU cores"
-  batch=(--batch_size "$batch_size" --resume auto)
+  echo "$images photographs of $classes classes: about $((seconds / 60 + 1)) minutes with the" \
+    "default backbone on two CPU cores"
+  training=(--batch_size "$batch_size" --resume auto)
   masks=(--maskpath "$out/pseudo-masks")
   [ -f "$cam" ] || stage 'step 1 of 4: training the network of the CAMs' cam train \
-    "${cam_size[@]}" "${batch[@]}" --epoch "$cam_epochs" --show 6
+    "${cam_size[@]}" "${training[@]}" --epoch "$cam_epochs" --show 6
   stage 'step 2 of 4: making pseudo masks' cam test "${mask_size[@]}" --snapshot "$cam" \
     "${masks[@]}" --resume
   stage 'step 3 of 4: training the segmentation network' seg train "${seg_size[@]}" \
-    "${batch[@]}" --epoch "$seg_epochs" --lr "$seg_lr" --show 6 "${masks[@]}"
+    "${training[@]}" --epoch "$seg_epochs" --lr "$seg_lr" --show 6 "${masks[@]}"
 fi
 step 'step 4 of 4: labelling' tools/label.py "$dir" --cam "$cam" --seg "$seg" --out "$out" \
-  ${threshold:+--threshold "$threshold"}
+  ${objects:+--objects "$objects"} ${threshold:+--threshold "$threshold"}
+elsewhere=$(printf '%q ' "$here/$PYTHON" "$here/tools/label.py" --cam "$cam" --seg "$seg" \
+  --out OTHER FOLDER)
 cat <<END
 
 New photographs in $dir: the same command labels them without training. Elsewhere:
-  $PYTHON tools/label.py FOLDER --cam $(printf %q "$cam") --seg $(printf %q "$seg") --out OTHER
+  $elsewhere
 END

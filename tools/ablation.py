@@ -2,68 +2,74 @@
 
     python tools/ablation.py                     on the demo's drawn birds, seeds 0, 1, 2
     python tools/ablation.py --data DIR          on your own images, in the CUB layout
-    python tools/ablation.py --photos DIR        on composites of DIR/cutouts and DIR/backgrounds
     python tools/ablation.py --jobs 8            number of parallel runs (default: one per core)
 
 For each seed it trains MFF-Net 1 with the last 1 to 4 stages fused by addition, concatenation and
 multiplication, without MCA and without self-distillation, and evaluates the fused CAMs. It then
 trains MFF-Net 2 on the pseudo masks of the paper's network, made at 256 px, with and without their
-Gaussian prior. Training runs are shorter than the demo's. Drawn birds and composites are made anew
+Gaussian prior. It runs the stage scripts, for fewer steps than the demo. Drawn birds are made anew
 for each seed.
 
 Writes the metrics of each seed to results/, for the tables of `tools/results.py render`, and to
---out: ablation.png (arranged as Fig. 1(b)), curve.png (GT-known over the epochs), and a folder for
-each training run. After an interruption, the same command continues.
+--out: ablation.png (arranged as Figure 1(b)), curve.png (GT-known over the epochs), and a folder
+for each training, whose log.txt has the commands. After an interruption, the same command
+continues.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from threading import Event
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools import records
-from tools.ablations.variants import (
-    PARTS,
-    VARIANTS,
-    Settings,
-    data_folder,
-    figure_1b_names,
-    read_metrics,
-    run_folder,
-)
-from utils.arguments import (
-    ROOT,
-    Parser,
-    nonnegative_int,
-    positive_float,
-    positive_int,
-    seed,
-    select,
-)
-from utils.data import cub
+from tools import results
+from utils.arguments import ROOT, Parser, nonnegative_int, positive_int
 from utils.errors import InputError, run
-from utils.outputs.files import write_bytes, write_json
-from utils.outputs.results import read_results
+from utils.files import keep_settings, read_json, write_bytes, write_json
 
-MADE_CLASSES, MADE_IMAGES = 10, 400  # of the sets that make_mini.py makes
+STAGES, FUSIONS = ('45', '345', '2345'), ('add', 'concatenate', 'multiply')
+ONE_STAGE, PAPER = 'stage 5 alone', 'multiply 345'
+SPOL, NO_PRIOR = 'SPOL', 'SPOL without the Gaussian prior'
+FUSED = {f'{fusion} {stages}': ['--stages', stages, '--fusion', fusion]
+         for fusion in FUSIONS for stages in STAGES}
+VARIANTS = {  # name -> flags of cam/train
+    **FUSED,
+    ONE_STAGE: ['--stages', '5', '--no_distillation'],  # nothing to distil from
+    'without MCA': ['--no_attention'],
+    'without self-distillation': ['--no_distillation'],
+}
+GROUPS = {  # record -> {row of its table: variant}
+    'fusion': {name: name for name in (ONE_STAGE, *FUSED)},
+    'parts': {
+        'CAM without MCA': 'without MCA',
+        'CAM without self-distillation': 'without self-distillation',
+        'CAM, complete (multiply 345)': PAPER,
+        'segmentation, pseudo masks without the Gaussian prior': NO_PRIOR,
+        'segmentation: SPOL': SPOL,
+    },
+}
+BATCH_SIZE, SIZES, SEG_LR = 8, ['--resize', 148, '--crop', 128], 0.1
+AT_EPOCH = ['--metrics', 'paper']  # for the learning curve
 CAM_STEPS, SEG_STEPS = 400, 200  # of SGD, rounded up to whole epochs
-TUNED = ('backbone', 'resize', 'crop', 'batch_size', 'cam_epochs', 'seg_epochs', 'seg_lr')
-LABELS = 10**9  # above every label, for lists whose number of classes is not known
+Command = tuple[Path, str, list]  # folder of a training, script, flags
+running: set[subprocess.Popen] = set()
+stopping = Event()
 
 
 def main():
     args = parse()
-    settings = select(args, Settings)
-    check_settings(args.out, {**asdict(settings), 'seeds': args.seeds, 'commit': records.commit()})
-    if not settings.data:
-        for number in args.seeds:
-            make_images(data_folder(args.out, number, settings), number, settings.photos)
-    run_all(args.out, args.seeds, settings, args.jobs)
-    write_results(args.out, args.seeds, settings)
+    keep_settings(args.out / 'settings.json', {
+        name: str(value) for name, value in vars(args).items()
+        if name not in ('seeds', 'jobs', 'out')})
+    run_all(args)
+    write_records(args)
+    draw_figures(args)
 
 
 def parse() -> argparse.Namespace:
@@ -72,123 +78,207 @@ def parse() -> argparse.Namespace:
     add('--data', type=Path, help='a data folder in the CUB layout')
     add('--train', default='train.txt', help='the training list: a path, or a file in --data')
     add('--val', default='val.txt', help='the list to evaluate on, with boxes')
-    add('--photos', type=Path, help='composites of its cutouts/ and backgrounds/')
-    add('--seeds', type=seed, nargs='+', default=[0, 1, 2], help='seeds of the training runs')
+    add('--seeds', type=nonnegative_int, nargs='+', default=[0, 1, 2], help='of the trainings')
     add('--out', type=Path, default=ROOT / 'ablation', help='the output folder')
-    add('--jobs', type=positive_int,
-        help='number of parallel runs, each on one core or sharing the GPU (default: one per core)')
+    add('--jobs', type=positive_int, default=len(os.sched_getaffinity(0)),
+        help='number of parallel runs, each on one core or sharing the GPU')
     add('--backbone', default='timm/tf_efficientnet_lite0',
         help='resnet50 | resnet101 | resnet152 | timm/NAME')
-    add('--resize', type=positive_int, default=148, help='images are resized to this square')
-    add('--crop', type=nonnegative_int, default=128, help='size of the crop')
-    add('--batch_size', type=positive_int, default=8, help='images in a batch')
-    add('--cam_epochs', type=positive_int,
-        help=f'epochs of MFF-Net 1 (default: as many as make {CAM_STEPS} steps)')
-    add('--seg_epochs', type=positive_int,
-        help=f'epochs of MFF-Net 2 (default: as many as make {SEG_STEPS} steps)')
-    add('--seg_lr', type=positive_float, default=0.1, help='learning rate of MFF-Net 2')
     add('--device', default='auto', help='auto | cpu | cuda | cuda:N')
     args = parser.parse_args()
-    if args.data and args.photos:
-        raise InputError('--data and --photos exclude each other: give one of them')
-    args.seeds = sorted(set(args.seeds))
-    args.out = args.out.absolute()
-    for name in ('data', 'photos'):
-        folder = getattr(args, name)
-        setattr(args, name, folder and str(folder.absolute()))
-    args.classes, images = read_data(args) if args.data else (MADE_CLASSES, MADE_IMAGES)
-    for name, steps in (('cam_epochs', CAM_STEPS), ('seg_epochs', SEG_STEPS)):
-        setattr(args, name, getattr(args, name) or -(-steps * args.batch_size // images))
+    args.seeds, args.out = sorted(set(args.seeds)), args.out.absolute()
+    args.classes, args.count = 10, 400  # of drawn birds
+    if args.data:
+        args.data = args.data.absolute()
+        args.classes, args.count = read_data(args.data, args.train, args.val)
+    args.cam_epochs = -(-CAM_STEPS * BATCH_SIZE // args.count)
+    args.seg_epochs = -(-SEG_STEPS * BATCH_SIZE // args.count)
     return args
 
 
-def read_data(args: argparse.Namespace) -> tuple[int, int]:
+def read_data(data: Path, train: str, val: str) -> tuple[int, int]:
     """The number of classes in both lists, and of training images. Raises InputError."""
-    train, val = (cub.read_images(Path(args.data), name, LABELS) for name in (args.train, args.val))
-    if val.boxes is None:
-        raise InputError(f'{val.source} has no boxes to compare with: add them')
-    return int(max(train.labels.max(), val.labels.max())) + 1, len(train)
+    from utils.lists import cub_images
+
+    trained, tested = (cub_images(data, name, 10**9) for name in (train, val))
+    if tested.boxes is None:
+        raise InputError(f'{tested.source} has no boxes to compare with: add them')
+    return int(max(trained.labels.max(), tested.labels.max())) + 1, len(trained)
 
 
-def check_settings(out: Path, settings: dict) -> None:
-    """Record the settings of a new ablation; refuse to continue one with other settings."""
-    path = out / 'settings.json'
-    if not path.exists():
-        write_json(path, settings)
-    recorded = read_results(path)
-    for name, value in settings.items():
-        if name not in ('seeds', 'commit') and recorded.get(name) != value:
-            raise InputError(f'{out} was started with --{name} {recorded.get(name)}, not {value}: '
-                             'use the same value, or another --out')
+# ---------------------------------------------------------------- the runs
 
 
-def make_images(folder: Path, number: int, photos: str | None) -> None:
-    """Make the seed's data set; an existing one made with the same arguments is kept."""
-    source = ['--cutouts', f'{photos}/cutouts', '--backgrounds', f'{photos}/backgrounds']
-    command = [sys.executable, ROOT / 'dataset' / 'make_mini.py', '--out', folder,
-               '--seed', number, *(source if photos else [])]
-    code = subprocess.run([*map(str, command)], check=False).returncode
+def folder_of(args: argparse.Namespace, seed: int, name: str) -> Path:
+    return args.out / f'seed{seed}' / name.replace(' ', '-')
+
+
+def commands(args: argparse.Namespace, seed: int, name: str) -> Iterator[Command]:
+    """Those of a variant: MFF-Net 1 is trained and evaluated; with the paper's, which is evaluated
+    after each epoch, MFF-Net 2 is trained on its pseudo masks."""
+    from utils.datasets import TrainBatches
+
+    folder, data = folder_of(args, seed, name), args.data or folder_of(args, seed, 'data')
+    given = ['--datapath', data, '--clsnum', args.classes, '--backbone', args.backbone,
+             '--seed', seed, '--device', args.device, '--show', 0]
+    train = [*given, *SIZES, '--list', args.train, '--batch_size', BATCH_SIZE,
+             '--num_workers', 0, '--resume', 'auto']
+    test = [*given, '--list', args.val, '--num_workers', 1]
+    cam_train = [*train, '--savepath', folder, '--epoch', args.cam_epochs, *VARIANTS[name]]
+    # cam/train keeps late epochs alone; but wherever it stops it saves a model, and can continue.
+    steps = TrainBatches(args.count, BATCH_SIZE, seed).per_epoch
+    for epoch in range(1, args.cam_epochs + 1) if name == PAPER else ():
+        yield folder, 'cub200-cam/train.py', [*cam_train, '--max_steps', epoch * steps]
+        yield evaluation(folder, 'cam', epoch, [*test, *AT_EPOCH], f'epoch-{epoch}')
+    yield folder, 'cub200-cam/train.py', cam_train
+    yield evaluation(folder, 'cam', args.cam_epochs, [*test, '--sweep'])
+    if name != PAPER:
+        return
+    snapshot = folder / f'model-{args.cam_epochs}'
+    for target, prior in ((SPOL, []), (NO_PRIOR, ['--no_prior'])):
+        folder = folder_of(args, seed, target)
+        masks = ['--maskpath', folder / 'mask']
+        yield folder, 'cub200-cam/test.py', [
+            *given, *masks, *prior, '--list', args.train, '--resize', 256, '--num_workers', 1,
+            '--snapshot', snapshot, '--savepath', folder / 'masks', '--overwrite']
+        yield folder, 'cub200-seg/train.py', [
+            *train, *masks, '--savepath', folder, '--epoch', args.seg_epochs, '--lr', SEG_LR]
+        for epoch in range(1, args.seg_epochs + 1):
+            yield evaluation(folder, 'seg', epoch, [*test, *AT_EPOCH], f'epoch-{epoch}')
+        yield evaluation(folder, 'seg', args.seg_epochs, [*test, '--sweep'])
+
+
+def evaluation(folder: Path, kind: str, epoch: int, flags: list, out: str = '.') -> Command:
+    """That of the model of an epoch; `out`: the folder in `folder` to write to."""
+    more = ['--evaluate'] if kind == 'cam' else ['--top1top5', 'none']
+    return folder, f'cub200-{kind}/test.py', [
+        *flags, *more, '--snapshot', folder / f'model-{epoch}', '--savepath', folder / out]
+
+
+def call(folder: Path, script: str, flags: list) -> None:
+    """Run a script on one core, unless done.json says that it has ended before. Raises InputError
+    if it fails."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ' '.join(map(str, [script, *flags]))
+    done, log = folder / 'done.json', folder / 'log.txt'
+    if command in read_json(done):
+        return
+    begin, code_version = time.monotonic(), results.commit()
+    with open(log, 'a') as file:
+        print(command, file=file, flush=True)
+        process = subprocess.Popen([sys.executable, ROOT / script, *map(str, flags)], stdout=file,
+                                   stderr=file, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+        running.add(process)
+        if stopping.is_set():
+            process.terminate()
+        code = process.wait()
+        running.discard(process)
     if code:
-        sys.exit(code)
+        raise InputError(f'{script} ended with exit code {code}: see {log}')
+    seconds = round(time.monotonic() - begin)
+    write_json(done, {**read_json(done), command: {'seconds': seconds, 'commit': code_version}})
 
 
-def run_all(out: Path, seeds: list[int], settings: Settings, jobs: int | None) -> None:
-    """Run all training runs that are not complete, `jobs` at a time, the longest first."""
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from multiprocessing import get_context
+def run_variant(args: argparse.Namespace, seed: int, name: str) -> str:
+    for command in commands(args, seed, name):
+        call(*command)
+    return f'seed {seed}, {name}'
 
-    from tools.ablations.workbench import run_variant
-    from utils.engine.device import available_cores
 
-    begin = time.monotonic()
-    with ProcessPoolExecutor(jobs or available_cores(), get_context('spawn')) as pool:
-        tasks = [pool.submit(run_variant, out, number, name, settings)
-                 for name in VARIANTS for number in seeds]
+def run_all(args: argparse.Namespace) -> None:
+    """Run what has not ended yet, args.jobs at a time, the longest first. An error or a signal
+    stops all of them; trainings then save their state."""
+    for seed in args.seeds if not args.data else ():
+        folder = folder_of(args, seed, 'data')
+        call(folder.with_name('making-data'), 'dataset/make_mini.py', [
+            '--out', folder, '--seed', seed])
+    begin, names = time.monotonic(), sorted(VARIANTS, key=lambda name: name != PAPER)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        tasks = [pool.submit(run_variant, args, seed, name)
+                 for name in names for seed in args.seeds]
         try:
             for done, task in enumerate(as_completed(tasks), 1):
-                label = task.result()
-                passed = time.monotonic() - begin
-                print(f'[{done}/{len(tasks)}] {label}; {passed / 60:.1f} min, about '
-                      f'{passed / done * (len(tasks) - done) / 60:.0f} min left', flush=True)
+                label, minutes = task.result(), (time.monotonic() - begin) / 60
+                print(f'[{done}/{len(tasks)}] {label}; {minutes:.1f} min, about '
+                      f'{minutes / done * (len(tasks) - done):.0f} min left', flush=True)
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            stopping.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(running):
+                process.terminate()
             raise
 
 
-def write_results(out: Path, seeds: list[int], settings: Settings,
-                  folder: Path = records.RESULTS) -> None:
-    """The records of all seeds, and ablation.png and curve.png."""
-    from tools.ablations.charts import curves, figure_1b, learning_curve
-
-    data_set = records.set_name(settings.data, settings.train, bool(settings.photos))
-    groups = {'fusion': {name: name for name in figure_1b_names()}, 'parts': PARTS}
-    for name, rows in groups.items():
-        for number in seeds:
-            write_group(name, rows, out, number, settings, folder)
-    written = {name: [record for record in several if record['seed'] in seeds]
-               for name, several in records.read_records(data_set, groups, folder).items()}
-    write_bytes(out / 'ablation.png', figure_1b(records.summarize(written['fusion'])))
-    write_bytes(out / 'curve.png', learning_curve(curves(out, seeds)))
-    for name, several in written.items():
-        print(f'\n{records.table({name: several})}')
-    print(f'\nwrote the metrics to {folder}, ablation.png and curve.png to {out}')
+# ---------------------------------------------------------------- tables and figures
 
 
-def write_group(name: str, rows: dict[str, str], out: Path, number: int, settings: Settings,
-                folder: Path) -> None:
-    """The record of one seed; `rows`: row of the table -> run."""
-    runs = {row: run_folder(out, number, run) for row, run in rows.items()}
-    results = [read_results(path / 'results.json') for path in runs.values()]
-    recorded = read_results(out / 'settings.json')
-    where = settings.data, settings.train
-    tuned = ' '.join(f'--{option} {getattr(settings, option)}' for option in TUNED)
-    flags = records.set_flags(*where, settings.val, bool(settings.photos))
-    records.write_record(
-        name, records.set_name(*where, bool(settings.photos)), number,
-        {row: records.metrics_of(read_metrics(path)) for row, path in runs.items()},
-        command=f'python tools/ablation.py{flags} --seeds {number} {tuned}',
-        commit=recorded['commit'], versions=results[0]['training']['versions'], folder=folder,
-        seconds=sum(result['training']['seconds'] for result in results))
+def read_metrics(folder: Path) -> dict:
+    """The metrics in a folder's results.json, of the fused CAMs or of the segmentation."""
+    record = read_json(folder / 'results.json')
+    return record['evaluation']['fused'] if 'evaluation' in record else record
+
+
+def set_of(args: argparse.Namespace) -> str:
+    return results.default_name(args.data, args.train) if args.data else 'drawn'
+
+
+def write_records(args: argparse.Namespace, to: Path = results.RESULTS) -> None:
+    flags = results.flags_of(args.data, args.train, args.val)
+    for seed in args.seeds:
+        for group, rows in GROUPS.items():
+            folders = {row: folder_of(args, seed, name) for row, name in rows.items()}
+            done = [entry for folder in folders.values()
+                    for entry in read_json(folder / 'done.json').values()]
+            trained = read_json(next(iter(folders.values())) / 'results.json')['training']
+            results.write_record(
+                group, set_of(args), seed,
+                {row: results.metrics_of(read_metrics(path)) for row, path in folders.items()},
+                lists=args.data and results.digests(args.data, args.train, args.val),
+                command=f'python tools/ablation.py{flags} --seeds {seed}',
+                commit=results.distinct(entry['commit'] for entry in done),
+                versions=trained['versions'], seconds=sum(entry['seconds'] for entry in done),
+                folder=to)
+
+
+def draw_figures(args: argparse.Namespace, records: Path = results.RESULTS) -> None:
+    """Print the tables, and draw ablation.png and curve.png."""
+    for group, found in results.read_records(set_of(args), GROUPS, records).items():
+        found = [record for record in found if record['seed'] in args.seeds]
+        print(f'{results.table([found])}\n')
+        if group == 'fusion':
+            rows = results.summarize(found)
+            draw(args.out / 'ablation.png', 'last stages fused', {
+                metric: {fusion: [rows[name][metric] for name in (
+                    ONE_STAGE, *(f'{fusion} {stages}' for stages in STAGES))]
+                    for fusion in FUSIONS} for metric in ('GT-known', 'MaxBoxAccV2')})
+    curves = {}
+    for label, name, epochs in (('fused CAM', PAPER, args.cam_epochs),
+                                (SPOL, SPOL, args.seg_epochs)):
+        found = [[100 * read_metrics(folder_of(args, seed, name) / f'epoch-{epoch}')['strict'][
+            'gt_known'] for seed in args.seeds] for epoch in range(1, epochs + 1)]
+        curves[label] = [results.mean_and_std(values) for values in found]
+    draw(args.out / 'curve.png', 'epochs of its stage', {'GT-known at 0.2': curves})
+
+
+def draw(path: Path, x_label: str, plots: dict[str, dict[str, list[tuple[float, float]]]]) -> None:
+    """A plot for each metric, with a line of means and standard deviations for each name."""
+    from matplotlib.figure import Figure
+
+    from utils.drawing import png_of
+
+    chart = Figure(figsize=(1 + 5 * len(plots), 4), layout='constrained')
+    for number, (metric, lines) in enumerate(plots.items(), 1):
+        axes = chart.add_subplot(1, len(plots), number)
+        for name, points in lines.items():
+            means, deviations = zip(*points, strict=True)
+            axes.errorbar(range(1, len(points) + 1), means, deviations, marker='o', capsize=3,
+                          label=name)
+        longest = max(map(len, lines.values()))
+        axes.set(xlabel=x_label, ylabel=f'{metric}, %', xticks=range(1, longest + 1))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    write_bytes(path, png_of(chart))
+    print(f'wrote {path}')
 
 
 if __name__ == '__main__':

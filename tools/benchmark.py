@@ -1,94 +1,203 @@
-"""Throughput of the stage scripts on JPEGs of 500 x 375, compared with the network alone.
+"""Images per second of the stages, beside those of the network alone; prints a Markdown table.
 
-    python tools/benchmark.py                     on the CPU: stages, hot functions (15 minutes)
-    python tools/benchmark.py --device cuda       on a GPU: stages, readers, variants
-    python tools/benchmark.py functions           the hot functions compared with plain code
-    python tools/benchmark.py cam/test seg/test   some stages
-    python tools/benchmark.py plain               cam/test compared with a plain program
-    python tools/benchmark.py readers             how many readers keep the network busy
-    python tools/benchmark.py variants            the network alone at each precision, and compiled
+    python tools/benchmark.py                        16,384 images on CUDA, 160 on a CPU
+    python tools/benchmark.py cam/train cam/test     some of the stages
 
-Each script runs as a process of its own on a short and on a long list. Throughput is the extra
-images divided by the extra time, which excludes start-up. The seconds to the first batch are the
-script's elapsed time on the short list, less that of the images beyond the first batch. The
-network alone is the forward pass or the training step on data in memory, at the same precision
-and batch size (for the tests, the faster of one loop on all cores and one loop per core). Weights
-are random, except that the projections of stages 3 and 4 output ones everywhere: maps are then
-about as smooth as those of a trained network, which decides how long post-processing takes. GPU
-idle and GPU MB are those that nvidia-smi reports for the whole GPU. Prints Markdown tables. Exits
-with 1 if a function's output differs from the plain code's.
+Each stage script runs once, in a process of its own, on hard links of 64 drawn JPEGs of 500 x 375
+pixels (a photograph of that size takes about twice as long to decode). Its rate is measured from
+batch 40 (on few images: after a quarter of them) to the end, so without start-up. The network alone
+is the forward pass, or the training step, on a batch on the device, at the same precision and batch
+size; for seg/test, which sees the centre crop and the whole image, two passes. Weights are random,
+but the projections of stages 3 and 4 are ones everywhere: the maps are then about as smooth as
+those of a trained network, on which the time after the network depends.
 """
 
+import argparse
 import os
+import runpy
+import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
+from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import Parser, boolean, nonnegative_int, positive_int, select
-from utils.errors import InputError, run
+import utils.errors  # noqa: F401  # it says how to install what is missing below
 
-STAGES = ('cls/train', 'cls/test', 'cam/train', 'cam/test', 'seg/train', 'seg/test')
-CPU_TASKS = (*STAGES, 'plain', 'functions')
-GPU_TASKS = (*STAGES, 'readers', 'variants')
-TASKS = tuple(dict.fromkeys((*CPU_TASKS, *GPU_TASKS)))
+# isort: split
+import cv2
+import torch
+
+from network import CamNet, SegNet
+from utils import log
+from utils.arguments import ROOT, Parser, positive_int, training_parser
+from utils.device import available_cores, choose_device
+from utils.errors import run
+from utils.inference import CPU_CHUNK, Predictor, in_threads
+from utils.losses import distillation_loss, segmentation_loss
+from utils.training import Sgd
+
+CLASSES, PICTURES, SIZE, RESIZE, CROP = 20, 64, (500, 375), 256, 224
+STAGES = {  # name -> flags of its script
+    'cam/train': ['--epoch', 1, '--crop', CROP],
+    'cam/test': [],
+    'seg/train': ['--epoch', 1, '--crop', CROP],
+    'seg/test': ['--crop', CROP, '--top1top5', 'none'],
+    'seg/test-paper': ['--crop', CROP, '--top1top5', 'none', '--metrics', 'paper'],
+}
+FIRST_BATCH = 40
 
 
 def main():
-    args = parse()
-
-    import torch
-
-    from tools.benchmarks.devices import compare_readers, compare_variants
-    from tools.benchmarks.functions import compare_functions
-    from tools.benchmarks.stages import Bench, BenchOptions
-    from utils.engine.device import choose_device
-
-    device = choose_device('cuda' if 'gpu' in args.tasks else args.device)
-    on_cuda = device.type == 'cuda'
-    args.device = str(device)
-    args.batch_size = args.batch_size or (64 if on_cuda else 16)
-    args.images = args.images or (2048 if on_cuda else 192)
-    tasks = set(args.tasks) - {'gpu'} or set(GPU_TASKS if on_cuda else CPU_TASKS)
-    if tasks != {'functions'}:
-        name = f'{torch.cuda.get_device_name(device)}, ' if on_cuda else ''
-        print(f'{name}{len(os.sched_getaffinity(0))} cores, PyTorch {torch.__version__}; '
-              f'{args.backbone}, --amp {args.amp}, batch {args.batch_size}')
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(select(args, BenchOptions), Path(folder))
-        stages = [stage for stage in STAGES if stage in tasks]
-        if stages:
-            bench.compare_stages(stages)
-        if 'plain' in tasks:
-            bench.compare_plain()
-        if 'readers' in tasks:
-            compare_readers(bench)
-        if 'variants' in tasks:
-            compare_variants(bench)
-    if 'functions' in tasks and not compare_functions():
-        sys.exit(1)
-
-
-def parse():
     parser = Parser(__doc__)
     add = parser.add_argument
-    add('tasks', nargs='*', metavar='task',
-        help=f'of {", ".join(TASKS)}, or gpu: those of --device cuda; default: as above')
+    add('stages', nargs='*', metavar='stage', help=f'of {", ".join(STAGES)} (default: all)')
     add('--backbone', default='resnet50', help='resnet50 | resnet101 | resnet152 | timm/NAME')
-    add('--amp', choices=['auto', 'bf16', 'fp16', 'off'], default='auto', help='as in the stages')
-    add('--batch_size', type=positive_int, help='images per step; default: 16, with CUDA 64')
-    add('--num_workers', type=nonnegative_int, help="default: the stages' own")
-    add('--compile', type=boolean, nargs='?', const=True, default=False,
-        help='compile the network in the test scripts')
-    add('--images', type=positive_int,
-        help='number of extra images in the long list; default: 192, with CUDA 2048')
+    add('--batch_size', type=positive_int, help='default: 16, on CUDA 64')
+    add('--images', type=positive_int, help='default: 160, on CUDA 16384')
     add('--device', default='auto', help='auto | cpu | cuda')
     args = parser.parse_args()
-    unknown = set(args.tasks) - {*TASKS, 'gpu'}
-    if unknown:
-        raise InputError(f'no task {", ".join(sorted(unknown))}: choose from {", ".join(TASKS)}')
-    return args
+    if unknown := set(args.stages) - set(STAGES):
+        parser.error(f'no stage {min(unknown)}: choose from {", ".join(STAGES)}')
+    args.device = choose_device(args.device).type
+    on_cuda = args.device == 'cuda'
+    args.batch_size = args.batch_size or (64 if on_cuda else 16)
+    args.images = args.images or (16384 if on_cuda else 160)
+    print(f'{torch.cuda.get_device_name() if on_cuda else "CPU"}, {available_cores()} cores, '
+          f'PyTorch {torch.__version__}; {args.backbone}, batch {args.batch_size}, {args.images} '
+          'images\n\n| stage | images/s | network alone | ratio | seconds to the first batch |\n'
+          '| --- | --- | --- | --- | --- |', flush=True)
+    stages = args.stages or list(STAGES)
+    with tempfile.TemporaryDirectory() as folder:
+        args.folder = Path(folder)
+        make_images(args.folder, args.images)
+        if 'seg/train' in stages and 'cam/test' not in stages:
+            in_a_process(measure_stage, args, 'cam/test')  # makes the masks
+        for stage in stages:
+            rate, first = in_a_process(measure_stage, args, stage)
+            alone = in_a_process(measure_network, args, stage)
+            print(f'| {stage} | {rate:.1f} | {alone:.1f} | {rate / alone:.2f} | {first:.1f} |',
+                  flush=True)
+
+
+def in_a_process(function: Callable, args: argparse.Namespace, stage: str):
+    with ProcessPoolExecutor(1, get_context('spawn')) as pool:
+        return pool.submit(function, args, stage).result()
+
+
+def make_images(folder: Path, count: int) -> None:
+    """Draw PICTURES, link them until there are `count`, and write their list."""
+    command = [ROOT / 'dataset' / 'make_mini.py', '--out', folder / 'drawn', '--classes', 4,
+               '--train', PICTURES // 4, '--val', 1, '--size', SIZE[0]]
+    subprocess.run([sys.executable, *map(str, command)], check=True, stdout=subprocess.DEVNULL)
+    originals = sorted((folder / 'drawn' / 'image').rglob('*_train_*.jpg'))
+    for path in originals:
+        picture = cv2.resize(cv2.imread(str(path)), SIZE, interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(path), picture, (cv2.IMWRITE_JPEG_QUALITY, 90))
+    (folder / 'image').mkdir()
+    box = f'0 0 {SIZE[0]} {SIZE[1] // 2}'
+    with open(folder / 'list.txt', 'w') as file:
+        for number in range(count):
+            os.link(originals[number % PICTURES], folder / 'image' / f'{number:05}.jpg')
+            print(f'{number:05}.jpg,{number % CLASSES},{box}', file=file)
+
+
+def measure_stage(args: argparse.Namespace, stage: str) -> tuple[float, float]:
+    """Run a stage's script; its images per second, and the seconds until the first batch is done,
+    from when all is ready for it."""
+    kind, mode = stage.removesuffix('-paper').split('/')
+    script = ROOT / f'cub200-{kind}' / f'{mode}.py'
+    sys.argv = [str(script), '--datapath', args.folder, '--list', args.folder / 'list.txt',
+                '--savepath', args.folder / kind, '--clsnum', CLASSES, '--backbone', args.backbone,
+                '--batch_size', args.batch_size, '--resize', RESIZE, '--device', args.device,
+                '--show', 0, *STAGES[stage]]
+    if mode == 'train':
+        sys.argv += ['--pretrained', 'none']
+    else:
+        snapshot = args.folder / f'{kind}-network'
+        torch.save(build(kind, args.backbone).state_dict(), snapshot)
+        sys.argv += ['--snapshot', snapshot]
+    sys.argv = list(map(str, sys.argv))
+    points = []  # (time, images that are done)
+
+    class Timed(log.Progress):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            points.append((time.perf_counter(), 0))
+
+        def update(self, *arguments, **metrics):
+            super().update(*arguments, **metrics)
+            points.append((time.perf_counter(), self.done))
+
+    log.Progress = sys.modules['utils.inference'].Progress = Timed
+    with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere):
+        runpy.run_path(str(script), run_name='__main__')
+    least = min(FIRST_BATCH * args.batch_size, args.images // 4)
+    begin, before = next(point for point in points if point[1] >= least)
+    end, after = points[-1]
+    return (after - before) / (end - begin), points[1][0] - points[0][0]
+
+
+def build(kind: str, backbone: str) -> CamNet | SegNet:
+    torch.manual_seed(0)
+    model = (CamNet(CLASSES, backbone, pretrained='none') if kind == 'cam'
+             else SegNet(backbone, pretrained='none'))
+    for shallow in '34':
+        norm = model.mff.project[shallow][1]
+        torch.nn.init.zeros_(norm.weight)
+        torch.nn.init.ones_(norm.bias)
+    return model
+
+
+def measure_network(args: argparse.Namespace, stage: str) -> float:
+    """Images per second of a stage's network alone."""
+    kind, mode = stage.removesuffix('-paper').split('/')
+    on_cuda, training = args.device == 'cuda', mode == 'train'
+    size = args.batch_size if on_cuda or training else CPU_CHUNK
+    make = training_step if training else forward_pass
+    step = make(build(kind, args.backbone), kind, torch.device(args.device), size)
+    count = 40 if on_cuda else 4
+    rates = []
+    for run_all in [map] if on_cuda or training else [map, in_threads]:
+        list(run_all(step, range(count)))  # plans of the convolutions, memory
+        begin = time.perf_counter()
+        list(run_all(step, range(count)))
+        if on_cuda:
+            torch.cuda.synchronize()
+        rates.append(count * size / (time.perf_counter() - begin))
+    return max(rates) / (2 if stage == 'seg/test' else 1)  # crop and whole image
+
+
+def forward_pass(model: CamNet | SegNet, kind: str, device: torch.device, size: int) -> Callable:
+    predict = Predictor(model, device, method='class_cams' if kind == 'cam' else 'forward')
+    side = RESIZE if kind == 'cam' else CROP
+    batch = [torch.rand((size, side, side, 3), device=device)]
+    if kind == 'cam':
+        batch.append(torch.zeros(size, dtype=torch.long, device=device))
+    return lambda _: predict(*batch)
+
+
+def training_step(model: CamNet | SegNet, kind: str, device: torch.device, size: int) -> Callable:
+    options = training_parser('.', '', data='', clsnum=CLASSES, batch_size=size, resize=RESIZE,
+                              crop=CROP, lr=1e-3, epoch=1).parse_args([])
+    sgd = Sgd(model, [{'params': model.parameters()}], options, device)
+    images = torch.randn(size, 3, CROP, CROP).to(device, memory_format=torch.channels_last)
+    labels = torch.zeros(size, dtype=torch.long, device=device)
+    masks = torch.ones(size, CROP, CROP, dtype=torch.bool, device=device)
+
+    def step(_: int) -> None:
+        with sgd.precision.autocast():
+            outputs = sgd.network(images)
+            losses = (distillation_loss(*outputs, labels) if kind == 'cam'
+                      else segmentation_loss(outputs, masks, masks))
+        sgd.step(losses['total'])
+
+    return step
 
 
 if __name__ == '__main__':

@@ -3,11 +3,11 @@
     python tools/download.py cub200-seg      to cub200-seg/out/model-8
     python tools/download.py imagenet-seg    to imagenet-seg/out/model-6000
 
-An interrupted download is continued. The authors published no checksum: the file is kept
-only if it is, key by key, a checkpoint of the segmentation network. Then run the stage's test.py.
+The authors published no checksum: the file is kept only if it is, key by key, a checkpoint of the
+segmentation network. After an interruption, the same command continues. Then run the stage's
+test.py.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -15,7 +15,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.arguments import ROOT, Parser
 from utils.errors import InputError, run
-from utils.outputs.files import make_output_folder
 
 URL = 'https://drive.google.com/uc?id={}'
 CHECKPOINTS = {
@@ -27,8 +26,7 @@ CHECKPOINTS = {
 def main():
     parser = Parser(__doc__)
     parser.add_argument('checkpoint', choices=CHECKPOINTS)
-    args = parser.parse_args()
-    file_id, place = CHECKPOINTS[args.checkpoint]
+    file_id, place = CHECKPOINTS[parser.parse_args().checkpoint]
     fetch(URL.format(file_id), ROOT / place)
 
 
@@ -39,8 +37,8 @@ def fetch(url: str, path: Path) -> None:
     from network import SegNet, load_checkpoint
 
     if path.exists():
-        raise InputError(f'{path} is there already: move it away first')
-    make_output_folder(path.parent)
+        raise InputError(f'{path} exists already: move it away first')
+    path.parent.mkdir(parents=True, exist_ok=True)
     incoming = path.with_name(f'{path.name}.download')
     try:
         gdown.download(url, str(incoming), resume=True)
@@ -51,9 +49,8 @@ def fetch(url: str, path: Path) -> None:
         load_checkpoint(SegNet(pretrained='none'), incoming)
     except InputError as error:
         incoming.unlink(missing_ok=True)
-        raise InputError(f'{url} gave no checkpoint of the segmentation network: {error}'
-                         ) from error
-    os.replace(incoming, path)
+        raise InputError(f'{url} is not the checkpoint: {error}') from error
+    incoming.rename(path)
     print(f'wrote {path}')
 
 

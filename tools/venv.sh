@@ -1,5 +1,5 @@
-# Sourced by demo.sh, label.sh and test.sh: makes .venv once, installs what a requirements file asks for
-# when it has changed, and leaves the environment's Python in $PYTHON.
+# Sourced by demo.sh, label.sh and test.sh: makes .venv once, installs what a requirements file asks
+# for when it has changed, and leaves the environment's Python in $PYTHON.
 
 fail() { echo "error: $*" >&2; exit 2; }
 
@@ -16,13 +16,15 @@ prepare_environment() {  # $1: requirements file, $2: not empty: PyTorch without
   local stamp=.venv/installed-$1 wanted python index=()
   wanted=$(cat requirements*.txt | cksum)
   PYTHON=.venv/bin/python
-  if "$PYTHON" -c '' 2>/dev/null; then  # what the tests need includes what the demo needs
-    cat "$stamp" .venv/installed-requirements-dev.txt 2>/dev/null | grep -qx "$wanted" && return
+  if "$PYTHON" -c '' 2>/dev/null; then
+    # What the tests need includes what the demo needs; one of the stamps may be missing.
+    grep -qsx "$wanted" "$stamp" .venv/installed-requirements-dev.txt && return
   else
     python=$(find_python)
     [ -n "$python" ] || fail "no Python 3.10 or newer found: install one and run again"
     "$python" -m venv .venv ||
-      fail "$python cannot make a virtual environment: install its venv package (Debian, Ubuntu: python3-venv), delete .venv and run again"
+      fail "$python cannot make a virtual environment: install its venv package (Debian, Ubuntu:" \
+        "python3-venv), delete .venv and run again"
   fi
   echo "installing what $1 asks for into .venv (once; PyTorch is large)"
   # A version +cpu is newer to pip than the same version without.
