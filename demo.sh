@@ -13,6 +13,7 @@
 #   bash demo.sh --dataset imagenet     the ImageNet-1K pipeline; some images have several objects
 #   bash demo.sh --seed N               another training, and other drawn birds (default: 0)
 #   bash demo.sh --cpu                  installs PyTorch without CUDA, which is several GB smaller
+#   bash demo.sh --install              only installs
 #
 # Apart from .venv/ and downloaded weights, writes only to cub200-*/out/NAME/ and, without --data,
 # to dataset/mini/ (--dataset imagenet: imagenet-*/out/NAME/, dataset/mini-imagenet/). A run of the
@@ -24,11 +25,12 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/tools/recipe.sh"
 
 data='' train=train.txt val=val.txt name='' backbone=timm/tf_efficientnet_lite0 seed=0
-dataset=cub200 cpu=''
+dataset=cub200 cpu='' install=''
 while [ $# -gt 0 ]; do
   case $1 in
     -h|--help) usage; exit 0 ;;
     --cpu) cpu=yes; shift ;;
+    --install) install=yes; shift ;;
     --data|--train|--val|--name|--backbone|--seed|--dataset)
       [ $# -gt 1 ] || fail "$1 needs a value (see --help)"
       declare "${1#--}=$2"; shift 2 ;;
@@ -44,8 +46,8 @@ list() {  # $1: option, $2: a file in the data folder, or a path -> its absolute
 }
 
 case $dataset in
-  cub200)   made=dataset/mini layout=cub cam_model=$cam_epochs seg_model=$seg_epochs ;;
-  imagenet) made=dataset/mini-imagenet layout=imagenet cam_model=600 seg_model=200 ;;  # steps
+  cub200)   made=dataset/mini layout=cub ;;
+  imagenet) made=dataset/mini-imagenet layout=imagenet ;;
   *) fail "--dataset $dataset: cub200 or imagenet" ;;
 esac
 classes=10 boxes=yes
@@ -65,11 +67,14 @@ if [ -n "$data" ]; then
     fail "$images training images and the label $((classes - 1)): each class needs training" \
       "images, and labels count from 0: correct $train"
   awk -F, 'NF { exit NF < 3 }' "$val" || boxes=''
-  cls_epochs=$(epochs $cls_epochs $cls_steps)
-  cam_epochs=$(epochs $cam_epochs $cam_steps) cam_model=$cam_epochs
-  seg_epochs=$(epochs $seg_epochs $seg_steps) seg_model=$seg_epochs
 elif [ "$train $val" != 'train.txt val.txt' ]; then
   fail "--train and --val need --data"
+fi
+cls_epochs=$(epochs $cls_epochs $cls_steps $batch_size)
+cam_epochs=$(epochs $cam_epochs $cam_steps $batch_size) cam_model=$cam_epochs
+seg_epochs=$(epochs $seg_epochs $seg_steps $seg_batch_size) seg_model=$seg_epochs
+if [ "$dataset" = imagenet ]; then  # its models are numbered by steps
+  cam_model=$((cam_epochs * images / batch_size)) seg_model=$((seg_epochs * images / seg_batch_size))
 fi
 name=${name:-mini}
 case $name in */*|.*) fail "--name $name: a name without /, which does not begin with a dot" ;; esac
@@ -80,6 +85,7 @@ trap 'exit 143' TERM
 
 cd "$here"
 prepare_environment requirements.txt "$cpu"
+[ -z "$install" ] || exit 0
 data=${data:-$made}
 "$PYTHON" tools/results.py check --dataset "$dataset" --name "$name" --data "$data" \
   --train "$train" --val "$val"
@@ -100,6 +106,7 @@ stage() {  # $1: what it is, then stage, train or test, the list, and arguments
     --clsnum "$classes" --seed "$seed" "$network" "$backbone" "${@:5}"
 }
 training=(--batch_size "$batch_size" --resume no)
+seg_training=(--batch_size "$seg_batch_size" --resume no)
 cam=(--snapshot "$(out cam)/model-$cam_model")
 masks=(--maskpath "$(out cam)/mask")
 
@@ -116,7 +123,7 @@ stage 'stage 2, CAMs: training' cam train "$train" "${cam_size[@]}" "${training[
     --evaluate --sweep
 stage 'stage 2, CAMs: making pseudo masks' cam test "$train" "${mask_size[@]}" "${cam[@]}" \
   "${masks[@]}" --overwrite --show 0
-stage 'stage 3, segmentation: training' seg train "$train" "${seg_size[@]}" "${training[@]}" \
+stage 'stage 3, segmentation: training' seg train "$train" "${seg_size[@]}" "${seg_training[@]}" \
   --epoch "$seg_epochs" --lr "$seg_lr" --show 6 "${masks[@]}"
 stage 'stage 3, segmentation: testing' seg test "$val" "${seg_size[@]}" --sweep --threshold auto \
   --snapshot "$(out seg)/model-$seg_model" --top1top5 "$(out cls)/top1top5.npy"

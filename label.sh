@@ -26,7 +26,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/tools/recipe.sh"
 
 # Photographs per second, of the default backbone on two CPU cores.
-cam_speed=22 seg_speed=13 map_speed=20
+cam_speed=22 seg_speed=10 map_speed=20
 
 dir='' out='' backbone='' threshold='' objects='' seed='' cpu=''
 while [ $# -gt 0 ]; do
@@ -77,7 +77,8 @@ stage() {  # $1: what it is, then stage, train or test, and arguments
   printf '%s\n' "$backbone" "$seed" "$dir" > "$out/started-with.txt"
 read -r images classes <<<"$(awk -F, '
   $2 + 0 > top { top = $2 + 0 } END { print NR, top + 1 }' "$out/data/train.txt")"
-cam_epochs=$(epochs $cam_epochs $cam_steps) seg_epochs=$(epochs $seg_epochs $seg_steps)
+cam_epochs=$(epochs $cam_epochs $cam_steps $batch_size)
+seg_epochs=$(epochs $seg_epochs $seg_steps $seg_batch_size)
 cam=$out/cam/model-$cam_epochs seg=$out/seg/model-$seg_epochs
 if [ ! -f "$seg" ]; then
   [ "${old_dir:-$dir}" = "$dir" ] ||
@@ -88,13 +89,14 @@ if [ ! -f "$seg" ]; then
   echo "$images photographs of $classes classes: about $((seconds / 60 + 1)) minutes with the" \
     "default backbone on two CPU cores"
   training=(--batch_size "$batch_size" --resume auto)
+  seg_training=(--batch_size "$seg_batch_size" --resume auto)
   masks=(--maskpath "$out/pseudo-masks")
   [ -f "$cam" ] || stage 'step 1 of 4: training the network of the CAMs' cam train \
     "${cam_size[@]}" "${training[@]}" --epoch "$cam_epochs" --show 6
   stage 'step 2 of 4: making pseudo masks' cam test "${mask_size[@]}" --snapshot "$cam" \
     "${masks[@]}" --resume
   stage 'step 3 of 4: training the segmentation network' seg train "${seg_size[@]}" \
-    "${training[@]}" --epoch "$seg_epochs" --lr "$seg_lr" --show 6 "${masks[@]}"
+    "${seg_training[@]}" --epoch "$seg_epochs" --lr "$seg_lr" --show 6 "${masks[@]}"
 fi
 step 'step 4 of 4: labelling' tools/label.py "$dir" --cam "$cam" --seg "$seg" --out "$out" \
   ${objects:+--objects "$objects"} ${threshold:+--threshold "$threshold"}

@@ -4,14 +4,12 @@
     python tools/app.py                    the models in resource/ and the runs of demo.sh
     python tools/app.py --seg model-8      your own checkpoints first: --cls, --cam, --seg
 
-Then open the address that is printed. The slider changes the threshold without another forward
-pass. The page is served to this machine alone (127.0.0.1). Files of more than 20 MB, and those that
-cannot be read as images, are refused.
+The page is served to this machine alone (127.0.0.1), and takes files of at most 20 MB.
 """
 
 import os
 import sys
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,44 +24,31 @@ from utils.errors import InputError, run
 MAX_FILE_SIZE = '20mb'
 BEST_CLASS = 'the best class'
 GIVEN = 'those of the command line'
-LARGE = 1200      # pixels; the side of the large picture
+LARGE = 1200  # pixels; the side of the large picture
 EXAMPLES = ROOT / 'resource' / 'examples'
 VIEWS = {
     'fused CAM': 'how much each place speaks for the class, from shallow × deep features',
-    'Gaussian prior': "Gaussians fitted to the CAM's weak regions, which often still are the "
-                      'object',
+    'Gaussian prior': "Gaussians fitted to the CAM's weak regions, often still the object",
     'probability': "the segmentation network's probability of foreground, for any class",
     'mask': 'where the probability (without a segmentation network, the CAM) exceeds the threshold',
     'box': 'around the largest part of the mask',
 }
-DRAWN = ('\n\nThese networks were trained on drawn birds: neither their boxes nor their classes '
-         'mean anything on photographs.')
+DRAWN = '\n\nTrained on drawn birds: boxes and classes mean nothing on photographs.'
 
 
 def main() -> None:
     parser = Parser(__doc__)
     add_networks(parser)
-    parser.add_argument('--port', type=port, default=7860, help='on 127.0.0.1')
+    parser.add_argument('--port', type=positive_int, default=7860, help='on 127.0.0.1')
     args = parser.parse_args()
     blocks = page(menu(args))
     print(f'open http://127.0.0.1:{args.port} (Ctrl-C stops the server)', flush=True)
-    try:
-        blocks.launch(server_name='127.0.0.1', server_port=args.port, quiet=True,
-                      max_file_size=MAX_FILE_SIZE, share=False)
-    except OSError as error:
-        raise InputError(f'--port {args.port} cannot be used: choose another ({error})') from error
-
-
-def port(text: str) -> int:
-    number = positive_int(text)
-    if number > 65535:
-        raise ArgumentTypeError(f'{text} is not a port: give 1 to 65535')
-    return number
+    blocks.launch(server_name='127.0.0.1', server_port=args.port, quiet=True,
+                  max_file_size=MAX_FILE_SIZE, share=False)
 
 
 def menu(args: Namespace) -> dict[str, dict[str, Any]]:
-    """The arguments of `load_spol` for each choice: first what the command line names, with its
-    settings, then the models of the repository and the runs of demo.sh."""
+    """The arguments of `load_spol` for each choice, that of the command line first."""
     from spol import shipped_models
 
     choices = {**{name: {'model': name} for name in shipped_models()},
@@ -80,14 +65,16 @@ def menu(args: Namespace) -> dict[str, dict[str, Any]]:
 
 
 def page(choices: dict[str, dict[str, Any]]) -> Any:
-    """The page, a gradio.Blocks; `choices`: arguments of `load_spol` by name."""
+    """A gradio.Blocks; `choices` as `menu` returns them."""
     os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')
     try:
         import gradio as gr
     except ImportError as error:
         raise InputError('the page needs Gradio: pip install gradio') from error
 
-    model = lru_cache(maxsize=2)(lambda name: load(choices[name]))
+    from spol import load_spol
+
+    model = lru_cache(maxsize=2)(lambda name: load_spol(**choices[name]))
     first = next(iter(choices))
     pictures = [[str(path)] for path in sorted(EXAMPLES.glob('*.jpg'))]
     with gr.Blocks(title='SPOL') as blocks:
@@ -136,28 +123,19 @@ def classes(model: Any) -> list[str]:
     return [BEST_CLASS, *(model.class_names if model.cam else [])]
 
 
-def load(arguments: dict[str, Any]) -> Any:
-    from spol import load_spol
-
-    model = load_spol(**arguments)
-    print(model, flush=True)
-    return model
-
-
 def predict(model: Any, path: str | None, label: str, threshold: float) -> tuple:
-    """The prediction, and what `show` returns; in its place what is wrong with the picture."""
-    if path is None:
-        return None, *show(None, threshold)
+    found, wrong = None, ''
     try:
-        found = model(path, None if label == BEST_CLASS else label)
+        if path is not None:
+            found = model(path, None if label == BEST_CLASS else label)
     except InputError as error:
-        nothing = show(None, threshold)[1:]
-        return None, str(error).replace(path, Path(path).name), *nothing
-    return found, *show(found, threshold)
+        wrong = str(error).replace(path, Path(path).name)
+    text, *pictures = show(found, threshold)
+    return found, wrong or text, *pictures
 
 
 def show(prediction: Any, threshold: float) -> tuple:
-    """The box and classes as text, the large picture and the views, at a threshold."""
+    """The text, the large picture and the views at a threshold."""
     if prediction is None:
         return '', *[None] * (1 + len(VIEWS))
     found = prediction.at(threshold)

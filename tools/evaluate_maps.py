@@ -18,7 +18,7 @@ import argparse
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -75,10 +75,9 @@ def main() -> None:
     cv2.setNumThreads(0)
     truths = from_list(args.list) if args.list else from_metadata(args.metadata, args.masks)
     others, hits = [], None
-    if args.select_list:
-        others = from_list(args.select_list)
-    elif args.select_metadata:
-        others = from_metadata(args.select_metadata)
+    if args.select:
+        others = from_list(args.select_list) if args.select_list else (
+            from_metadata(args.select_metadata))
     check_truths(args, truths, others)
     if args.top1top5:
         found = read_top1top5(args.top1top5, [truth.name for truth in truths])
@@ -100,8 +99,6 @@ def main() -> None:
             methods[name] = analyse(table, weights, args.thresholds, levels)
     if not methods[args.against].samples:
         raise InputError('nothing to report: no ground-truth mask has foreground')
-    if truths[0].masks and 'pxap' not in methods[args.against].samples:
-        print('no PxAP: no ground-truth mask has foreground', file=sys.stderr)
     write(args, report(methods, truths, args.against, args.quartiles), methods, truths, sources)
 
 
@@ -109,8 +106,9 @@ def parse() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add('maps', nargs='+', metavar='[NAME=]FOLDER', help='score maps, one folder for each method')
-    add('--list', type=Path, help='an image list: name,label,xmin ymin xmax ymax')
-    add('--metadata', type=Path, help="a folder with the benchmark's files")
+    truth = parser.add_mutually_exclusive_group(required=True).add_argument
+    truth('--list', type=Path, help='an image list: name,label,xmin ymin xmax ymax')
+    truth('--metadata', type=Path, help="a folder with the benchmark's files")
     add('--masks', type=Path, help='where the masks of --metadata are (default: in its folder)')
     add('--thresholds', type=fraction, nargs='*', default=[0.1, 0.15, 0.2],
         help='GT-known is reported at these, rounded to thousandths')
@@ -120,8 +118,9 @@ def parse() -> argparse.Namespace:
         'image, centre box, centre Gaussian and noise')
     add('--select', nargs='+', metavar='[NAME=]FOLDER', default=[],
         help='choose the thresholds on these maps, a folder for each method')
-    add('--select_list', type=Path, help='the image list of --select')
-    add('--select_metadata', type=Path, help="a folder with the benchmark's files, for --select")
+    truth = parser.add_mutually_exclusive_group().add_argument
+    truth('--select_list', type=Path, help='the image list of --select')
+    truth('--select_metadata', type=Path, help="a folder with the benchmark's files, for --select")
     add('--quartiles', action='store_true', help="sizes by the list's quartiles")
     add('--worst', type=positive_int, metavar='N',
         help='draw the N images of lowest IoU of each method to worst-NAME.png')
@@ -133,23 +132,18 @@ def parse() -> argparse.Namespace:
     args.maps, args.select = folders_of(parser, args.maps), folders_of(parser, args.select)
     names = [*args.maps, *(BASELINES if args.baselines else ())]
     args.against = args.against or names[0]
-    if (args.list is None) == (args.metadata is None):
-        parser.error('give either --list or --metadata')
     if len(set(names)) < len(names):
         parser.error(f'with --baselines, {", ".join(BASELINES)} are names of theirs: choose others')
     if args.against not in names:
         parser.error(f'--against {args.against}: choose one of {", ".join(names)}')
-    if bool(args.select) != ((args.select_list is None) != (args.select_metadata is None)):
+    if bool(args.select) != bool(args.select_list or args.select_metadata):
         parser.error('give --select together with either --select_list or --select_metadata')
     if args.select and args.select.keys() != args.maps.keys():
-        if (len(args.select) != len(args.maps)
-                or any(name != str(folder) for name, folder in args.select.items())):
+        unnamed = all(name == str(folder) for name, folder in args.select.items())
+        if len(args.select) != len(args.maps) or not unnamed:
             parser.error(f'--select needs a folder for each of {", ".join(args.maps)}: NAME=FOLDER')
         args.select = dict(zip(args.maps, args.select.values(), strict=True))
-    if args.worst and not args.images:
-        if not args.list:
-            parser.error('--worst needs --images DIR')
-        args.images = args.list.absolute().parent / 'image'
+    args.images = args.images or (args.list or args.metadata).absolute().parent / 'image'
     return args
 
 
@@ -175,8 +169,6 @@ def check_truths(args: argparse.Namespace, truths: list[GroundTruth], others: li
     for flag in ('select', 'top1top5', 'worst', 'quartiles'):
         if getattr(args, flag) and any(t.boxes is None for t in (truths[0], *others[:1])):
             raise InputError(f'--{flag} needs boxes: there are masks alone')
-    if args.worst and not (args.images / truths[0].name).is_file():
-        raise InputError(f'--worst: no image {args.images / truths[0].name}: check --images')
     tested = {identity(truth) for truth in truths} if others else set()
     for other in others:
         if identity(other) in tested:
@@ -250,12 +242,10 @@ def differences(methods: dict[str, Method], against: str, count: int) -> dict:
     for name, method in methods.items():
         if name == against:
             continue
-        rows = {metric: bootstrap.paired_difference(samples, reference.samples[metric], count)
-                for metric, samples in method.samples.items()}
         tests = {metric: bootstrap.mcnemar(right, reference.right[metric])
                  for metric, right in method.right.items()}
-        for metric, test in tests.items():
-            rows[metric] |= test
+        rows = {metric: {**bootstrap.paired_difference(samples, reference.samples[metric], count),
+                         **tests.get(metric, {})} for metric, samples in method.samples.items()}
         content[name] = {'metrics': rows, 'mcnemar': tests}
     for metric in reference.samples if content else ():
         rows = [other['metrics'][metric] for other in content.values()]
@@ -321,7 +311,7 @@ def all_tables(content: dict) -> str:
     titles, resamples = titles_of(next(iter(rows.values()))), content['resamples']
     parts = [f'{content["count"]} images, %, with {content["confidence"]:.0%} intervals '
              f'(Wilson\'s at fixed thresholds, else by {resamples} bootstrap resamples of the '
-             'images)', table('maps', titles, rows, estimate_cell)]
+             'images)', table('maps', titles, rows)]
     if content['differences']:
         parts += difference_tables(content, titles)
     if 'sizes' in content:
@@ -331,7 +321,7 @@ def all_tables(content: dict) -> str:
         titles = {group: f'{name} ({count} images)' for group, (name, count) in enumerate(
             zip(ranges, content['sizes']['count'], strict=True))}
         parts += ['Right boxes by the size of the object, at the threshold in use',
-                  table('area of the box', titles, content['sizes']['methods'], estimate_cell)]
+                  table('area of the box', titles, content['sizes']['methods'])]
     return '\n\n'.join(parts)
 
 
@@ -342,15 +332,9 @@ def difference_tables(content: dict, titles: dict[str, str]) -> list[str]:
     note = f'and p-values; * = significant, p < {SIGNIFICANT}{holm}, each metric by itself'
     if content['count'] < bootstrap.MIN_IMAGES:
         note = f'without p-values, as there are fewer than {bootstrap.MIN_IMAGES} images'
-    parts = [f'Difference to {against} in percentage points, with bootstrap intervals {note}. At '
-             f'fixed thresholds: images that these maps alone : {against} alone has right, and the '
-             'exact McNemar test on them.', table('maps', titles, rows, difference_cell)]
-    for metric, title in titles.items():
-        undefined = max(row[metric]['undefined'] for row in rows.values())
-        if undefined:
-            parts.append(f'{title} is not defined in {undefined} of {content["resamples"]} '
-                         'resamples, which count for neither side.')
-    return parts
+    return [f'Difference to {against} in percentage points, with bootstrap intervals {note}. At '
+            f'fixed thresholds: images that these maps alone : {against} alone has right, and the '
+            'exact McNemar test on them.', table('maps', titles, rows, '+')]
 
 
 def titles_of(names: dict) -> dict[str, str]:
@@ -359,46 +343,39 @@ def titles_of(names: dict) -> dict[str, str]:
     for name, title in TITLES.items():
         chosen_here = f'transferred_{name}' in names
         titles |= {f'transferred_{name}': title,
-                   name: f'{title} (chosen on the test images)' if chosen_here else title}
+                   name: title + ' (chosen on the test images)' * chosen_here}
     titles |= {name: name.replace('gt_known_', 'GT-known at ') for name in names
                if name.startswith('gt_known_')}
     return {name: title for name, title in titles.items() if name in names}
 
 
-def table(corner: str, titles: dict, rows: dict, cell: Callable[[dict | None], str]) -> str:
+def table(corner: str, titles: dict, rows: dict, sign: str = '') -> str:
     """A Markdown table: a row for each method, a column for each title."""
     lines = [f'| {corner} | {" | ".join(titles.values())} |', '| --- ' * (len(titles) + 1) + '|']
-    lines += [f'| {name} | {" | ".join(cell(row[column]) for column in titles)} |'
+    lines += [f'| {name} | {" | ".join(cell(row[column], sign) for column in titles)} |'
               for name, row in rows.items()]
     return '\n'.join(lines)
 
 
-def estimate_cell(row: dict | None) -> str:
+def cell(row: dict | None, sign: str) -> str:
+    """A metric or, with `sign` +, a difference; at fixed thresholds also how many images either
+    method alone has right."""
     if row is None:
         return '-'
-    return f'{100 * row["value"]:.2f} [{100 * row["low"]:.1f}, {100 * row["high"]:.1f}]'
-
-
-def difference_cell(row: dict) -> str:
-    """At fixed thresholds also how many images either method alone has right."""
-    text = f'{100 * row["value"]:+.2f} [{100 * row["low"]:+.1f}, {100 * row["high"]:+.1f}]'
+    value, low, high = (100 * row[name] for name in ('value', 'low', 'high'))
+    text = f'{value:{sign}.2f} [{low:{sign}.1f}, {high:{sign}.1f}]'
     if 'only_this' in row:
         text += f' {row["only_this"]} : {row["only_other"]}'
-    if row['p'] is not None:
+    if row.get('p') is not None:
         text += f' p = {row["p"]:.2g}{" *" if row["p_holm"] < SIGNIFICANT else ""}'
     return text
 
 
 def curves(methods: dict[str, Method]) -> bytes:
     """MaxBoxAcc over the threshold, a curve for each method, as the content of a PNG file."""
-    from matplotlib.figure import Figure  # slow to import
-
-    figure = Figure(figsize=(6, 4), layout='constrained')
-    axes = figure.subplots()
+    figure, axes = drawing.threshold_axes('boxes with IoU >= 0.5')
     for name, method in methods.items():
         axes.plot(metrics.THRESHOLDS, method.curve, label=name)
-    axes.set(xlabel='threshold', ylabel='boxes with IoU >= 0.5', xlim=(0, 1), ylim=(0, 1))
-    axes.grid(alpha=0.3)
     axes.legend()
     return drawing.png_of(figure)
 
@@ -410,14 +387,9 @@ def worst_sheet(method: Method, truths: list[GroundTruth], maps: list[Path], ima
     rows, threshold = [], next(iter(method.thresholds.values()))[0]
     for index in np.lexsort((method.best_iou, method.iou))[:count]:
         truth, image = truths[index], read_image(images / truths[index].name)
-        height, width = image.shape[:2]
         score_map = score_maps.at_benchmark_size(score_maps.read_score_map(maps[index]))
-        score_map = metrics.normalise_map(score_map)
-        levels = (score_map * metrics.LEVELS).astype(np.uint8)
-        box = largest_box(levels, metrics.level_of(threshold))
-        if box is not None:
-            box = np.array(box) / metrics.BENCHMARK_SIDE * ([width, height] * 2)
-        score_map = resize(score_map, (height, width))
+        score_map = resize(metrics.normalise_map(score_map), image.shape[:2])
+        box = largest_box(score_map, threshold)
         rows.append(drawing.Row(
             [drawing.draw_boxes(image, truth.boxes, box), drawing.heatmap(image, score_map),
              drawing.outline(image, score_map > threshold)],

@@ -3,37 +3,32 @@
     python tools/predict.py photo.jpg                     with the networks in resource/birds
     python tools/predict.py photos/ --draw                all pictures of a folder and below it
     python tools/predict.py photos/ --format coco         for pycocotools and CVAT
-    python tools/predict.py photo.jpg --model butterflies
-    python tools/predict.py photo.jpg --run mini          with those of demo.sh
+    python tools/predict.py photo.jpg --run mini          with the networks of demo.sh
     python tools/predict.py photo.jpg --seg model-8       with your own, or the authors'
 
 Writes to --out: predictions.jsonl, a line for each picture, or predictions.json (COCO) or .csv as
---format says; masks/ and cams/ as PNG; settings.json, the checkpoints, settings and versions in
-use; with --draw overlays/ (mask, box and class at full size), pictures/ (all views) and sheet.png
-of the first pictures; with --save_maps maps/ for tools/evaluate_maps.py. A line says:
+--format says; masks/ and cams/ as PNG; settings.json; with --draw overlays/ (mask, box and class at
+full size), pictures/ (all views) and sheet.png; with --save_maps maps/. A line says:
 
     file, name, mask, width, height    name: from the folder that was given; mask: its file in --out
     box          x0, y0, x1, y1 in pixels of the upright picture (an EXIF rotation is applied)
-    score        how stable box and mask are: the IoU of the boxes at the threshold - 0.1 and + 0.1
+    score        how stable the box is: the IoU of the boxes at the threshold - 0.1 and + 0.1
     foreground   the share of the picture that the mask covers
     label, class, class_score, classes    the best class, its probability, and the five best: the
                  classifier's (--cls), or without one the CAM network's; null with --seg alone
     objects      with --objects all: box, score and run-length encoded mask (COCO's) of each region
 
 COCO: a category's id is its label + 1, without classes 1, `object`; boxes are x, y, width, height
-around the mask, in whole pixels. Links are followed; hidden files and folders are left out. Files
-that cannot be read are reported at the end, and the exit code is then 1. A run that was interrupted
-continues with the same command. Of several paths, each folder's outputs are in a folder of its
-name.
+in whole pixels. Files that cannot be read are reported at the end, and the exit code is then 1. A
+run that was interrupted continues with the same command. Of several paths, each folder's outputs
+are in a folder of its name.
 """
 
 import json
 import os
 import sys
 from argparse import Namespace
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +44,7 @@ from utils.arguments import Parser, fraction
 from utils.boxes import find_regions
 from utils.drawing import Row, contact_sheet, draw_boxes, heatmap, outline
 from utils.errors import InputError, run, warn
-from utils.files import (
-    atomic_write,
-    source_of,
-    write_array,
-    write_csv,
-    write_json,
-    write_png,
-)
+from utils.files import source_of, write_array, write_csv, write_json, write_png, write_text
 from utils.images import read_image, resize
 from utils.pseudo_mask import MASK_SIDE, gaussian_prior
 from utils.results import newest_checkpoint, versions
@@ -68,7 +56,6 @@ SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.apng', '.webp', '.avif',
             '.bmp', '.tif', '.tiff', '.jp2', '.j2k', '.jpf', '.jpx', '.pbm', '.pgm', '.ppm', '.pnm'}
 ON_SHEET = 24           # pictures
 CELL = 240              # pixels; the side of a view
-NAMED = 5               # bad files in the message
 TINY, HUGE = 0.01, 0.9  # a mask's share of the picture that makes it useless
 RESULTS = {'jsonl': 'predictions.jsonl', 'coco': 'predictions.json', 'csv': 'predictions.csv'}
 COLUMNS = ('file', 'width', 'height', 'x0', 'y0', 'x1', 'y1', 'label', 'class', 'class_score',
@@ -77,11 +64,10 @@ COLUMNS = ('file', 'width', 'height', 'x0', 'y0', 'x1', 'y1', 'label', 'class', 
 
 def main() -> None:
     args = parse()
-    found = Pictures(args.paths, args.out)
-    todo = iter(found)
-    first = next(todo, None)
-    if first is None:
-        raise InputError(f'no pictures in {", ".join(map(str, args.paths))}{found.left_out()}')
+    pictures, left_out = find_pictures(args.paths, args.out)
+    note = f' (left out: {left_out} hidden files, or no images by their names)' * bool(left_out)
+    if not pictures:
+        raise InputError(f'no pictures in {", ".join(map(str, args.paths))}{note}')
     from tqdm import tqdm
 
     from spol import load_spol
@@ -92,24 +78,26 @@ def main() -> None:
     print(model)
     settings = {**model.settings, **{name: getattr(args, name) for name in (
         'objects', 'draw', 'save_maps', 'format')}}
-    part = args.out / f'.{RESULTS[args.format]}.part'
-    records, done = Records(part, settings), Done()
+    result = args.out / RESULTS[args.format]
+    records = Records(result.with_name(f'.{result.name}.part'), settings)
     write_json(args.out / 'settings.json', {**settings, 'versions': versions()})
-    todo = skip_done(chain([first], todo), records, done)
+    todo = pictures[count_done(records, pictures):]
     work = in_chunks(lambda chunk: predict(model, chunk, args), todo, model.chunk_size)
-    for record in tqdm(work, unit='img', disable=None):
+    for record in tqdm(work, total=len(todo), unit='img', disable=None):
         records.append(record)
-        done.add(record)
-    if args.draw and done.drawn:
-        sheets = [read_image(args.out / file) for file in done.drawn]
-        write_png(args.out / 'sheet.png', np.vstack(sheets))
+    errors = [record['error'] for record in records if 'error' in record]
+    done = [(record['name'], record['foreground']) for record in records if 'error' not in record]
+    if args.draw and done:
+        drawn = [args.out / 'pictures' / f'{name}.png' for name, _ in done[:ON_SHEET]]
+        write_png(args.out / 'sheet.png', np.vstack(list(map(read_image, drawn))))
         print(f'wrote {args.out / "sheet.png"}')
-    write_result(args.out / RESULTS[args.format], args.format, lambda: (
-        record for record in records if 'error' not in record))
-    part.unlink()
-    print(f'wrote {done.count} predictions to {args.out / RESULTS[args.format]}'
-          f'{found.left_out()}')
-    done.report()
+    write_result(result, args.format, (record for record in records if 'error' not in record))
+    records.path.unlink()
+    print(f'wrote {len(done)} predictions to {result}{note}')
+    warn_of_useless_masks([share for _, share in done])
+    if errors:
+        print(f'{len(errors)} files cannot be read:', *errors, sep='\n  ', file=sys.stderr)
+        sys.exit(1)
 
 
 def parse() -> Namespace:
@@ -120,11 +108,9 @@ def parse() -> Namespace:
     add('--out', type=Path, default=Path('predictions'), help='the output folder')
     add('--format', choices=RESULTS, default='jsonl', help='format of the predictions')
     add('--objects', choices=['largest', 'all'], default='largest',
-        help='all: every region above the threshold of at least 1 %% of the picture has a box, a '
-             'mask and a score of its own')
+        help='all: every region of at least 1 %% of the picture has a box and mask of its own')
     add('--draw', action='store_true', help='also draw each picture with its maps, mask and box')
-    add('--save_maps', action='store_true',
-        help='also write the score maps, for tools/evaluate_maps.py')
+    add('--save_maps', action='store_true', help='also write maps for tools/evaluate_maps.py')
     args = parser.parse_args()
     names = [path.resolve().name if path.is_dir() else path.name for path in args.paths]
     for path, name in zip(args.paths, names, strict=True):
@@ -138,28 +124,23 @@ def parse() -> Namespace:
     return args
 
 
-# ---------------------------------------------------------------- networks
-
-
 def add_networks(parser: Parser) -> None:
-    """The flags that name networks, and how they are run."""
     add = parser.add_argument
     add('--model', help='a model that comes with the repository: birds or butterflies (default: '
         'birds, unless --run or checkpoints are given)')
     add('--run', metavar='NAME', help='the run of demo.sh in cub200-*/out/NAME')
     for stage in STAGES:
         add(f'--{stage}', type=Path, help=f'a checkpoint of the {stage} stage')
-    for flag, stages, default in (('backbone', 'cam and seg', 'resnet50'),
-                                  ('arch', 'cls', 'efficientnet_b7')):
-        add(f'--{flag}', metavar='NETWORK', help=f'the network that the checkpoint of {stages} was '
-            f'trained with (default: as recorded beside it, else {default})')
+    add('--backbone', metavar='NETWORK', help='the network of cam and seg (default: as recorded '
+        'beside the checkpoint, else resnet50)')
+    add('--arch', metavar='NETWORK', help='that of cls (default: as recorded, else '
+        'efficientnet_b7)')
     add('--threshold', type=fraction, help='a pixel is foreground where the map exceeds this '
-        '(default: as recorded beside the checkpoint, else 0.2)')
+        '(default: as recorded, else 0.2)')
     add('--device', default='auto', help='auto | cpu | cuda | cuda:N')
 
 
 def networks(args: Namespace) -> dict[str, Any]:
-    """The arguments of `load_spol` that name the networks."""
     checkpoints = {stage: getattr(args, stage) for stage in STAGES if getattr(args, stage)}
     if sum(map(bool, (args.model, args.run, checkpoints))) > 1:
         raise InputError('--model, --run and checkpoints (--cls, --cam, --seg): give one of them')
@@ -186,66 +167,44 @@ def checkpoints_of_run(name: str) -> dict[str, Path]:
     return {stage: checkpoint for stage, checkpoint in found.items() if checkpoint}
 
 
-# ---------------------------------------------------------------- pictures
-
-
-class Pictures:
-    """The pictures of paths, as (file, its name among the outputs), folders in alphabetical order;
-    counts what it leaves out. The output folder may be one of them: it is left out."""
-
-    def __init__(self, paths: list[Path], out: Path):
-        self.paths, self.out, self.counts = paths, out.resolve(), Counter()
-
-    def __iter__(self) -> Iterator[tuple[Path, Path]]:
-        for path in self.paths:
-            if path.is_file():
-                yield path, Path(path.name)
-                continue
-            parent = Path(path.resolve().name if len(self.paths) > 1 else '')
-            for file in self._below(path):
-                yield file, parent / file.relative_to(path)
-
-    def _below(self, top: Path) -> Iterator[Path]:
-        seen = {self.out}
-        for folder, below, names in os.walk(top, followlinks=True, onerror=self._unreadable):
+def find_pictures(paths: list[Path], out: Path) -> tuple[list[tuple[Path, Path]], int]:
+    """The pictures of paths, as (file, its name among the outputs), and how many other files there
+    are. Links are followed; the output folder and hidden folders are left out."""
+    found, left_out = [], 0
+    for path in paths:
+        if path.is_file():
+            found.append((path, Path(path.name)))
+            continue
+        parent, seen = Path(path.resolve().name if len(paths) > 1 else ''), {out.resolve()}
+        for folder, below, names in os.walk(path, followlinks=True,
+                                            onerror=lambda error: warn(str(error))):
             real = Path(folder).resolve()
             if real in seen:
-                self.counts['links to folders that are there already'] += real != self.out
                 below.clear()
                 continue
             seen.add(real)
-            self.counts['hidden files or folders'] += sum(name[0] == '.' for name in below + names)
             below[:] = sorted(name for name in below if name[0] != '.')
-            for name in sorted(name for name in names if name[0] != '.'):
-                if Path(name).suffix.lower() in SUFFIXES:
-                    yield Path(folder, name)
-                else:
-                    self.counts['files that are not images by their names'] += 1
-
-    def _unreadable(self, error: OSError) -> None:
-        self.counts['folders that cannot be read'] += 1
-
-    def left_out(self) -> str:
-        """The end of a message."""
-        counts = ', '.join(f'{count} {kind}' for kind, count in self.counts.items() if count)
-        return f' (left out: {counts})' if counts else ''
+            chosen = [Path(folder, name) for name in sorted(names) if name[0] != '.'
+                      and Path(name).suffix.lower() in SUFFIXES]
+            found += [(file, parent / file.relative_to(path)) for file in chosen]
+            left_out += len(names) - len(chosen)
+    return found, left_out
 
 
-def skip_done(pictures: Iterator[tuple[Path, Path]], records: 'Records', done: 'Done'
-              ) -> Iterator[tuple[Path, Path]]:
-    """The pictures after those that an interrupted run has done, which are added to `done`."""
-    for record in records:
-        file, _ = next(pictures, (None, None))
+def count_done(records: 'Records', pictures: list[tuple[Path, Path]]) -> int:
+    """How many pictures an interrupted run has done. Raises InputError if it was on others."""
+    count = 0
+    for count, record in enumerate(records, 1):
+        file = pictures[count - 1][0] if count <= len(pictures) else None
         if record['file'] != str(file) or record['source'] != state_of(file):
             raise InputError(f'{records.path} belongs to a run on other pictures (there '
                              f'{record["file"]}, now {file}, or it was replaced): finish that run, '
                              'or use another --out')
-        done.add(record)
-    yield from pictures
+    return count
 
 
-def state_of(path: Path) -> str | None:
-    return source_of(path) if path.exists() else None
+def state_of(path: Path | None) -> str | None:
+    return source_of(path) if path and path.exists() else None
 
 
 def predict(model: Any, chunk: list[tuple[Path, Path]], args: Namespace) -> Iterator[dict]:
@@ -259,7 +218,7 @@ def predict(model: Any, chunk: list[tuple[Path, Path]], args: Namespace) -> Iter
 
 
 def write_prediction(found: Any, name: Path, args: Namespace) -> dict[str, Any]:
-    """Write the files of a picture's prediction; what its record says."""
+    """Write a prediction's files; its record."""
     png = f'{name}.png'
     write_png(args.out / 'masks' / png, found.mask)
     if found.cam is not None:
@@ -287,14 +246,12 @@ def rounded(value: float | None) -> float | None:
 
 
 def describe(region: Any) -> dict[str, Any]:
-    """What is recorded of a `utils.boxes.Region`."""
     return {'box': list(region.box), 'score': rounded(region.score),
             'segmentation': run_lengths(region.mask)}
 
 
 def views(prediction: Any, objects: str = 'largest') -> dict[str, np.ndarray]:
-    """Image, fused CAM and its Gaussian prior (where there is a CAM), probability (where there is a
-    segmentation), mask and box, by their names: uint8 RGB, each within 240 x 240."""
+    """The pictures of --draw by their names: uint8 RGB, each within 240 x 240."""
     small = prediction.within(CELL)
     image, size, pictures = small.image, small.image.shape[:2], {'image': small.image}
     if small.cam is not None:
@@ -311,13 +268,10 @@ def views(prediction: Any, objects: str = 'largest') -> dict[str, np.ndarray]:
 
 
 def draw(prediction: Any, name: Path, objects: str) -> np.ndarray:
-    """The views side by side, below their names; the first one's is the picture's."""
+    """The views side by side, below their names."""
     pictures = views(prediction, objects)
     row = Row(list(pictures.values()), prediction.caption)
     return contact_sheet([row], [name.name, *list(pictures)[1:]], side=CELL)
-
-
-# ---------------------------------------------------------------- records and files
 
 
 class Records:
@@ -326,79 +280,48 @@ class Records:
 
     def __init__(self, path: Path, settings: dict[str, Any]):
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        with open(path, 'rb+') as file:  # cut a line that a process has not written to its end
-            file.truncate(sum(len(line) for line in file if line.endswith(b'\n')))
-        lines = self._lines()
-        recorded = next(lines, None)
-        lines.close()
-        if recorded is None:
-            self.append(settings)
-        elif recorded != settings:
-            names = [name for name in settings if recorded.get(name) != settings[name]]
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        # A line that a process has not written to its end is cut.
+        lines = [line for line in lines if line.endswith('\n')] or [json.dumps(settings) + '\n']
+        write_text(path, ''.join(lines))
+        recorded = json.loads(lines[0])
+        names = [name for name in settings if recorded.get(name) != settings[name]]
+        if names:
             raise InputError(f'{path} belongs to a run with other settings ({", ".join(names)}): '
                              'finish that run, or use another --out')
 
     def __iter__(self) -> Iterator[dict]:
-        lines = self._lines()
-        next(lines)
-        return lines
-
-    def _lines(self) -> Iterator[dict]:
-        with open(self.path, encoding='utf-8') as file:
+        with open(self.path) as file:
+            next(file)
             yield from map(json.loads, file)
 
     def append(self, record: dict[str, Any]) -> None:
-        with open(self.path, 'a', encoding='utf-8') as file:
+        with open(self.path, 'a') as file:
             file.write(json.dumps(record) + '\n')
 
 
-class Done:
-    """What is reported at the end: the errors of bad files, how many masks are useless, and the
-    first drawings."""
-
-    def __init__(self) -> None:
-        self.errors: list[str] = []
-        self.drawn: list[str] = []
-        self.count = self.tiny = self.huge = 0
-
-    def add(self, record: dict[str, Any]) -> None:
-        if 'error' in record:
-            self.errors.append(record['error'])
-            return
-        self.count += 1
-        self.tiny += record['foreground'] < TINY
-        self.huge += record['foreground'] > HUGE
-        if len(self.drawn) < ON_SHEET:
-            self.drawn.append(f'pictures/{record["name"]}.png')
-
-    def report(self) -> None:
-        for bad, share in ((self.tiny, f'less than {TINY:.0%}'), (self.huge, f'over {HUGE:.0%}')):
-            if 2 * bad > self.count:
-                warn(f'{bad} of {self.count} masks cover {share} of their pictures: try another '
-                     '--threshold, or train on pictures of this kind')
-        if self.errors:
-            print(f'{len(self.errors)} files cannot be read:', *self.errors[:NAMED],
-                  *(['...'] if len(self.errors) > NAMED else []), sep='\n  ', file=sys.stderr)
-            sys.exit(1)
+def warn_of_useless_masks(shares: list[float]) -> None:
+    """`shares`: of the pictures, what their masks cover."""
+    for text, useless in ((f'less than {TINY:.0%}', [share < TINY for share in shares]),
+                          (f'over {HUGE:.0%}', [share > HUGE for share in shares])):
+        if 2 * sum(useless) > len(shares):
+            warn(f'{sum(useless)} of {len(shares)} masks cover {text} of their pictures: try '
+                 'another --threshold, or train on pictures of this kind')
 
 
-def write_result(path: Path, format: str, records: Callable[[], Iterable[dict]]) -> None:
-    """Write records (each call of `records` gives all) as a file of a format."""
+def write_result(path: Path, format: str, records: Iterable[dict]) -> None:
     if format == 'csv':
-        write_csv(path, COLUMNS, csv_rows(records()))
-        return
-    lines = coco(records) if format == 'coco' else (
-        json.dumps({key: value for key, value in record.items() if key != 'source'}) + '\n'
-        for record in records())
-    atomic_write(path, lambda file: file.writelines(
-        line.encode(errors='surrogateescape') for line in lines))
+        write_csv(path, COLUMNS, csv_rows(records))
+    elif format == 'coco':
+        write_text(path, json.dumps(coco(records)))
+    else:
+        write_text(path, ''.join(
+            json.dumps({key: value for key, value in record.items() if key != 'source'}) + '\n'
+            for record in records))
 
 
 def csv_rows(records: Iterable[dict]) -> Iterator[list]:
-    """A row for each picture, or for each of its objects; cells are empty where nothing is
-    known."""
+    """A row for each picture, or for each of its objects."""
     for record in records:
         for found in record.get('objects') or [record]:
             yield [record['file'], record['width'], record['height'],
@@ -406,35 +329,28 @@ def csv_rows(records: Iterable[dict]) -> Iterator[list]:
                    record['class_score'], found['score'], record['mask']]
 
 
-def coco(records: Callable[[], Iterable[dict]]) -> Iterator[str]:
-    """COCO's format, an annotation for each of a record's `objects`; ids count from 1. Only one
-    picture's masks are held in memory."""
-    yield '{"info": {"description": "SPOL: boxes and masks", "version": "1.0"}, "licenses": [],\n'
-    yield '"images": ['
-    for number, record in enumerate(records(), 1):
-        yield (',\n' if number > 1 else '') + json.dumps(
-            {'id': number, 'file_name': record['name'], 'width': record['width'],
-             'height': record['height']})
-    yield '],\n"annotations": ['
-    count, categories = 0, {}
-    for number, record in enumerate(records(), 1):
+def coco(records: Iterable[dict]) -> dict[str, Any]:
+    """COCO's format, an annotation for each of a record's `objects`; ids count from 1."""
+    images, annotations, categories = [], [], {}
+    for number, record in enumerate(records, 1):
+        images.append({'id': number, 'file_name': record['name'], 'width': record['width'],
+                       'height': record['height']})
         category = 1 if record['label'] is None else record['label'] + 1
         for found in record['objects']:
-            count += 1
             categories[category] = record['class'] or 'object'
             x0, y0, x1, y1 = found['box']
-            yield (',\n' if count > 1 else '') + json.dumps(
-                {'id': count, 'image_id': number, 'category_id': category,
-                 'bbox': [x0, y0, x1 - x0, y1 - y0],
-                 'area': sum(found['segmentation']['counts'][1::2]),
-                 'segmentation': found['segmentation'], 'iscrowd': 0, 'score': found['score']})
-    named = [{'id': key, 'name': name} for key, name in sorted(categories.items())]
-    yield f'],\n"categories": {json.dumps(named)}}}\n'
+            annotations.append({
+                'id': len(annotations) + 1, 'image_id': number, 'category_id': category,
+                'bbox': [x0, y0, x1 - x0, y1 - y0],
+                'area': sum(found['segmentation']['counts'][1::2]),
+                'segmentation': found['segmentation'], 'iscrowd': 0, 'score': found['score']})
+    return {'info': {'description': 'SPOL: boxes and masks', 'version': '1.0'}, 'licenses': [],
+            'images': images, 'annotations': annotations,
+            'categories': [{'id': key, 'name': name} for key, name in sorted(categories.items())]}
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:
-    """A mask, bool H x W -> COCO's run-length encoding: lengths of background and foreground in
-    turn, column by column."""
+    """A mask, bool H x W -> COCO's run-length encoding, column by column from the background."""
     pixels = mask.ravel(order='F')
     changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
     lengths = np.diff([0, *changes, pixels.size]).tolist()

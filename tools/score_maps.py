@@ -71,87 +71,70 @@ def from_metadata(metadata: Path, masks: Path | None = None) -> list[GroundTruth
     """The ground truth in the benchmark's files, in the order of image_ids.txt.
 
     masks: the folder that the paths of masks start from (default: metadata).
-    Raises InputError, with file and line, for anything that is not as the benchmark has it.
+    Raises InputError for anything that is not as the benchmark has it.
     """
-    ids = read_fields(metadata / 'image_ids.txt', (0,))
-    tables = {'localization.txt': read_fields(metadata / 'localization.txt', (2, 4), several=True)}
-    has_masks = len(next(iter(tables['localization.txt'].values()))[0]) == 3
-    if not has_masks:
-        tables['image_sizes.txt'] = read_fields(metadata / 'image_sizes.txt', (2,))
+    if not (metadata / 'image_ids.txt').is_file():
+        raise InputError(f'no {metadata / "image_ids.txt"}: give the folder of a split, such as '
+                         'metadata/CUB/test')
+    ids = read_table(metadata / 'image_ids.txt', (0,))
+    found = read_table(metadata / 'localization.txt', (2, 4))
+    has_masks = len(next(iter(found.values()))[0]) == 2
+    counts = {} if has_masks else {'image_sizes.txt': 2}
     if (metadata / 'class_labels.txt').is_file():
-        tables['class_labels.txt'] = read_fields(metadata / 'class_labels.txt', (1,))
+        counts['class_labels.txt'] = 1
+    tables = {file: read_table(metadata / file, (count,)) for file, count in counts.items()}
+    for file, table in {'image_ids.txt': ids, 'localization.txt': found, **tables}.items():
+        for name in ids:
+            lines = len(table.get(name, ()))
+            if lines == 0 or (lines > 1 and table is not found):
+                raise InputError(f'{metadata / file} has {lines} lines of {name}: correct it')
     truths = []
     for name in ids:
-        for file, table in tables.items():
-            if name not in table:
-                raise InputError(f'{metadata / file} has no line of {name}, which is in '
-                                 'image_ids.txt: add it')
-        truth, lines = GroundTruth(name, None, None, None), tables['localization.txt'][name]
-        if 'class_labels.txt' in tables:
-            place, label = tables['class_labels.txt'][name][0]
-            truth = truth._replace(label=lists.checked_label(label.strip(), MAX_CLASSES, place))
-        truths.append(with_masks(truth, lines, masks or metadata) if has_masks else
-                      with_boxes(truth, lines, tables['image_sizes.txt'][name][0]))
+        one = {file: numbers(metadata / file, table[name], int)[0].tolist()
+               for file, table in tables.items()}
+        truth = GroundTruth(name, one.get('class_labels.txt', [None])[0], None, None)
+        if has_masks:
+            truths.append(with_masks(truth, found[name], masks or metadata))
+        else:
+            boxes = numbers(metadata / 'localization.txt', found[name], float)
+            truths.append(truth._replace(size=tuple(one['image_sizes.txt'][::-1]), boxes=boxes))
+            if not (boxes[:, 2:] >= boxes[:, :2]).all() or min(truths[-1].size) < 1:
+                raise InputError(f'{metadata}: {name} has a box that ends before it begins, or no '
+                                 'size: write x0,y0,x1,y1 and width,height')
     if not has_masks:
         lists.check_scale([truth.boxes for truth in truths], [truth.size for truth in truths],
                           list(ids), metadata)
     return truths
 
 
-Line = list[str]  # file and number, then the fields after the id
-
-
-def read_fields(path: Path, counts: tuple[int, ...], several: bool = False
-                ) -> dict[str, list[Line]]:
-    """id -> its lines, one or `several`; after the id, all have the same number of fields, one of
-    `counts`."""
-    if not path.is_file():
-        raise InputError(f'no {path}: give the folder of a split, such as metadata/CUB/test')
-    result: dict[str, list[Line]] = {}
+def read_table(path: Path, counts: tuple[int, ...]) -> dict[str, list[list[str]]]:
+    """id -> the other fields of its lines; in all lines their number is the same of `counts`."""
+    result: dict[str, list[list[str]]] = {}
     for number, text in lists.read_lines(path):
-        place, (name, *fields) = f'{path}, line {number}', text.split(',')
-        if len(fields) not in counts:
-            raise InputError(f'{place}: expected {" or ".join(map(str, counts))} fields after the '
-                             f'id, found {text[:80]!r}: correct the line')
-        counts = (len(fields),)
-        lines = result.setdefault(lists.image_name(name, place), [])
-        if lines and not several:
-            raise InputError(f'{place}: a second line of {name}: delete one')
-        lines.append([place, *fields])
+        name, *values = text.split(',')
+        if len(values) not in counts:
+            raise InputError(f'{path}, line {number}: expected {" or ".join(map(str, counts))} '
+                             f'fields after the id, found {text[:80]!r}: correct the line')
+        counts = (len(values),)
+        result.setdefault(lists.image_name(name, str(path)), []).append(values)
     if not result:
         raise InputError(f'{path} is empty: it needs a line for each image')
     return result
 
 
-def with_boxes(truth: GroundTruth, lines: list[Line], size: Line) -> GroundTruth:
-    """A box of one pixel has x0 = x1 in the benchmark's files."""
-    width, height = read_numbers(size).astype(int).tolist()
-    boxes = np.array([read_numbers(line) for line in lines])
-    for (place, *fields), box in zip(lines, boxes, strict=True):
-        if (box[2:] < box[:2]).any():
-            raise InputError(f'{place}: the box {",".join(fields)} ends before it begins: write '
-                             'x0,y0,x1,y1')
-    if min(width, height) < 1:
-        raise InputError(f'{size[0]}: {width} x {height} is no size: correct the line')
-    return truth._replace(size=(height, width), boxes=boxes)
-
-
-def with_masks(truth: GroundTruth, lines: list[Line], folder: Path) -> GroundTruth:
-    masks = tuple(folder / lists.checked_name(mask, place) for place, mask, _ in lines)
-    ignored = {folder / lists.checked_name(region, place) for place, _, region in lines if region}
-    if len(ignored) > 1:
-        raise InputError(f'{lines[-1][0]}: {truth.name} has a second ignored region: correct it')
-    return truth._replace(masks=masks, ignored=next(iter(ignored), None))
-
-
-def read_numbers(line: Line) -> np.ndarray:
+def numbers(path: Path, lines: list[list[str]], kind: type) -> np.ndarray:
     try:
-        numbers = np.array(line[1:], float)
-    except ValueError:
-        numbers = np.array([np.nan])
-    if not np.isfinite(numbers).all():
-        raise InputError(f'{line[0]}: {",".join(line[1:])[:80]!r} are not numbers: correct it')
-    return numbers
+        return np.array(lines).astype(kind)
+    except ValueError as error:
+        raise InputError(f'{path}: {error}: correct the line') from error
+
+
+def with_masks(truth: GroundTruth, lines: list[list[str]], folder: Path) -> GroundTruth:
+    masks, regions = ([folder / lists.checked_name(name, truth.name) for name in names if name]
+                      for names in zip(*lines, strict=True))
+    if len(set(regions)) > 1:
+        raise InputError(f'{truth.name} has a second ignored region: correct localization.txt')
+    return truth._replace(masks=tuple(masks), ignored=regions[0] if regions else None)
 
 
 def read_masks(truth: GroundTruth) -> tuple[np.ndarray, np.ndarray]:
@@ -212,12 +195,10 @@ def at_benchmark_size(score_map: np.ndarray) -> np.ndarray:
 def baseline_map(baseline: str, name: str) -> np.ndarray:
     """What needs no training, as a score map, 224 x 224.
 
-    - whole image: one pixel is lower than the others, so that the box is the image's at every
-      threshold.
-    - centre box: falls linearly from the centre to the edges; at threshold t, the box has 1 - t of
-      the image's sides. So the best threshold is the best side.
+    - whole image: one pixel is lower, so that the box is the image's at every threshold.
+    - centre box: at threshold t, the box has 1 - t of the image's sides.
     - centre Gaussian: the benchmark's baseline.
-    - noise: uniform, another for each image, but the same in each run; enlarged as a CAM is.
+    - noise: uniform, by the image's name, enlarged as a CAM is.
     """
     if baseline == 'noise':
         noise = np.random.default_rng(crc32(name.encode())).random((NOISE_SIDE, NOISE_SIDE))

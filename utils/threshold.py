@@ -14,6 +14,7 @@ import torch
 
 from utils.boxes import CentreCrop
 from utils.distributed import is_main_process, sum_over_ranks
+from utils.errors import warn
 from utils.files import read_json, write_json
 from utils.images import read_stored_mask, resize
 from utils.inference import ListInference, Predictor
@@ -59,7 +60,13 @@ def set_threshold(options: Any, predict: Predictor, read_list: Callable[[str], I
                               Agreeing(images, masks, side), options)
     total = sum(inference.run('choosing a threshold', images.sample(MOST_IMAGES)),
                 np.zeros(len(THRESHOLDS)))
-    options.threshold = float(THRESHOLDS[sum_over_ranks(total).argmax()])
+    total = sum_over_ranks(total)
+    if total.max() <= 0:
+        options.threshold = options.paper_threshold
+        warn(f'--threshold auto: masks of {options.snapshot} do not follow the CAMs in {masks} at '
+             f'any threshold: {options.threshold} is used; train for more steps')
+        return
+    options.threshold = float(THRESHOLDS[total.argmax()])
     path = options.snapshot.with_name(f'{options.snapshot.name}.json')
     if is_main_process():
         write_json(path, {**read_json(path), 'threshold': options.threshold,
