@@ -35,7 +35,7 @@ def main():
         model = newest_checkpoint(ROOT / f'cub200-{stage}' / 'out' / args.name)
         if model is None:
             raise InputError(f'no model-N in cub200-{stage}/out/{args.name}: check --name')
-        state = {key: value.half() if value.is_floating_point() else value
+        state = {key: (value.half() if value.is_floating_point() else value).contiguous()
                  for key, value in read_state(model).items()}
         write_bytes(args.out / f'{stage}.safetensors', save(state))
         recorded = read_json(model.with_name(f'{model.name}.json'))
