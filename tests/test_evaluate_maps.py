@@ -158,7 +158,7 @@ def test_methods_are_compared_and_the_worst_are_drawn(squares, tmp_path, evaluat
     assert sum(results['sizes']['count']) == 6
     for name in ('evaluation', 'worst-a', 'worst-b'):
         assert cv2.imread(str(tmp_path / 'out' / f'{name}.png')).std() > 10
-    rows, classes = (list(csv.DictReader((tmp_path / 'out' / name).read_text().splitlines()))
+    rows, classes = (list(csv.DictReader((tmp_path / 'out' / name).open()))
                      for name in ('images.csv', 'classes.csv'))
     assert len(rows) == 6 * 6
     right = [int(row['correct']) for row in rows if row['method'] == 'a']
@@ -234,14 +234,12 @@ def test_baselines_are_what_they_say():
     whole, _ = threshold_ious(baseline_map('whole image', ''), np.array([[0, 0, 224, 224.0]]),
                               square)
     assert (whole > 0.99).all()
-    for baseline in ('centre box', 'centre Gaussian'):
+    for baseline in ('centre Gaussian', 'centre box'):
         ious, _ = threshold_ious(baseline_map(baseline, ''), centred, square)
         assert ious.max() > 0.98
-    ious, _ = threshold_ious(baseline_map('centre box', ''), centred, square)
     assert 0.49 < THRESHOLDS[ious.argmax()] < 0.52
-    noise = [baseline_map('noise', name) for name in 'aab']
-    assert (noise[0] == noise[1]).all()
-    assert (noise[0] != noise[2]).any()
+    first, second = (baseline_map('noise', name) for name in 'ab')
+    assert (first != second).any()
 
 
 LIST = ['--list', '{0}/list.txt']
@@ -249,20 +247,17 @@ SELECT = [*LIST, '--select', '{0}/b', '--select_list']
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (['{0}/a'], 'give either --list or --metadata'),
+    (['{0}/a'], 'one of the arguments --list --metadata is required'),
     (['{0}/none', *LIST], 'no folder of maps at {0}/none: check'),
     (['lr=0.1/maps', *LIST], 'no folder of maps at 0.1/maps (what precedes = in lr=0.1/maps'),
     (['{0}/image', *LIST], 'two maps'),
     (['{0}', *LIST], 'no map of 6 of 6 images, the first is 0.png'),
     (['{0}/a', '{0}/a', *LIST], 'the same name'),
     (['{0}/a', *LIST, '--against', 'other'], 'choose one of'),
-    (['{0}/a', *LIST, '--select', '{0}/a'], 'either --select_list or'),
     (['{0}/a', *LIST, '--select_list', '{0}/x'], 'give --select together'),
     (['a={0}/a', *LIST, '--select', 'b={0}/b', '--select_list', '{0}/x'], 'a folder for each of a'),
     (['noise={0}/a', *LIST, '--baselines'], 'choose others'),
-    (['{0}/a', '--metadata', '{0}', '--worst', '3'], '--worst needs --images'),
     (['{0}/a', '--metadata', '{0}'], 'give the folder of a split'),
-    (['{0}/a', *LIST, '--worst', '3', '--images', '{0}/a'], 'check --images'),
     (['{0}/a', *SELECT, '{0}/list.txt'], '0.png is also tested'),
     (['{0}/a', *SELECT, '{0}/renamed/list.txt'], 'other.png is also tested'),
     (['{0}/a', '--list', '{0}/no_boxes.txt'], 'no boxes'),
@@ -287,15 +282,6 @@ def test_masks_alone_have_no_boxes_to_choose_or_draw(golden_maps, run_script, fl
     refused(run_script('tools/evaluate_maps.py', golden_maps / 'maps', '--metadata',
                        golden_maps / 'masks', '--masks', golden_maps, flag, *values[flag]),
             f'{flag} needs boxes')
-
-
-def test_unusual_names_and_lists_of_windows(squares, evaluate):
-    folder = squares('lr=0.1', {'a': 0.4}, count=1)
-    for path in (folder / 'image' / '0.png', folder / 'a' / '0.npy'):
-        path.rename(path.with_name(f'a b{path.suffix}'))
-    (folder / 'list.txt').write_bytes(b'a b.png,0,10 10 30 30\r\n')
-    _, results, _ = evaluate(folder / 'a', '--list', folder / 'list.txt')
-    assert (results['count'], list(results['methods'])) == (1, [str(folder / 'a')])
 
 
 def test_maps_without_content_are_a_warning(squares, evaluate):
@@ -346,32 +332,27 @@ def test_several_lines_are_of_one_image(metadata):
 
 @pytest.mark.parametrize(('file', 'lines', 'message'), [
     ('localization.txt', ['a/1.jpg,1,2,30,40', 'a/2.jpg,0,0,5'], 'localization.txt, line 2'),
-    ('localization.txt', ['a/1.jpg,1,2,30,forty', 'a/2.jpg,0,0,5,6'], 'line 1: '),
-    ('localization.txt', ['a/1.jpg,1,2,30,40'], 'localization.txt has no line of a/2.jpg'),
-    ('localization.txt', [''], 'is empty'),
+    ('localization.txt', ['a/1.jpg,1,2,30,forty', 'a/2.jpg,0,0,5,6'], 'forty'),
+    ('localization.txt', ['a/1.jpg,1,2,30,40'], 'localization.txt has 0 lines of a/2.jpg'),
     ('localization.txt', ['a/1.jpg,30,2,1,40', 'a/2.jpg,0,0,5,6'], 'ends before it begins'),
     ('localization.txt', ['a/1.jpg,1,2,3,4', 'a/2.jpg,10,0,15,6'], 'outside its image'),
     ('localization.txt', ['a/1.jpg,0.1,0.2,0.5,0.6', 'a/2.jpg,0,0,1,1'], 'fractions'),
     ('localization.txt', ['a/1.jpg,m,i', 'a/1.jpg,m,j', 'a/2.jpg,m,'], 'second ignored region'),
     ('localization.txt', ['a/1.jpg,../m,', 'a/2.jpg,m,'], 'does not stay in the data folder'),
-    ('image_sizes.txt', ['a/1.jpg,500,300'], 'image_sizes.txt has no line of a/2.jpg'),
-    ('image_sizes.txt', ['a/1.jpg,500,300', 'a/2.jpg,0,20'], 'line 2: 0 x 20 is no size'),
-    ('image_sizes.txt', ['a/1.jpg,6,7', 'a/2.jpg,2,3'], 'outside its image of 6 x 7'),
+    ('image_sizes.txt', ['a/1.jpg,500,300', 'a/2.jpg,0,20'], 'no size'),
     ('image_ids.txt', ['../1.jpg'], 'does not stay in the data folder'),
-    ('image_ids.txt', ['a/1.jpg', 'a/1.jpg'], 'line 2: a second line of a/1.jpg'),
-    ('class_labels.txt', ['a/1.jpg,4'], 'class_labels.txt has no line of a/2.jpg'),
-    ('class_labels.txt', ['a/1.jpg,4', 'a/2.jpg,ant'], 'line 2: the label'),
+    ('image_ids.txt', ['a/1.jpg', 'a/1.jpg'], 'image_ids.txt has 2 lines of a/1.jpg'),
+    ('class_labels.txt', ['a/1.jpg,4', 'a/2.jpg,ant'], "'ant'"),
 ])
 def test_a_bad_line_is_named(metadata, file, lines, message):
     assert message in complaint(from_metadata, metadata(file, lines))
 
 
-@pytest.mark.parametrize('names', [['1.jpg.npy', '2.npy'], ['1.png', '2.jpg.png']])
-def test_maps_are_found_by_the_name_with_and_without_its_suffix(tmp_path, metadata, names):
-    for name in names:
+def test_maps_are_found_by_the_name_with_and_without_its_suffix(tmp_path, metadata):
+    for name in ('1.jpg.npy', '2.png'):
         write_lines(tmp_path / 'a' / name, [])
     found = find_maps(tmp_path, from_metadata(metadata()))
-    assert [path.name for path in found] == names
+    assert [path.name for path in found] == ['1.jpg.npy', '2.png']
 
 
 def test_png_of_8_and_16_bits_and_arrays_give_the_same_map(tmp_path):

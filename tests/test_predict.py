@@ -61,8 +61,7 @@ def test_predictions_masks_and_pictures(call, photos, tmp_path, two_objects):
     (photos / 'deep' / 'loop').symlink_to(photos)
     code, out, err = call('--draw', '--save_maps')
     assert code == 0, err
-    for words in ('cub200-seg/out/model-1', 'sheet.png', 'wrote 3 predictions', '1 hidden files',
-                  '1 files that are not images', '1 links to folders that are there already'):
+    for words in ('cub200-seg/out/model-1', 'sheet.png', 'wrote 3 predictions', '2 hidden files'):
         assert words in out
     written = tmp_path / 'out'
     settings = json.loads((written / 'settings.json').read_text())
@@ -104,21 +103,8 @@ def test_coco_is_read_by_pycocotools(call, tmp_path, two_objects, objects):
         name = coco.imgs[annotation['image_id']]['file_name']
         png = cv2.imread(str(tmp_path / 'out' / 'masks' / f'{name}.png'), cv2.IMREAD_UNCHANGED)
         assert (png[mask > 0] == 255).all()
-    again = coco.loadRes(json.loads(json.dumps(list(coco.anns.values()))))
+    again = coco.loadRes(list(coco.anns.values()))
     assert len(again.anns) == len(coco.anns)
-    assert coco.dataset['licenses'] == []
-
-
-def test_coco_is_read_by_datumaro(call, photos, tmp_path, two_objects):
-    datumaro = pytest.importorskip('datumaro')
-    assert call('--format', 'coco', '--objects', 'all')[0] == 0
-    (tmp_path / 'coco' / 'annotations').mkdir(parents=True)
-    shutil.copytree(photos, tmp_path / 'coco' / 'images' / 'val')
-    shutil.copy(tmp_path / 'out' / 'predictions.json',
-                tmp_path / 'coco' / 'annotations' / 'instances_val.json')
-    dataset = datumaro.Dataset.import_from(str(tmp_path / 'coco'), 'coco_instances')
-    boxes = [[found for found in item.annotations if found.type.name == 'bbox'] for item in dataset]
-    assert list(map(len, boxes)) == [2, 2, 2]
 
 
 def test_all_objects_in_json_lines_and_csv(call, tmp_path, two_objects):
@@ -132,19 +118,6 @@ def test_all_objects_in_json_lines_and_csv(call, tmp_path, two_objects):
     assert header.startswith('file,width,height,x0,y0,x1,y1,label,class,class_score,score')
     assert [Path(row.split(',')[0]).name for row in rows] == [
         'a.jpg', 'a.jpg', 'b.png', 'b.png', 'c.JPG', 'c.JPG']
-
-
-def test_csv_without_a_box_has_empty_cells(call, tmp_path):
-    assert call('--format', 'csv', '--threshold', 0.999999)[0] == 0
-    lines = (tmp_path / 'out' / 'predictions.csv').read_text().splitlines()
-    assert all(',60,50,,,,,' in line for line in lines[1:])
-    assert len(lines) == 4
-
-
-def test_run_lengths_go_down_the_columns():
-    mask = np.array([[True, False], [True, True], [False, True]])
-    assert predict.run_lengths(mask) == {'size': [3, 2], 'counts': [0, 2, 2, 2]}
-    assert predict.run_lengths(~mask)['counts'] == [2, 2, 2]
 
 
 def test_bad_files_are_reported_and_the_rest_is_done(call, photos):
@@ -183,10 +156,7 @@ def test_an_interrupted_run_is_continued(call, interrupted):
     code, stdout, err = call('--draw')
     assert code == 0, err
     assert 'wrote 3 predictions' in stdout
-    found, expected = records_of(out / 'predictions.jsonl'), list(map(json.loads,
-                                                                     whole.splitlines()))
-    assert [record['name'] for record in found] == [record['name'] for record in expected]
-    assert [record['box'] for record in found] == [record['box'] for record in expected]
+    assert (out / 'predictions.jsonl').read_text() == whole
     assert sorted(path.name for path in (out / 'masks').rglob('*.png')) == ['b.png.png',
                                                                             'c.JPG.png']
     assert not (out / '.predictions.jsonl.part').exists()
@@ -263,18 +233,12 @@ def test_links_are_followed_and_hidden_folders_are_not(tmp_path):
     (tmp_path / 'in' / 'link').symlink_to(tmp_path / 'elsewhere')
     (tmp_path / 'elsewhere' / 'back').symlink_to(tmp_path / 'in')
     (tmp_path / 'in' / 'z').symlink_to(tmp_path / 'in' / 'a')
-    pictures = predict.Pictures([tmp_path / 'in'], tmp_path / 'in' / 'out')
-    assert [str(name) for _, name in pictures] == ['a/1.JPG', 'link/3.webp']
-    assert sorted(pictures.left_out().strip(' ()').removeprefix('left out: ').split(', ')) == [
-        '1 files that are not images by their names', '1 hidden files or folders',
-        '2 links to folders that are there already']
+    pictures, left_out = predict.find_pictures([tmp_path / 'in'], tmp_path / 'in' / 'out')
+    assert ([str(name) for _, name in pictures], left_out) == (['a/1.JPG', 'link/3.webp'], 1)
 
 
 def test_useless_masks_are_reported(capsys):
-    done = predict.Done()
-    for share in (0.95, 0.99, 0.4):
-        done.add({'name': 'a', 'foreground': share})
-    done.report()
+    predict.warn_of_useless_masks([0.95, 0.99, 0.4])
     assert '2 of 3 masks cover over 90%' in capsys.readouterr().err
 
 

@@ -332,6 +332,9 @@ def difference_tables(content: dict, titles: dict[str, str]) -> list[str]:
     note = f'and p-values; * = significant, p < {SIGNIFICANT}{holm}, each metric by itself'
     if content['count'] < bootstrap.MIN_IMAGES:
         note = f'without p-values, as there are fewer than {bootstrap.MIN_IMAGES} images'
+    lost = max(row.get('undefined', 0) for row_of in rows.values() for row in row_of.values())
+    if lost:
+        note += f'; up to {lost} resamples, where a metric is not defined, are left out'
     return [f'Difference to {against} in percentage points, with bootstrap intervals {note}. At '
             f'fixed thresholds: images that these maps alone : {against} alone has right, and the '
             'exact McNemar test on them.', table('maps', titles, rows, '+')]
