@@ -188,9 +188,9 @@ def _cause(path: str | Path, state: dict[str, Tensor], expected: dict[str, Tenso
                  and state[name].shape != value.shape]
         if len(heads) == 1 and 1 in heads[0]:
             return ('is of another stage: one of cam has an output for each class, one of seg a '
-                    'single one; check --snapshot')
+                    'single one; check the file')
         if len(heads) == 1:
-            return f'has {heads[0][0]} classes, not {heads[0][1]}: check --clsnum'
+            return f'has {heads[0][0]} classes, not {heads[0][1]}: check the number of classes'
     try:
         recorded = json.loads(Path(f'{path}.json').read_bytes())
         built = recorded.get('backbone') or recorded['arch']

@@ -19,7 +19,7 @@ from utils.pseudo_mask import pseudo_mask, seg_target
 
 FILE = ROOT / 'docs' / 'minimal.py'
 CLASSES = 3
-SIZES = {'SIDE': 64, 'CROP': 56, 'CAM_EPOCHS': 1, 'SEG_EPOCHS': 1}
+CROPS = {'CAM': 56, 'SEG': 64}
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_is_short_and_stands_alone():
     assert len(text.splitlines()) <= 150
     assert max(map(len, text.splitlines())) <= 100
     imported = re.findall(r'^\s*(?:import|from) (\w+)', text, re.MULTILINE)
-    assert set(imported) <= {'cv2', 'numpy', 'timm', 'torch', *sys.stdlib_module_names}
+    assert set(imported) <= {'cv2', 'numpy', 'timm', 'torch', 'torchvision', *sys.stdlib_module_names}
 
 
 @torch.inference_mode()
@@ -106,7 +106,7 @@ def test_pseudo_masks_targets_and_boxes(minimal, golden):
 def test_trains_and_tests(minimal, tmp_path, monkeypatch, capsys):
     rng = np.random.default_rng(0)
     (tmp_path / 'image').mkdir()
-    for name, count in ('train', 2 * minimal.BATCH), ('val', 3):
+    for name, count in ('train', 20), ('val', 3):
         for index in range(count):
             image = rng.integers(0, 256, (50, 70, 3), np.uint8)
             cv2.imwrite(str(tmp_path / 'image' / f'{name}{index}.png'), image)
@@ -119,11 +119,15 @@ def test_trains_and_tests(minimal, tmp_path, monkeypatch, capsys):
         train(model, *arguments)
         changed.append([not p.equal(q) for p, q in zip(model.parameters(), before, strict=True)])
 
-    for name, value in {**SIZES, 'train': watched, 'pretrained_backbone': tiny_backbone}.items():
-        monkeypatch.setattr(minimal, name, value)
+    monkeypatch.setattr(minimal, 'train', watched)
+    monkeypatch.setattr(minimal, 'pretrained_backbone', tiny_backbone)
+    for name, crop in CROPS.items():
+        recipe = getattr(minimal, name)._replace(side=crop + 8, crop=crop, batch=10, epochs=1,
+                                                 min_steps=0)
+        monkeypatch.setattr(minimal, name, recipe)
     monkeypatch.chdir(tmp_path)
     minimal.main(tmp_path)
     assert len(changed) == 2
     assert all(np.mean(parameters) > 0.9 for parameters in changed)
     assert len(re.findall(r'\d+\.\d%', capsys.readouterr().out)) == 3
-    assert cv2.imread('minimal.png').shape == (5 * 56, 3 * 56, 3)
+    assert cv2.imread('minimal.png').shape == (4 * 64, 3 * 64, 3)

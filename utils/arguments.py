@@ -13,11 +13,12 @@ Nothing here imports PyTorch, so that --help and errors in the arguments appear 
 import argparse
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from utils.errors import InputError, warn
-from utils.results import make_output_folder, newest_checkpoint, training_settings
+from utils.results import newest_checkpoint, training_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 AMP = 'auto: bf16 where the device and the network gain from it, else fp16 on CUDA, off on CPUs'
@@ -29,7 +30,7 @@ are tested: in cls, and for pseudo masks."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that shows the script's docstring and reports errors as InputError."""
+    """Shows the script's docstring, and reports errors as InputError."""
 
     def __init__(self, doc: str, note: str | None = None):
         super().__init__(description=doc, epilog=note, allow_abbrev=False,
@@ -140,7 +141,6 @@ def add_show(parser: Parser, picture: str) -> None:
 
 
 def _add_evaluation(parser: Parser, threshold: float) -> None:
-    """The flags of a script that evaluates how well maps localize."""
     add_backbone(parser)
     add_maskpath(parser)
     add_show(parser, 'show.png')
@@ -186,13 +186,13 @@ def parse(parser: Parser) -> argparse.Namespace:
     """Parse and check the command line, and fill in the defaults that depend on other flags and on
     the checkpoint. All paths become absolute, and the output folder is made.
 
-    Raises InputError for invalid arguments.
+    Raises InputError for invalid arguments, and OSError if the folder cannot be made.
     """
     args = _with_defaults(parser.parse_args())
     if args.mode == 'test' and args.snapshot:
         args = _as_trained(parser, args)
     _check(args)
-    make_output_folder(args.savepath)
+    args.savepath.mkdir(parents=True, exist_ok=True)
     return args
 
 
@@ -206,27 +206,27 @@ def _with_defaults(args: argparse.Namespace) -> argparse.Namespace:
             args.crop = 224 if args.evaluate else 0
     if 'maskpath' in args:
         args.maskpath = args.maskpath or args.datapath / 'mask'
-    if args.mode == 'train' and (args.snapshot or (
-            args.resume in ('yes', 'auto') and (args.savepath / 'last.ckpt').is_file())):
+    if args.mode == 'test':
+        if args.paper_snapshot and not args.snapshot:
+            args.snapshot = newest_checkpoint(args.savepath) or args.savepath / args.paper_snapshot
+    elif args.snapshot or (
+            args.resume in ('yes', 'auto') and (args.savepath / 'last.ckpt').is_file()):
         args.pretrained = 'none'  # all weights come from that file
-    if args.mode == 'test' and args.paper_snapshot and not args.snapshot:
-        args.snapshot = newest_checkpoint(args.savepath) or args.savepath / args.paper_snapshot
     return args
 
 
 def _as_trained(parser: Parser, args: argparse.Namespace) -> argparse.Namespace:
     """The command line parsed again, its defaults those of the checkpoint's training. Prints what
     this changes, and warns of what is given otherwise."""
-    recorded = training_settings(args.snapshot)
-    names = [name for name in RECORDED if name in args and recorded.get(name) is not None
-             and (name != 'crop' or args.crop)]
-    parser.set_defaults(**{name: str(recorded[name]) for name in names})
+    recorded = {name: str(value) for name, value in training_settings(args.snapshot).items()
+                if name in RECORDED and name in args and value is not None
+                and (name != 'crop' or args.crop)}
+    parser.set_defaults(**recorded)
     result = _with_defaults(parser.parse_args())
-    used = [f'--{name} {getattr(result, name)}' for name in names
-            if getattr(args, name) != getattr(result, name)]
-    overriding = [f'--{name} {getattr(result, name)} (training: {recorded[name]})'
-                  for name in names if name != 'threshold'
-                  and str(getattr(result, name)) != str(recorded[name])]
+    flags = {name: f'--{name} {getattr(result, name)}' for name in RECORDED if name in recorded}
+    used = [flag for name, flag in flags.items() if getattr(args, name) != getattr(result, name)]
+    overriding = [f'{flag} (training: {recorded[name]})' for name, flag in flags.items()
+                  if name != 'threshold' and str(getattr(result, name)) != recorded[name]]
     if used and os.environ.get('RANK', '0') in ('', '0'):
         print(f'{args.snapshot.name}: trained with {", ".join(used)}')
     if overriding:
@@ -238,11 +238,9 @@ def _check(args: argparse.Namespace) -> None:
     if args.clsnum == 1:
         raise InputError('--clsnum 1 leaves nothing to tell apart: with one class the softmax is '
                          'always 1 and the loss 0; add a class of images without the object')
-    if 'evaluate' in args and not args.evaluate:
-        for name in ('crop', 'sweep', 'save_maps'):
-            if getattr(args, name):
-                raise InputError(f'--{name} needs --evaluate: pseudo masks are made from whole '
-                                 'images')
+    for name in ('crop', 'sweep', 'save_maps'):
+        if not getattr(args, 'evaluate', True) and getattr(args, name):
+            raise InputError(f'--{name} needs --evaluate: pseudo masks are made from whole images')
     if args.crop > args.resize:
         raise InputError(f'--crop {args.crop} is larger than --resize {args.resize}')
     if args.mode == 'train' and args.nesterov and not args.momentum:
@@ -260,13 +258,10 @@ def _check(args: argparse.Namespace) -> None:
 def _number(kind: type, valid: Callable[[Any], bool], description: str) -> Callable[[str], Any]:
     """An argparse type: a number of a kind that satisfies `valid`."""
     def parse_number(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not valid(value):
-            raise argparse.ArgumentTypeError(f'{text!r} is not {description}')
-        return value
+        with suppress(ValueError):
+            if valid(value := kind(text)):
+                return value
+        raise argparse.ArgumentTypeError(f'{text!r} is not {description}')
 
     return parse_number
 
@@ -279,7 +274,6 @@ fraction = _number(float, lambda value: 0 <= value < 1, 'a number from 0 to belo
 
 
 def boolean(text: str) -> bool:
-    values = {'true': True, '1': True, 'yes': True, 'false': False, '0': False, 'no': False}
-    if text.lower() not in values:
+    if text.lower() not in ('true', 'yes', '1', 'false', 'no', '0'):
         raise argparse.ArgumentTypeError(f'{text!r} is not true or false')
-    return values[text.lower()]
+    return text.lower() in ('true', 'yes', '1')

@@ -66,15 +66,8 @@ def available_cores() -> int:
 def default_workers(device: torch.device, given: int | None = None) -> int:
     """Processes that read images: as many as given, else all cores but two, at most 14 on CUDA and
     8 on the CPU."""
-    if given is not None:
-        return given
-    return min(14 if device.type == 'cuda' else 8, max(0, available_cores() - 2))
-
-
-def _cpu_has(*names: str) -> bool:
-    """Whether the CPU has one of these capabilities; older PyTorch does not know."""
-    capabilities = getattr(torch.cpu, 'get_capabilities', dict)()
-    return any(capabilities.get(name) for name in names)
+    most = 14 if device.type == 'cuda' else 8
+    return min(most, max(0, available_cores() - 2)) if given is None else given
 
 
 def gains_from_bf16(model: nn.Module, device: torch.device) -> bool:
@@ -87,7 +80,9 @@ def gains_from_bf16(model: nn.Module, device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     is_depthwise = any(isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1
                        for m in model.modules())
-    return _cpu_has('amx_bf16') or (_cpu_has('avx512_bf16', 'bf16') and not is_depthwise)
+    cpu = getattr(torch.cpu, 'get_capabilities', dict)()  # older PyTorch does not know
+    has_bf16 = cpu.get('avx512_bf16') or cpu.get('bf16')
+    return bool(cpu.get('amx_bf16') or (has_bf16 and not is_depthwise))
 
 
 class Precision:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from utils.boxes import contours_of
+
 TITLE_HEIGHT, GAP, STRIPES = 26, 4, 8
 GT_COLOUR, PRED_COLOUR = (40, 200, 60), (250, 60, 40)
 OUTLINE_COLOUR = (255, 220, 0)
@@ -35,9 +37,8 @@ def target_image(foreground: np.ndarray, valid: np.ndarray) -> np.ndarray:
 def outline(image: np.ndarray, foreground: np.ndarray) -> np.ndarray:
     """The outline of `foreground` (bool H x W) over the image, which is darkened outside."""
     picture = np.where(foreground[..., None], image, image // 3)
-    contours, _ = cv2.findContours(foreground.astype(np.uint8), cv2.RETR_TREE,
-                                   cv2.CHAIN_APPROX_SIMPLE)
-    return cv2.drawContours(picture, contours, -1, OUTLINE_COLOUR, line_width(image))
+    return cv2.drawContours(picture, contours_of(foreground), -1, OUTLINE_COLOUR,
+                            line_width(image))
 
 
 def draw_boxes(image: np.ndarray, gt_boxes: np.ndarray | None, box: tuple | None) -> np.ndarray:

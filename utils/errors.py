@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from multiprocessing import active_children
 from pathlib import Path
 
 from network import InputError
@@ -57,6 +58,16 @@ def run(main: Callable[[], None]) -> None:
             from utils.distributed import destroy_process_group
 
             destroy_process_group()
+        _end_children()
+
+
+def _end_children() -> None:
+    """Readers ignore SIGTERM, with which Python ends, and then joins, those that an error left."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch would report their end
+    for process in active_children():
+        process.kill()
+        process.join()
+    signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -219,4 +219,4 @@ def _metrics_at(rates: np.ndarray, levels: np.ndarray) -> dict[str, np.ndarray]:
     levels = np.hstack([levels, levels[:, :1], levels[:, :1]])[:, :len(names)]
     levels = np.broadcast_to(levels, rates.shape[:2])[..., None]
     metrics = dict(zip(names, np.take_along_axis(rates, levels, 2)[..., 0].T, strict=True))
-    return {**metrics, 'max_box_acc_v2': np.mean([metrics[name] for name in names[1:4]], axis=0)}
+    return metrics | {'max_box_acc_v2': np.mean([metrics[name] for name in names[1:4]], axis=0)}

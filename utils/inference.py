@@ -3,13 +3,15 @@
 What follows the network sees its small outputs on the CPU, and is one code on all devices.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
 from itertools import chain, islice, pairwise
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -107,8 +109,8 @@ class ListInference:
                   for first in range(0, len(batch), CPU_CHUNK)]
 
         def process(chunk: Sequence[int]) -> tuple[int, Any]:
-            batch, read = self._readable(collate([dataset[index] for index in chunk]), chunk)
-            return len(chunk), self.finish(batch, as_arrays(self._outputs(read))) if read else None
+            known, read = self._readable(collate([dataset[index] for index in chunk]), chunk)
+            return len(chunk), self.finish(known, as_arrays(self._outputs(read))) if read else None
 
         yield from in_threads(process, chunks, self.options.num_workers)
 
@@ -120,44 +122,41 @@ class ListInference:
         workers = self.options.num_workers or max(1, default_workers(self.predict.device))
         loaded = load_batches(self.dataset, batches, workers,
                               pin_memory=self.predict.device.type == 'cuda')
+        launched: deque = deque()  # (number of images, what is known of them, outputs)
+        waiting: deque = deque()   # (number of images, future result)
         with closing_pool(ProcessPoolExecutor(available_cores(), context, init_finishing,
                                               (self.finish,))) as pool:
-            waiting: deque = deque()
-            for count, known, outputs in self._launched(batches, loaded):
+            def submit() -> None:
+                count, known, outputs = launched.popleft()
                 waiting.append((count, outputs and pool.submit(
                     finish_batch, known, as_arrays(outputs))))
+
+            for indices, batch in zip(batches, loaded, strict=True):
+                known, read = self._readable(batch, indices)
+                launched.append((len(indices), known, self._outputs(read) if read else None))
+                if len(launched) > 1:
+                    submit()
                 if len(waiting) > QUEUED * available_cores():
                     yield finished(*waiting.popleft())
+            if launched:
+                submit()
             while waiting:
                 yield finished(*waiting.popleft())
-
-    def _launched(self, batches: list[Sequence[int]], loaded: Iterable[dict[str, Any]]
-                  ) -> Iterator[tuple[int, dict, dict | None]]:
-        """(size of the batch, what is known of its images, outputs), each yielded after the next
-        one is launched."""
-        before = None
-        for indices, batch in zip(batches, loaded, strict=True):
-            known, read = self._readable(batch, indices)
-            launched = len(indices), known, self._outputs(read) if read else None
-            if before:
-                yield before
-            before = launched
-        if before:
-            yield before
 
     def _readable(self, batch: dict[str, Any], indices: Sequence[int]
                   ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What is known of a batch's images, and their labels and views; empty where none can be
         read. Raises the batch's InputError, unless it is skipped."""
-        for error in batch.pop('errors'):
-            if not (self.options.skip_bad and isinstance(error, BadImageError)):
-                raise error
-        if not batch:
-            self.bad |= {self.images.name(index) for index in indices}
-            return {}, {}
-        known = {name: batch.pop(name).numpy() for name in ('index', 'size')}
-        known |= {'name': batch.pop('name'), 'label': batch['label'].numpy()}
-        self.bad |= {self.images.name(index) for index in set(indices) - set(known['index'])}
+        errors = batch.pop('errors')
+        while errors:
+            if not (self.options.skip_bad and isinstance(errors[-1], BadImageError)):
+                raise errors.pop()  # a reference to it would keep this frame, and the readers
+            errors.pop()
+        known = {name: batch.pop(name).numpy() for name in ('index', 'size') if batch}
+        left_out = set(indices) - set(known.get('index', ()))
+        self.bad |= {self.images.name(index) for index in left_out}
+        if batch:
+            known |= {'name': batch.pop('name'), 'label': batch['label'].numpy()}
         return known, batch
 
     def _outputs(self, batch: dict[str, Tensor]) -> dict[str, Any]:
@@ -190,10 +189,11 @@ def as_arrays(outputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def init_finishing(finish: Finish) -> None:
-    """Set up a process that finishes batches."""
+    """Set up a process that finishes batches. It ends with the main one, even if that is killed."""
     global _finish
     _finish = finish
     init_worker()
+    Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
     torch.set_num_threads(1)
 
 

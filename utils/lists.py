@@ -19,6 +19,7 @@ import os
 from array import array
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
@@ -34,7 +35,6 @@ from utils.images import BadImageError, read_header
 
 WNIDS = Path(__file__).resolve().parents[1] / 'dataset' / 'imagenet_wnids.txt'
 WRONG_LABEL = 'ILSVRC2012_val_00033202.JPEG'  # left out where images are localized
-NO_BOXES = np.empty((0, 4))
 SAMPLE = 256  # images of a list whose headers are looked at, which takes some tenths of a second
 
 
@@ -104,9 +104,14 @@ def cub_images(datapath: Path, name: str, classes: int) -> ImageList:
                              f'{line[:80]!r}: separate name, label and boxes by commas')
         return line.split(',')
 
-    images, boxes = read_list(list_path(datapath, name), fields, classes)
-    return finished_list(images, _as_arrays(boxes) if boxes[0] else None, datapath / 'image',
-                         datapath)
+    path = list_path(datapath, name)
+    names, labels, rows = read_list(path, fields, classes)
+    boxes: Sequence[np.ndarray] | None = None
+    if rows[0]:
+        boxes = [np.array(row, dtype=np.float64) for row in rows]
+        if len({len(row) for row in rows}) == 1:
+            boxes = np.array(boxes)  # one array, whose memory worker processes share
+    return _checked(ImageList(names, labels, boxes, datapath / 'image', source=path), datapath)
 
 
 def imagenet_images(datapath: Path, name: str, classes: int, split: str = 'train',
@@ -121,14 +126,13 @@ def imagenet_images(datapath: Path, name: str, classes: int, split: str = 'train
                              'line, or use the cub200 scripts for lists with commas')
         return found
 
-    path, folder = list_path(datapath, name), datapath / split
-    if not boxes:
-        return finished_list(read_list(path, fields, classes)[0], None, folder, datapath)
-    own = datapath / 'wnids.txt'
-    wnids = [line for _, line in read_lines(own if own.is_file() else WNIDS)]
-    images, _ = read_list(path, fields, min(classes, len(wnids)), leave_out=WRONG_LABEL)
-    xml = XmlBoxes(images.names, [wnids[label] for label in images.labels], datapath / 'box')
-    return finished_list(images, xml if xml.folder.is_dir() else None, folder, datapath)
+    path, own, xml = list_path(datapath, name), datapath / 'wnids.txt', None
+    wnids = [line for _, line in read_lines(own if own.is_file() else WNIDS)] if boxes else []
+    names, labels, _ = read_list(path, fields, min(classes, len(wnids)) if boxes else classes,
+                                 leave_out=WRONG_LABEL if boxes else None)
+    if boxes and (datapath / 'box').is_dir():
+        xml = XmlBoxes(names, [wnids[label] for label in labels], datapath / 'box')
+    return _checked(ImageList(names, labels, xml, datapath / split, source=path), datapath)
 
 
 def list_path(datapath: Path, name: str) -> Path:
@@ -138,38 +142,49 @@ def list_path(datapath: Path, name: str) -> Path:
 
 
 def read_list(path: Path, fields_of: Callable[[str, str], list[str]], classes: int,
-              leave_out: str = '') -> tuple[ImageList, list[list[tuple]]]:
-    """The images of a list whose lines `fields_of` splits into name, label and boxes, and the
-    boxes of each. Raises InputError as `cub_images`."""
+              leave_out: str | None = None) -> tuple[np.ndarray, np.ndarray, list[list[tuple]]]:
+    """The names, labels and boxes of the images of a list, whose lines `fields_of` splits into
+    name, label and boxes. Raises InputError as `cub_images`."""
     names, labels, boxes, lines = [], array('q'), [], array('q')
+    images: dict[str, int] = {}  # masks are called by the name without its suffix
+    count = 0
     for number, line in read_lines(path):
         where = f'{path}, line {number}'
-        name, label, *found = fields_of(line, where)
-        if name != leave_out:
-            names.append(image_name(name, where))
-            labels.append(checked_label(label.strip(), classes, where))
-            boxes.append([parse_box(field, where) for field in found])
+        name, text, *fields = fields_of(line, where)
+        if name == leave_out:
+            continue
+        name, label = image_name(name, where), checked_label(text.strip(), classes, where)
+        count += 1
+        row = images.setdefault(os.path.splitext(name)[0], len(names))
+        if row == len(names):
+            names.append(name)
+            labels.append(label)
+            boxes.append([])
             lines.append(number)
-            if bool(found) != bool(boxes[0]):
-                raise InputError(f'{where}: some lines have a box and some have none: give one to '
-                                 'all or to none')
+        where_both = f'{path}, lines {lines[row]} and {number}'
+        if name != names[row]:
+            raise InputError(f'{where_both}: {name} and {names[row]} would share a mask: rename '
+                             'one of them')
+        if label != labels[row]:
+            raise InputError(f'{where_both}: {name} has the labels {labels[row]} and {label}, but '
+                             'an image has one class: delete one of the lines')
+        boxes[row] += [parse_box(field, where) for field in fields]
+        if bool(fields) != bool(boxes[0]):
+            raise InputError(f'{where}: some lines have a box and some have none: give one to '
+                             'all or to none')
     if not names:
         raise InputError(f'{path} is empty: expected one line per image')
-    names, labels, rows = np.array(names), np.array(labels, np.int64), None
-    if len({hash(os.path.splitext(name)[0]) for name in names.tolist()}) < len(names):
-        rows = rows_of_images(path, names.tolist(), labels, lines)
-    if rows:
-        boxes = [[box for row in image for box in boxes[row]] for image in rows]
-        names, labels = (column[[image[0] for image in rows]] for column in (names, labels))
-    return ImageList(names, labels, None, Path(), source=path), boxes
+    if len(names) < count:
+        warn(f'{path}: {count} lines are of {len(names)} images; an image counts once, with the '
+             'boxes of all its lines')
+    return np.array(names), np.array(labels, np.int64), boxes
 
 
-def finished_list(images: ImageList, boxes: Sequence[np.ndarray] | None, folder: Path,
-                  datapath: Path) -> ImageList:
-    """The list with its boxes and folders, checked against some of its files."""
+def _checked(images: ImageList, datapath: Path) -> ImageList:
+    """The list with its folder of ground-truth masks, some of its files looked at."""
     segmentation = datapath / 'segmentation'
-    images = replace(images, boxes=boxes, folder=folder,
-                     segmentation=segmentation if segmentation.is_dir() else None)
+    if segmentation.is_dir():
+        images = replace(images, segmentation=segmentation)
     check_files(images)
     return images
 
@@ -177,23 +192,18 @@ def finished_list(images: ImageList, boxes: Sequence[np.ndarray] | None, folder:
 def check_files(images: ImageList) -> None:
     """Look at the headers of some images: warn of EXIF rotations, and check the boxes' scale.
     Raises InputError for a missing image, and as `check_scale`."""
-    looked_at, sizes, rotated = [], [], 0
+    sizes, rotated = {}, 0
     for index in images.sample(SAMPLE):
-        try:
-            size, orientation = read_header(images.path(index))
-        except BadImageError:  # reported, or skipped, when it is read
-            continue
-        looked_at.append(index)
-        sizes.append(size)
-        rotated += orientation in range(2, 9)
+        with suppress(BadImageError):  # reported, or skipped, when it is read
+            sizes[index], orientation = read_header(images.path(index))
+            rotated += orientation in range(2, 9)
     if rotated:
-        warn(f'{images.source}: {rotated} of {len(looked_at)} images looked at have an EXIF '
-             'rotation, which is ignored here, but applied by tools/predict.py: boxes and masks '
-             'must refer to the stored pixels; rotate the files themselves (mogrify -auto-orient) '
-             'before you draw boxes')
+        warn(f'{images.source}: {rotated} of {len(sizes)} images looked at have an EXIF rotation, '
+             'which is ignored here, but applied by tools/predict.py: boxes and masks must refer '
+             'to the stored pixels; rotate the files (mogrify -auto-orient) before you draw boxes')
     if images.boxes is not None:
-        check_scale([images.boxes[index] for index in looked_at], sizes,
-                    [images.name(index) for index in looked_at], images.source)
+        check_scale([images.boxes[index] for index in sizes], list(sizes.values()),
+                    [images.name(index) for index in sizes], images.source)
 
 
 def check_scale(boxes: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]],
@@ -228,37 +238,6 @@ def check_scale(boxes: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]],
              'have the scale of smaller copies?')
 
 
-def _as_arrays(boxes: list[list[tuple]]) -> Sequence[np.ndarray]:
-    """(K, 4) for each image: where K is constant one array, whose memory processes share."""
-    if len({len(found) for found in boxes}) == 1:
-        return np.array(boxes, dtype=np.float64)
-    return [np.array(found, dtype=np.float64) for found in boxes]
-
-
-def rows_of_images(path: Path, names: list[str], labels: Sequence[int], lines: Sequence[int]
-                   ) -> list[list[int]]:
-    """The rows of each image, in the order of its first; `lines`: their numbers in the file.
-
-    Raises InputError for an image under two labels, and for names that differ in their suffix
-    alone: their masks would be one file.
-    """
-    images: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        rows = images.setdefault(os.path.splitext(name)[0], [])
-        rows.append(row)
-        first, where = rows[0], f'{path}, lines {lines[rows[0]]} and {lines[row]}'
-        if name != names[first]:
-            raise InputError(f'{where}: {name} and {names[first]} would share a mask: rename one '
-                             'of them')
-        if labels[row] != labels[first]:
-            raise InputError(f'{where}: {name} has the labels {labels[first]} and {labels[row]}, '
-                             'but an image has one class: delete one of the lines')
-    if len(images) < len(names):
-        warn(f'{path}: {len(names)} lines are of {len(images)} images; an image counts once, with '
-             'the boxes of all its lines')
-    return list(images.values())
-
-
 @dataclass(frozen=True)
 class XmlBoxes(Sequence):
     """The boxes of each image of a list, (K, 4) float64, read on access; an image without an XML
@@ -273,9 +252,8 @@ class XmlBoxes(Sequence):
 
     def __getitem__(self, index: int) -> np.ndarray:
         path = self.folder / PurePosixPath(str(self.names[index])).with_suffix('.xml').name
-        if not path.exists():
-            return NO_BOXES
-        boxes = [box for wnid, box in read_xml_objects(path) if wnid == self.wnids[index]]
+        objects = read_xml_objects(path) if path.exists() else []
+        boxes = [box for wnid, box in objects if wnid == self.wnids[index]]
         return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
 

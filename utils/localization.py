@@ -92,10 +92,12 @@ def evaluate(predict: Predictor, kinds: tuple[str, ...], images: ImageList, crop
     parts = [part for of_rank in parts for part in of_rank]
     if not parts:
         return {}
-    tables = {kind: with_hits(concatenate([part[kind] for part in parts]), images, hits)
-              for kind in kinds}
-    seconds, metrics = time.monotonic() - begin, {}
-    for kind, table in tables.items():
+    tables, metrics, seconds = {}, {}, time.monotonic() - begin
+    for kind in kinds:
+        table = concatenate([part[kind] for part in parts])
+        if hits is not None:
+            table = table._replace(hits=np.array([hits[images.name(k)] for k in table.index]))
+        tables[kind] = table
         metrics[kind] = {'count': len(table.index)} if images.boxes is None else summarize(
             table, thresholds, threshold, options.sweep, **others)
     chosen = int(np.searchsorted(thresholds, threshold))
@@ -116,13 +118,6 @@ def check_selection(images: ImageList, selection: ImageList | None) -> None:
     if shared and selection.folder == images.folder:
         raise InputError(f'--select: {len(shared)} images of {selection.source} are also tested, '
                          f'such as {min(shared)}: choose the threshold on other images')
-
-
-def with_hits(results: Evaluated, images: ImageList, hits: Hits | None) -> Evaluated:
-    """The table with the classifier's hits."""
-    if hits is None:
-        return results
-    return results._replace(hits=np.array([hits[images.name(index)] for index in results.index]))
 
 
 def choose_on_boxes(predict: Predictor, kinds: tuple[str, ...], images: ImageList,
@@ -238,13 +233,11 @@ def class_rows(images: ImageList, table: Evaluated, chosen: int) -> Iterator[tup
 
 
 def print_summary(metrics: Mapping[str, dict], images: ImageList, threshold: float) -> None:
-    """Print the metrics of each kind of maps."""
     if images.boxes is None:
         print(f'{images.source} has no boxes: no localization metrics')
         return
     for kind, values in metrics.items():
         print(summary(TITLES[kind], values, threshold))
-    values = list(metrics.values())[-1]
     if images.segmentation and values['max_box_acc'] is not None and values['pxap'] is None:
         print('no PxAP: no ground-truth mask has foreground')
 
@@ -259,8 +252,8 @@ def summary(name: str, metrics: dict, threshold: float) -> str:
     else:
         lines += [f'  {_values(metrics["strict"])} (strict count)',
                   f'  {_values(metrics["paper"])} (paper\'s count)']
-    values = _values({name: metrics[key] for name, key in BENCHMARK.items()})
-    lines += [f'  {values}'] if values else []
+    if values := _values({name: metrics[key] for name, key in BENCHMARK.items()}):
+        lines.append(f'  {values}')
     intervals = metrics['intervals']
     named = intervals['strict'] | {name: intervals[key] for name, key in BENCHMARK.items()
                                    if key in intervals}

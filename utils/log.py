@@ -113,8 +113,8 @@ class TrainingLog:
 
     def checked(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The tensors of a batch; notes images that were skipped. Raises its InputError."""
-        for error in batch['errors']:
-            raise error
+        if batch['errors']:
+            raise batch['errors'].pop(0)  # a reference to it would keep this frame, and the readers
         images = self.dataset.images
         for index, skipped in zip(batch['index'].tolist(), batch['skipped'].tolist(), strict=True):
             self.bad |= {images.name((index + k) % len(images)) for k in range(skipped)}
@@ -195,7 +195,7 @@ class TrainingLog:
         print(f'{guess}wrote {model} and {path}{bad_summary(self.run, self.bad)}')
 
     def _write_bad_images(self) -> None:
-        """Write bad_images.txt. All ranks must call it."""
+        """All ranks must call it."""
         if self.dataset.skip_bad:
             file = self.run.file('bad_images.txt')
             if self.batches.start and file.exists():  # of the run that is resumed

@@ -1,7 +1,6 @@
 """The output folder of a run: model-N, model-N.json, and results.json with metrics, arguments and
 versions."""
 
-import os
 import platform
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from utils.errors import InputError
 from utils.files import read_json, write_json
 
 SECTIONS = ('training', 'evaluation')
@@ -50,30 +48,17 @@ class RunFolder:
                   'images_per_second': round(images / max(seconds, 1e-9), 3)}
         old = {} if section == 'training' else read_json(path)
         if section:
-            content = {**old, section: record}
+            write_json(path, {**old, section: record})
         else:
-            content = {**record, **{name: old[name] for name in SECTIONS if name in old}}
-        write_json(path, content)
+            write_json(path, record | {name: old[name] for name in SECTIONS if name in old})
         return path
 
     def describe_model(self, model: Path) -> None:
-        """Write `model-N.json`: the arguments that the network depends on, the classes, versions
-        and commit."""
+        """Write `model-N.json`."""
         arguments = _plain(self.arguments)
         write_json(model.with_name(f'{model.name}.json'), {
             **{name: arguments[name] for name in MODEL_ARGUMENTS if name in arguments},
             'class_names': list(self.class_names), 'versions': versions(), 'commit': commit()})
-
-
-def make_output_folder(path: Path) -> None:
-    """Make the folder. Raises InputError if nothing can be written to it."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'cannot make the output folder {path} ({error.strerror}): '
-                         'choose another --savepath') from error
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise InputError(f'the output folder {path} is read-only: choose another --savepath')
 
 
 def models_in(folder: Path) -> dict[int, Path]:
@@ -94,8 +79,7 @@ def training_settings(checkpoint: str | Path) -> dict[str, Any]:
     beside NAME.safetensors): the flags of the training script by their names. A flag of another
     type than expected counts as not recorded; empty where nothing is recorded."""
     path = Path(checkpoint)
-    suffix = '.safetensors'
-    recorded = read_json(path.with_name(f'{path.name.removesuffix(suffix)}.json'))
+    recorded = read_json(path.with_name(path.name.removesuffix('.safetensors') + '.json'))
     if not recorded:  # a checkpoint of an earlier version
         section = read_json(path.with_name('results.json')).get('training')
         arguments = section.get('arguments') if isinstance(section, dict) else None

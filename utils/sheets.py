@@ -120,7 +120,6 @@ def with_captions(rows: list[list[np.ndarray]], ious: list[float | None]) -> lis
 
 
 def write_sheet(path: Path, rows: list[Row], titles: list[str]) -> None:
-    """Write the contact sheet of rows, on rank 0."""
     if rows and is_main_process():
         write_png(path, contact_sheet(rows, titles))
 

@@ -21,13 +21,7 @@ from torch import Tensor, nn
 from network.weights import LOAD_ERRORS, first_line, load_checkpoint
 from utils.datasets import TrainBatches, TrainImages, load_batches
 from utils.device import ApexScaler, Normalize, Precision, default_workers
-from utils.distributed import (
-    data_parallel,
-    is_main_process,
-    largest_over_ranks,
-    rank,
-    world_size,
-)
+from utils.distributed import data_parallel, is_main_process, largest_over_ranks, rank, world_size
 from utils.errors import InputError, warn
 from utils.files import atomic_write
 from utils.log import TrainingLog
@@ -95,13 +89,14 @@ def train(model: nn.Module, dataset: TrainImages, groups: list[dict],
             # the ranks' shares of a batch differ in size.
             sgd.step(losses['total'] * (len(batch['image']) * world_size() / size))
             log.add(step + 1, size, losses, sgd.factor * options.lr)
-            number, is_due = epoch + 1, (step + 1) % batches.per_epoch == 0 and should_save(
-                epoch + 1, options.epoch)
+            number = epoch + 1
+            is_due = (step + 1) % batches.per_epoch == 0 and should_save(number, options.epoch)
             if save_model_every:
                 number, is_due = step + 1, (step + 1) % save_model_every == 0
             saves.save(step + 1, number if is_due or step + 1 == batches.stop else None)
             if code := interruption.exit_code():
-                log.stop(saves.save_state(step + 1), step + 1)
+                saves.save_state(step + 1)
+                log.stop(saves.path, step + 1)
                 raise SystemExit(code)
         log.finish(saves.last_model(save_model_every))
 
@@ -140,11 +135,9 @@ class Sgd:
             groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov,
             weight_decay=options.weight_decay, fused=self.precision.name in ('bf16', 'off'))
         self.rates = [group['lr'] for group in self.optimizer.param_groups]
-        self.factor = 1.0
-        self.scaler = self.precision.scaler
-        self.apex = None
-        if self.precision.name == 'apex':
-            self.apex = ApexScaler(model, self.optimizer)
+        self.factor, self.scaler = 1.0, self.precision.scaler
+        is_apex = self.precision.name == 'apex'
+        self.apex = ApexScaler(model, self.optimizer) if is_apex else None
         self.network = data_parallel(model, device)
 
     def set_rates(self, factor: float) -> None:
@@ -176,7 +169,7 @@ class Sgd:
 
 class Saves:
     """`model-N`, a plain state dict, and `last.ckpt`, all that is needed to resume, with the
-    settings that must match for a resumed run to reproduce the original."""
+    settings that must match for a resumed run to reproduce the original. Rank 0 writes."""
 
     def __init__(self, run: RunFolder, sgd: Sgd, batches: TrainBatches, options: Any,
                  dataset: TrainImages):
@@ -210,50 +203,52 @@ class Saves:
 
     def save(self, step: int, number: int | None) -> None:
         """Write `model-NUMBER`, if a number is given, and last.ckpt once a minute, every
-        --save_every steps, and at the end; on rank 0."""
+        --save_every steps, and at the end."""
         every = self.options.save_every
-        if number is not None and is_main_process():
-            self._save_model(step, self.run.file(f'model-{number}'))
+        if number is not None:
+            self.save_model(step, number)
         if (time.monotonic() - self.saved_at > SECONDS_BETWEEN_SAVES
                 or step == self.batches.stop or (every and step % every == 0)):
             self.save_state(step)
 
-    def save_state(self, step: int) -> Path:
-        if is_main_process():
-            self._check_finite(step)
-            write_checkpoint({**self.sgd.state_dict(), 'step': step, 'run': self.settings,
-                              'last': self.batches.stop}, self.path)
+    def save_state(self, step: int) -> None:
+        self._write({**self.sgd.state_dict(), 'step': step, 'run': self.settings,
+                     'last': self.batches.stop}, self.path, step)
         self.saved_at = time.monotonic()
-        return self.path
+
+    def save_model(self, step: int, number: int) -> None:
+        """Write `model-NUMBER`; the first removes those of the run before."""
+        path = self.run.file(f'model-{number}')
+        self._write(self.sgd.model.state_dict(), path, step)
+        stale = [old for old in self.old_models if old != path]
+        self.old_models = []
+        if is_main_process():
+            self.run.describe_model(path)
+            for old in stale:
+                old.unlink(missing_ok=True)
+                old.with_name(f'{old.name}.json').unlink(missing_ok=True)
+            if stale:
+                print(f'removed {len(stale)} models of the run before from {path.parent}')
 
     def last_model(self, save_model_every: int | None) -> Path:
         """The file of the last step's model; written here if the run was killed before."""
         stop = self.batches.stop
         number = stop if save_model_every else math.ceil(stop / self.batches.per_epoch)
         path = self.run.file(f'model-{number}')
-        if is_main_process() and not path.is_file():
-            self._save_model(stop, path)
+        if not path.is_file():
+            self.save_model(stop, number)
         return path
 
-    def _save_model(self, step: int, path: Path) -> None:
-        self._check_finite(step)
-        write_checkpoint(self.sgd.model.state_dict(), path)
-        self.run.describe_model(path)
-        stale = [old for old in self.old_models if old != path]
-        for old in stale:
-            old.unlink(missing_ok=True)
-            old.with_name(f'{old.name}.json').unlink(missing_ok=True)
-        if stale:
-            print(f'removed {len(stale)} models of the run before from {path.parent}')
-        self.old_models = []
-
-    def _check_finite(self, step: int) -> None:
-        """Buffers are checked too, since an overflow in the forward pass may corrupt only the
-        statistics of batch norm."""
+    def _write(self, state: dict[str, Any], path: Path, step: int) -> None:
+        """Write a checkpoint. Raises InputError if the model is not finite. Buffers are checked
+        too: an overflow in the forward pass may corrupt the statistics of batch norm alone."""
+        if not is_main_process():
+            return
         for name, value in self.sgd.model.state_dict().items():
             if value.is_floating_point() and not value.isfinite().all():
                 raise InputError(f'{name} is no longer finite at step {step}: stopped without '
                                  'saving; try a lower --lr or --amp off')
+        write_checkpoint(state, path)
 
     def _resumed_step(self) -> int:
         if self.sgd.precision.name == 'apex':

@@ -1,0 +1,262 @@
+"""From an image's maps to a row of the table, and from the table to the metrics."""
+
+import numpy as np
+import pytest
+
+from utils.bootstrap import resampling_weights, wilson
+from utils.boxes import CentreCrop
+from utils.evaluation import (
+    SWEEP_THRESHOLDS,
+    V2_DELTAS,
+    Evaluated,
+    at_threshold,
+    benchmark,
+    best_levels,
+    concatenate,
+    measure,
+    stack,
+    summarize,
+    sweep_of,
+)
+from utils.metrics import IOU_UNITS, MaxBoxAcc, PxAP, level_ious, pixel_counts, threshold_of
+
+# ---------------------------------------------------------------- a map beside the true boxes
+
+SIDE = 20
+BLOB = (2, 2, 12, 12)          # 10 x 10 = 100
+RIGHT = (2, 2, 12, 8)          # 60 / 100
+HALF = (2, 2, 12, 7)           # 50 / 100
+WRONG = (2, 2, 12, 5)          # 30 / 100
+OUTSIDE = (30, 30, 40, 40)     # beyond the crop
+
+
+def map_of(value=1.0):
+    score_map = np.zeros((SIDE, SIDE), np.float32)
+    score_map[2:12, 2:12] = value
+    return score_map
+
+
+EMPTY = np.zeros((SIDE, SIDE), np.float32)
+
+
+def row(score_map, *boxes, thresholds=(0.2,), index=0):
+    """An image of 40 x 40 whose crop, at the left top, is SIDE x SIDE."""
+    class LeftTop(CentreCrop):
+        offset = 0
+
+    return measure(index, (40, 40), [score_map], np.array(boxes, float).reshape(-1, 4),
+                   LeftTop(40, SIDE), thresholds)
+
+
+def table(*rows, hits=None):
+    result = stack(rows)
+    return result if hits is None else result._replace(hits=np.array(hits))
+
+
+@pytest.mark.parametrize(('boxes', 'iou', 'correct'), [
+    ((BLOB,), 1, True),
+    ((RIGHT,), 0.6, True),
+    ((HALF,), 0.5, False),               # exactly one half does not exceed it
+    ((WRONG,), 0.3, False),
+    ((WRONG, RIGHT, HALF), 0.6, True),   # the best counts
+    ((OUTSIDE, RIGHT), 0.6, True),       # another box is left
+    ((OUTSIDE,), 0, False),
+    ((), 0, False),
+])
+def test_an_image_is_right_when_its_best_iou_exceeds_one_half(boxes, iou, correct):
+    found = row(map_of(), *boxes)
+    assert found.box.tolist() == [list(BLOB)]
+    assert found.iou == pytest.approx([iou], abs=1e-12)
+    assert table(found).correct.tolist() == [[correct]]
+    assert found.has_box == bool(set(boxes) - {OUTSIDE})
+
+
+def test_the_threshold_decides_what_is_found():
+    found = table(row(map_of(0.5), BLOB, thresholds=(0.4, 0.5)))
+    assert found.contour.tolist() == found.correct.tolist() == [[True, False]]
+    assert found.iou.tolist() == [[1, 0]]
+
+
+def test_an_all_zero_map_gives_no_box_at_any_threshold():
+    """Nor at 0, where the whole image would be foreground if equal values counted."""
+    assert not table(row(EMPTY, BLOB, thresholds=(0, 0.2, 0.9))).contour.any()
+
+
+def test_the_papers_count_leaves_out_what_the_strict_one_takes_as_wrong():
+    """Five images: right, wrong, no contour, no box, neither: 1 of 2, or 1 of 5."""
+    found = at_threshold(table(
+        row(map_of(), RIGHT), row(map_of(), WRONG), row(EMPTY, RIGHT), row(map_of(), OUTSIDE),
+        row(EMPTY, OUTSIDE), hits=[(True, True)] * 5), 0)
+    assert (found['count'], found['no_contour'], found['no_box']) == (5, 2, 2)
+    assert found['paper'] == dict.fromkeys(('top1', 'top5', 'gt_known'), 1 / 2)
+    assert found['strict'] == dict.fromkeys(('top1', 'top5', 'gt_known'), 1 / 5)
+    assert {type(found[name]) for name in ('count', 'no_contour', 'no_box')} == {int}
+    assert {type(value) for value in found['strict'].values()} == {float}
+
+
+def test_top_k_needs_the_box_and_the_class():
+    """Box and class first; box and class among five; box alone; class alone."""
+    rows = [row(map_of(), box) for box in (RIGHT, RIGHT, RIGHT, WRONG)]
+    hits = [(True, True), (False, True), (False, False), (True, True)]
+    assert at_threshold(table(*rows, hits=hits), 0)['strict'] == {
+        'top1': 1 / 4, 'top5': 2 / 4, 'gt_known': 3 / 4}
+    assert at_threshold(table(*rows), 0)['strict'] == {'top1': None, 'top5': None, 'gt_known': 3 / 4}
+
+
+def test_intervals_at_a_fixed_threshold_are_wilsons():
+    """Not the bootstrap's, which is empty where none is right."""
+    found = at_threshold(table(*[row(map_of(), WRONG)] * 9), 0)
+    assert found['intervals']['strict'] == {'gt_known': wilson(0, 9)}
+    assert found['intervals']['strict']['gt_known'][1] > 0.25
+
+
+def test_a_sweep_finds_where_the_strict_count_is_best():
+    """Three images: a blob of 1 in one of 0.5 is right for two of them, from 0.5 on; the whole map
+    for one, below. At 0.5 the third, which has 0.5 alone, loses its contour."""
+    nested = np.maximum(map_of(), np.float32(0.5))
+    half, whole = np.full((SIDE, SIDE), 0.5, np.float32), (0, 0, SIDE, SIDE)
+    thresholds = np.union1d(SWEEP_THRESHOLDS, [0.123])
+    rows = [row(score_map, box, thresholds=thresholds)
+            for score_map, box in ((nested, BLOB), (nested, BLOB), (half, whole))]
+    sweep = sweep_of(table(*rows), thresholds)
+    assert sweep['thresholds'] == [k / 100 for k in range(100)]
+    assert sweep['strict'] == [1 / 3] * 50 + [2 / 3] * 50
+    assert sweep['paper'] == [1 / 3] * 50 + [1.0] * 50
+    assert sweep['best_threshold'] == 0.5
+    assert sweep['best']['strict']['gt_known'] == 2 / 3
+    assert sweep['best']['no_contour'] == 1
+
+
+# ---------------------------------------------------------------- both protocols
+
+BOX = np.array([[16.0, 16.0, 128.0, 128.0]])   # of an image of 256 x 256
+FAR = np.array([[100.0, 100.0, 250.0, 250.0]])
+
+
+def measured(boxes=BOX, mask=None, whole=True, thresholds=(0.2,), index=0):
+    """The row of a map whose foreground, in the crop and in the whole image, is BOX."""
+    crop, full = np.zeros((2, 224, 224), np.float32)
+    crop[:112, :112] = full[14:112, 14:112] = 0.9
+    return measure(index, (256, 256), [crop, full][:1 + whole], boxes, CentreCrop(256, 224),
+                   thresholds, mask)
+
+
+def true_mask(ignored=None):
+    mask = np.zeros((256, 256), bool)
+    mask[16:128, 16:128] = True
+    return mask, np.zeros_like(mask) if ignored is None else ignored
+
+
+def metrics_of(*rows, thresholds=(0.2,), hits=None, **more):
+    return summarize(table(*rows, hits=hits), np.array(thresholds), thresholds[0], **more)
+
+
+def test_a_map_of_the_box_itself_is_right_by_both_protocols():
+    found = metrics_of(measured(mask=true_mask()), hits=[(True, True)])
+    assert found['strict'] == found['paper'] == {'top1': 1, 'top5': 1, 'gt_known': 1}
+    assert (found['max_box_acc'], found['max_box_acc_v2']) == (1, 1)
+    assert found['pxap'] == pytest.approx(1)
+    assert found['classification'] == {'top1': 1, 'top5': 1}
+    assert (found['intervals']['confidence'], found['intervals']['resamples']) == (0.95, 1000)
+
+
+def test_ignored_pixels_count_as_nothing():
+    """Half of the foreground is called background, and all of it is ignored."""
+    foreground, ignored = true_mask(np.zeros((256, 256), bool))
+    foreground[:, :72], ignored[:, :72] = False, True
+    assert metrics_of(measured(mask=(foreground, ignored)))['pxap'] == pytest.approx(1)
+    assert metrics_of(measured(mask=(foreground, ~ignored & ignored)))['pxap'] < 0.6
+
+
+def test_without_the_map_of_the_whole_image_the_benchmarks_metrics_are_none():
+    found = metrics_of(measured(whole=False, mask=true_mask()))
+    assert found['strict']['gt_known'] == 1
+    assert [found[name] for name in ('max_box_acc', 'max_box_acc_v2', 'pxap',
+                                     'best_threshold')] == [None] * 4
+
+
+def test_results_have_intervals_of_each_kind():
+    """One of four: a resample has none right with a probability of 32 %, and three or more with 5 %
+    (binomial), so that the quantiles 2.5 % and 97.5 % are 0 and 3 of 4."""
+    found = metrics_of(measured(), *[measured(FAR)] * 3, hits=[(True, True)] * 4)
+    assert found['strict'] == {'top1': 0.25, 'top5': 0.25, 'gt_known': 0.25}
+    assert found['intervals']['max_box_acc'] == (0, 0.75)
+    assert found['intervals']['strict']['top1'] == wilson(1, 4)
+    assert 'pxap' not in found['intervals']
+
+
+def test_further_thresholds_are_reported_beside_the_one_in_use():
+    found = metrics_of(measured(thresholds=(0.2, 0.95)), thresholds=(0.2, 0.95), selected=0.95)
+    assert found['strict']['gt_known'] == 1
+    assert found['selected']['threshold'] == 0.95
+    assert found['selected']['strict']['gt_known'] == 0
+
+
+def test_parts_are_joined_in_the_order_of_the_list():
+    rows = [measured(box, index=index) for index, box in enumerate((BOX, FAR, BOX, BOX, FAR))]
+    parts = [stack([rows[index] for index in part]) for part in ((3, 0), (4, 2, 1))]
+    joined = concatenate(parts)
+    assert joined.index.tolist() == list(range(5))
+    assert summarize(joined, np.array([0.2]), 0.2) == metrics_of(*rows)
+
+
+def test_stored_scores_give_the_accumulators_metrics(golden):
+    arrays = golden('metrics')
+    largest, v2, pixels = MaxBoxAcc(), MaxBoxAcc(V2_DELTAS, multi_contour=True), PxAP()
+    levels, counts = [], []
+    for score_map, boxes, (width, height), bits in zip(
+            *(arrays[name] for name in ('score_map', 'box', 'image_size', 'mask')), strict=True):
+        boxes, mask = boxes[boxes[:, 0] >= 0], np.unpackbits(bits, axis=-1).astype(bool)
+        for metric in (largest, v2):
+            metric.accumulate(score_map / 1000, boxes, (height, width))
+        pixels.accumulate(score_map / 1000, mask)
+        levels.append(level_ious(score_map / 1000, boxes, (height, width)))
+        counts.append(pixel_counts(score_map / 1000, mask))
+    scores = scores_of(np.array(levels))._replace(pixels=np.array(counts))
+    found = benchmark(scores, np.ones((1, len(levels)), np.uint8), [0.05, 0.999])
+    (expected,), (best,) = largest.compute()
+    assert found['max_box_acc'] == expected
+    assert [found[f'max_box_acc_v2_iou_{delta}'] for delta in V2_DELTAS] == v2.compute()[0].tolist()
+    assert found['max_box_acc_v2'] == pytest.approx(v2.compute()[0].mean())
+    assert found['pxap'] == pytest.approx(pixels.compute(), abs=1e-12)
+    assert [found['gt_known_0.05'], found['gt_known_0.999']] == (
+        largest.hits[0, [50, 999]] / 16).tolist()
+    assert [threshold_of(level) for level in best_levels(scores)] == [
+        best, *v2.compute()[1].tolist()]
+
+
+def scores_of(levels, hits=None):
+    return Evaluated(np.arange(len(levels)), None, None, None, None, levels, hits=hits)
+
+
+def scores_right_from(*ranges, hits=None):
+    """Images whose box is right, IoU 0.6, at the levels of a range, and has IoU 0.4 elsewhere."""
+    levels = np.full((len(ranges), 2, 255), 0.4 * IOU_UNITS, np.uint16)
+    for image, (begin, end) in zip(levels, ranges, strict=True):
+        image[:, begin:end] = 0.6 * IOU_UNITS
+    return scores_of(levels, hits)
+
+
+def test_transferred_thresholds_are_those_of_the_other_images():
+    """The others are best at levels 150 to 159; of these images, 1 of 4 is right there, and 3 of 4
+    at levels 20 to 49. The classifier knows the first two."""
+    others = scores_right_from((100, 160), (150, 200), (0, 10))
+    hits = np.array([[True, True], [True, True], [False, True], [False, False]])
+    scores = scores_right_from((10, 50), (20, 60), (20, 155), (200, 210), hits=hits)
+    found = {name: float(values[0]) for name, values in benchmark(
+        scores, resampling_weights(4), levels=best_levels(others)).items()}
+    assert best_levels(others).tolist() == [150, 0, 150, 0]  # delta 0.3: always; 0.7: never
+    assert (found['transferred_max_box_acc'], found['max_box_acc']) == (1 / 4, 3 / 4)
+    assert (found['transferred_max_box_acc_v2_iou_0.5'], found['max_box_acc_v2_iou_0.5']) == (
+        1 / 4, 3 / 4)
+    assert found['transferred_max_box_acc_v2'] == pytest.approx((1 + 1 / 4 + 0) / 3)
+    assert (found['transferred_top1'], found['top1']) == (0, 2 / 4)
+    assert (found['transferred_top5'], found['top5']) == (1 / 4, 3 / 4)
+
+
+def test_the_threshold_is_chosen_anew_in_each_resample():
+    """Each of two images is right where the other is not: 1 / 2 at best. A resample of the same
+    image twice is right everywhere."""
+    samples = benchmark(scores_right_from((0, 100), (100, 255)), resampling_weights(2))
+    assert samples['max_box_acc'][0] == 0.5
+    assert set(samples['max_box_acc'][1:]) == {0.5, 1}

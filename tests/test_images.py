@@ -1,0 +1,268 @@
+"""Images: read as they are stored, resized as OpenCV does it; masks: foreground, or refused."""
+
+import io
+import unicodedata
+
+import cv2
+import numpy as np
+import pytest
+from conftest import complaint, encoded, png_header, write_image
+from PIL import Image, ImageOps
+
+from utils import images
+from utils.errors import InputError
+from utils.images import (
+    BadImageError,
+    is_suspicious,
+    read_grey,
+    read_header,
+    read_image,
+    read_stored_mask,
+    read_true_mask,
+    read_upright_image,
+    resize,
+    resize_nearest,
+)
+
+RED, GREEN, BLUE = [255, 0, 0], [0, 255, 0], [0, 0, 255]
+
+# ---------------------------------------------------------------- pixels
+
+
+@pytest.mark.parametrize(('stored', 'expected'), [
+    (np.array([[[0, 0, 255], [0, 255, 0], [255, 0, 0]]], np.uint8), [[RED, GREEN, BLUE]]),  # BGR
+    (np.array([[0, 7], [200, 255]], np.uint8), [[[0] * 3, [7] * 3], [[200] * 3, [255] * 3]]),
+    (np.array([[[30, 20, 10, 0], [30, 20, 10, 255]]], np.uint8), [[[10, 20, 30]] * 2]),
+    (np.array([[0, 0x1234, 0xff00]], np.uint16), [[[0] * 3, [0x12] * 3, [0xff] * 3]])],
+    ids=['colour', 'grey', 'alpha is dropped', '16 bits'])
+def test_every_image_is_rgb_of_8_bits(tmp_path, stored, expected):
+    image = read_image(write_image(tmp_path / 'a.jpg', stored))
+    assert image.dtype == np.uint8
+    assert image.tolist() == expected
+
+
+def test_palettes_and_cmyk_become_rgb(tmp_path):
+    """Full cyan ink leaves no red; no ink at all is white."""
+    image = Image.new('P', (3, 1))
+    image.putpalette(RED + GREEN + BLUE + [0] * (3 * 253))
+    image.putdata([2, 0, 1])
+    image.save(tmp_path / 'a.png')
+    assert read_image(tmp_path / 'a.png').tolist() == [[BLUE, RED, GREEN]]
+    for colour, expected in (((255, 0, 0, 0), (0, 255, 255)), ((0, 0, 0, 0), (255, 255, 255))):
+        Image.new('CMYK', (16, 16), colour).save(tmp_path / 'a.jpg', quality=95)
+        np.testing.assert_allclose(read_image(tmp_path / 'a.jpg').reshape(-1, 3).mean(0), expected,
+                                   atol=6)
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('suffix', ['.png', '.jpg', '.tif'])
+def test_pixels_lie_as_they_are_stored_and_upright_on_request(tmp_path, suffix, orientation):
+    """OpenCV applies a TIFF's orientation whatever its flags: such a file is refused."""
+    stored = np.zeros((16, 32, 3), np.uint8)
+    stored[:8, :8], stored[8:, 24:] = RED, BLUE
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path, tolerance = tmp_path / f'a{suffix}', 10 if suffix == '.jpg' else 0
+    lossy = {'quality': 95, 'subsampling': 0} if suffix == '.jpg' else {}
+    Image.fromarray(stored).save(path, exif=exif, **lossy)
+    if suffix == '.tif' and orientation > 1:
+        with pytest.raises(BadImageError, match='TIFF with an orientation'):
+            read_image(path)
+        return
+    np.testing.assert_allclose(read_image(path), stored.astype(int), atol=tolerance)
+    assert read_header(path) == ((16, 32), orientation)
+    with Image.open(path) as opened:
+        upright = np.asarray(ImageOps.exif_transpose(opened).convert('RGB'))
+    np.testing.assert_allclose(read_upright_image(path), upright.astype(int), atol=tolerance)
+
+
+@pytest.mark.parametrize(('row', 'width', 'expected'), [
+    # Twice the width: centres at (i + 0.5) / 2 - 0.5 = -0.25, 0.25, 0.75, 1.25.
+    ([0, 100], 4, [0, 25, 75, 100]),
+    # A quarter: centres at 1.5 and 5.5; pixels 0, 3, 4, 7 have no say (no antialiasing).
+    ([255, 10, 30, 255, 255, 50, 90, 255], 2, [20, 70]),
+    # 3 -> 2: centres at 0.25 and 1.75.
+    ([0, 100, 200], 2, [25, 175])])
+def test_resize_is_bilinear_with_half_pixel_centres(row, width, expected):
+    image = np.repeat(np.array([row], np.uint8)[..., None], 3, axis=2)
+    assert resize(image, (1, width))[..., 0].tolist() == [expected]
+    assert resize(np.swapaxes(image, 0, 1), (width, 1))[:, 0, 2].tolist() == expected
+
+
+@pytest.mark.parametrize(('count', 'width', 'expected'), [
+    (4, 2, [0, 2]),           # floor(i * 4 / 2): no half pixel here
+    (2, 4, [0, 0, 1, 1]),
+    (3, 5, [0, 0, 1, 1, 2])])  # floor(i * 0.6) = 0, 0.6, 1.2, 1.8, 2.4
+def test_resize_nearest_takes_the_pixel_at_the_floor(count, width, expected):
+    image = np.arange(count, dtype=np.uint8)[None]
+    assert resize_nearest(image, (1, width)).tolist() == [expected]
+
+
+# ---------------------------------------------------------------- files that are no images
+
+
+def photograph():
+    return cv2.resize(np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8), (400, 300))
+
+
+@pytest.mark.parametrize('share', [0.02, 0.3, 0.6, 0.9, 0.99])
+@pytest.mark.parametrize(('suffix', 'flags'), [
+    ('.jpg', ()), ('.jpg', (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)), ('.png', ())])
+def test_a_file_that_is_cut_off_is_no_image(tmp_path, suffix, flags, share):
+    whole = encoded(photograph(), suffix, *flags)
+    path = tmp_path / f'a{suffix}'
+    path.write_bytes(whole + bytes(5000))  # what follows the end does no harm
+    assert read_image(path).shape == (300, 400, 3)
+    path.write_bytes(whole[:int(share * len(whole))])
+    with pytest.raises(BadImageError, match='truncated'):
+        read_image(path)
+
+
+def test_a_cut_off_jpeg_with_a_whole_preview_is_no_image(tmp_path):
+    """A preview in the header has an end of its own."""
+    preview, whole = encoded(photograph()[:20, :20], '.jpg'), encoded(photograph(), '.jpg')
+    header = b'\xff\xe1' + (len(preview) + 2).to_bytes(2, 'big') + preview
+    path = tmp_path / 'a.jpg'
+    path.write_bytes(whole[:2] + header + whole[2:])
+    assert read_image(path).shape == (300, 400, 3)
+    path.write_bytes((whole[:2] + header + whole[2:])[:-1000])
+    with pytest.raises(BadImageError):
+        read_image(path)
+
+
+CONTENTS = {'empty': b'', 'text': b'<html>404</html>', 'header': png_header(4, 5),
+            'garbage': b'\xff\xd8\xff\xe0 this is no JPEG, though it begins as one',
+            'folder': None, 'missing': None}
+
+
+@pytest.mark.parametrize('reader', [read_image, read_stored_mask, read_true_mask, read_grey])
+@pytest.mark.parametrize('kind', CONTENTS)
+def test_what_is_no_image_is_an_input_error_with_the_path(tmp_path, reader, kind):
+    path = tmp_path / 'bird.jpg'
+    if CONTENTS[kind] is not None:
+        path.write_bytes(CONTENTS[kind])
+    elif kind == 'folder':
+        path.mkdir()
+    assert str(path) in complaint(reader, path)
+
+
+def test_a_header_that_promises_too_many_pixels_is_refused(tmp_path, monkeypatch):
+    """102 million are a current camera's. A smaller limit here, to save memory and time."""
+    assert images.MAX_PIXELS >= 200e6
+    (tmp_path / 'a.png').write_bytes(png_header(20_000, 20_000))
+    with pytest.raises(BadImageError):
+        read_image(tmp_path / 'a.png')
+    monkeypatch.setattr(images, 'MAX_PIXELS', 3_000_000)
+    assert read_image(write_image(tmp_path / 'a.png', np.zeros((1500, 2000), np.uint8))).size
+    with pytest.raises(BadImageError, match='2000 x 1501 pixels, more than 3 million'):
+        read_image(write_image(tmp_path / 'a.png', np.zeros((1501, 2000), np.uint8)))
+
+
+def test_a_name_of_other_case_or_unicode_form_is_told(tmp_path):
+    """macOS decomposes accents; Windows does not tell cases apart."""
+    folder = tmp_path / unicodedata.normalize('NFD', 'Müller')
+    write_image(folder / 'A.PNG', np.zeros((2, 2), np.uint8))
+    for name in (folder / 'a.png', tmp_path / unicodedata.normalize('NFC', 'Müller') / 'A.PNG'):
+        assert 'spelled differently' in complaint(read_image, name)
+    for name in ('other.png', 'no/folder.png'):
+        assert 'check the list' in complaint(read_image, tmp_path / name)
+
+
+# ---------------------------------------------------------------- masks
+
+
+def test_a_stored_mask_is_its_first_two_channels_in_bgr_order(tmp_path):
+    stored = np.array([[[1, 2, 0], [200, 100, 0]]], np.uint8)
+    assert read_stored_mask(write_image(tmp_path / 'm.png', stored)).tolist() == [
+        [[1, 2], [200, 100]]]
+
+
+def test_grey_maps_have_one_channel(tmp_path):
+    levels = np.array([[0, 300], [70, 65535]], np.uint16)
+    np.testing.assert_array_equal(read_grey(write_image(tmp_path / 'm.png', levels)), levels)
+    for image in (np.zeros((2, 2, 4), np.uint8), np.array([[[1, 2, 3]]], np.uint8)):
+        assert 'write grey levels' in complaint(read_grey, write_image(tmp_path / 'm.png', image))
+
+
+def saved(mode, values):
+    """A PNG of Pillow's `mode`, a pixel for each value in one row."""
+    image, content = Image.new(mode, (len(values), 1)), io.BytesIO()
+    if mode == 'P':
+        image.putpalette([number * step % 256 for number in range(256) for step in (7, 60, 33)])
+    image.putdata(values)
+    image.save(content, 'PNG')
+    return content.getvalue()
+
+
+BLACK, PINK, TEAL = (0, 0, 0), (250, 20, 147), (0, 128, 128)
+GOOD_MASKS = {  # -> foreground, ignored
+    '0 and 255': ('L', [0, 255, 255], '011', '000'),
+    '0 and 1': ('L', [0, 1, 1], '011', '000'),
+    'one bit': ('1', [0, 255, 255], '011', '000'),
+    '16 bits': ('I;16', [0, 65535, 0], '010', '000'),
+    'class index': ('L', [0, 15, 0], '010', '000'),
+    'class index and void': ('L', [0, 15, 255], '010', '001'),
+    'class index in a palette': ('P', [0, 15, 255], '010', '001'),
+    'colour': ('RGB', [BLACK, PINK, PINK], '011', '000'),
+    'grey as RGB': ('RGB', [BLACK, (9, 9, 9), (255, 255, 255)], '010', '001'),
+    'opaque RGBA': ('RGBA', [(*BLACK, 255), (*PINK, 255), (*BLACK, 255)], '010', '000'),
+    'alpha over one colour': ('RGBA', [(*PINK, 0), (*PINK, 255), (*PINK, 0)], '010', '000'),
+    'grey and alpha': ('LA', [(0, 0), (0, 255), (0, 255)], '011', '000'),
+    'soft edges': ('L', [0, 90, 130, 255, 255, 255], '001111', '000000'),
+    'no object': ('L', [0, 0, 0], '000', '000'),
+}
+BAD_MASKS = {
+    'trimap': ('L', [1, 2, 2], '1, 2,'), 'trimap with a border': ('L', [1, 2, 3], '1, 2, 3,'),
+    'instances': ('L', [0, 1, 2], '0, 1, 2,'), 'classes': ('L', [0, 1, 2, 255], '0, 1, 2, 255,'),
+    'colours': ('RGB', [BLACK, PINK, TEAL], 'not 0 and one other'),
+    'two colours': ('RGB', [PINK, TEAL, TEAL], 'not 0 and one other'),
+    'colours and alpha': ('RGBA', [(*PINK, 0), (*TEAL, 255), (*TEAL, 255)], 'either'),
+    'a photograph': ('L', list(range(0, 256, 5)), '0, 5, 10, 15, 20, 25, ...'),
+}
+
+
+@pytest.mark.parametrize('kind', GOOD_MASKS)
+def test_masks_of_background_and_foreground_are_read(tmp_path, kind):
+    mode, values, *expected = GOOD_MASKS[kind]
+    (tmp_path / 'm.png').write_bytes(saved(mode, values))
+    for part, bits in zip(read_true_mask(tmp_path / 'm.png'), expected, strict=True):
+        assert part.dtype == bool
+        assert ''.join(str(int(value)) for value in part[0]) == bits
+
+
+@pytest.mark.parametrize('kind', BAD_MASKS)
+def test_masks_that_could_mean_anything_are_refused_with_their_values(tmp_path, kind):
+    mode, values, said = BAD_MASKS[kind]
+    (tmp_path / 'm.png').write_bytes(saved(mode, values))
+    message = complaint(read_true_mask, tmp_path / 'm.png')
+    assert said in message
+    assert 'write masks of 0 and 255' in message
+
+
+def test_a_mask_has_the_shape_of_its_image(tmp_path):
+    """One of the same shape and another scale is resized; a turned one is refused."""
+    mask = np.zeros((60, 80), np.uint8)
+    mask[:30, :20] = 255
+    path = write_image(tmp_path / 'm.png', mask)
+    for size in ((60, 80), (30, 40), (120, 160), (61, 80)):
+        foreground, _ = read_true_mask(path, size)
+        assert foreground.shape == size
+        assert foreground.mean() == pytest.approx(1 / 8, abs=0.01)
+        assert foreground[size[0] // 2 - 2, size[1] // 4 - 2]
+    for size in ((80, 60), (60, 60), (60, 100)):
+        with pytest.raises(InputError, match=f'80 x 60 .*its image {size[1]} x {size[0]}'):
+            read_true_mask(path, size)
+
+
+@pytest.mark.parametrize(('rows', 'columns', 'expected'), [
+    (slice(2, 8), slice(0, 9), False), (slice(0, 10), slice(0, 10), True),
+    (slice(0, 10), slice(3, 4), False), (slice(0, 0), slice(0, 0), False)])
+def test_inverted_masks_are_suspicious(rows, columns, expected):
+    mask = np.zeros((10, 10), bool)
+    mask[rows, columns] = True
+    assert is_suspicious(mask) == expected
+    cross = np.zeros((10, 10), bool)
+    cross[5], cross[:, 5] = True, True
+    assert is_suspicious(cross)
+    inverted = ~np.pad(np.ones((4, 4), bool), 3)
+    assert is_suspicious(inverted)

@@ -1,0 +1,303 @@
+"""Inference over a list, by threads and by processes: order, errors, images that are left out."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from argparse import Namespace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from conftest import LITE, complaint, write_image
+from finishing import describe, die, fail
+from torch import nn
+
+from network import CamNet, SegNet, build_classifier
+from utils import inference
+from utils.boxes import CentreCrop
+from utils.errors import InputError, _message
+from utils.inference import (
+    ListInference,
+    Predictor,
+    fuse_batch_norm,
+    in_chunks,
+    in_threads,
+    prefer_onednn,
+)
+from utils.lists import ImageList
+
+CPU = torch.device('cpu')
+COUNT = 30
+both_ways = pytest.mark.parametrize('processes', [False, True], ids=['threads', 'processes'])
+
+
+class Net(nn.Module):
+    """A convolution of the image, or an error for the batch that has a white image."""
+
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 2, 3)
+
+    def forward(self, images):
+        if images.amin((1, 2, 3)).max() > 1.2:
+            raise RuntimeError('the network failed')
+        return self.conv(images)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Thirty images of three sizes."""
+    rng = np.random.default_rng(0)
+    names = [f'{number}.png' for number in range(COUNT)]
+    for number, name in enumerate(names):
+        size = [(20, 30), (33, 21), (24, 24)][number % 3]
+        write_image(tmp_path / name, rng.integers(0, 200, (*size, 3), np.uint8))
+    return ImageList(np.array(names), np.arange(COUNT) % 5, None, tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _no_process_that_finishes_is_left():
+    yield
+    left = [process.name for process in multiprocessing.active_children()
+            if 'ForkServer' in process.name]
+    assert left == []
+
+
+def results(images, processes, finish=describe, indices=None, model=None, **options):
+    """The results of all batches, and the names that were left out."""
+    options = Namespace(**{'batch_size': 8, 'num_workers': 1, 'skip_bad': False, **options})
+    views = {'image': CentreCrop(24, 16), 'whole': CentreCrop(18)}
+    runner = ListInference(Predictor(model or Net(), CPU), images, views, finish, options,
+                           processes)
+    return list(runner.run('testing', indices)), runner.bad
+
+
+def joined(parts):
+    """The columns of all batches: index, label, size, and the maps of each view."""
+    columns = [sum((list(part[number]) for part in parts), []) for number in range(3)]
+    return columns, {view: np.concatenate([part[3][view] for part in parts])
+                     for view in parts[0][3]}
+
+
+def test_processes_give_what_threads_give_in_the_order_of_the_list(images):
+    found = [joined(results(images, processes)[0]) for processes in (False, True)]
+    assert found[0][0] == found[1][0]
+    index, label, size = found[0][0]
+    assert index == list(range(COUNT))
+    assert label == (np.arange(COUNT) % 5).tolist()
+    assert size[:2] == [[20, 30], [33, 21]]
+    for view, side in (('image', 14), ('whole', 16)):
+        assert found[0][1][view].shape == (COUNT, 2, side, side)
+        np.testing.assert_allclose(found[1][1][view], found[0][1][view], atol=1e-5)
+
+
+@both_ways
+def test_some_images_of_a_list(images, processes):
+    parts, _ = results(images, processes, indices=range(3, 30, 7), batch_size=3)
+    assert joined(parts)[0][0] == [3, 10, 17, 24]
+
+
+@both_ways
+def test_bad_images_are_left_out_and_listed_where_that_is_wanted(images, processes):
+    """A whole batch of them as well."""
+    bad = [1, 8, 9, 29]
+    for number in bad:
+        (images.folder / f'{number}.png').write_bytes(b'no image')
+    parts, names = results(images, processes, batch_size=2, skip_bad=True)
+    assert joined(parts)[0][0] == [number for number in range(COUNT) if number not in bad]
+    assert names == {f'{number}.png' for number in bad}
+    assert '1.png cannot be read' in complaint(results, images, processes)
+
+
+@both_ways
+@pytest.mark.parametrize(('part', 'error', 'said'), [
+    ('finish', InputError, 'cannot write 9'), ('finish', ZeroDivisionError, 'cannot write 9'),
+    ('read', InputError, 'no image at'), ('network', RuntimeError, 'the network failed')])
+def test_an_error_of_each_part_is_raised_and_ends_the_work(images, processes, part, error, said):
+    """--skip_bad is for images that cannot be decoded, not for those that are missing."""
+    if part == 'read':
+        (images.folder / '13.png').unlink()
+    if part == 'network':
+        write_image(images.folder / '13.png', np.full((9, 9, 3), 255, np.uint8))
+    finish = partial(fail, error=error(said)) if part == 'finish' else describe
+    with pytest.raises(error, match=said):
+        results(images, processes, finish, skip_bad=True)
+
+
+def test_a_process_that_dies_ends_the_work_in_one_line(images):
+    with pytest.raises(RuntimeError) as caught:
+        results(images, True, die)
+    assert 'a process has ended (out of memory?)' in _message(caught.value)
+
+
+@both_ways
+def test_an_interruption_ends_the_work(images, processes):
+    options = Namespace(batch_size=2, num_workers=1, skip_bad=False)
+    runner = ListInference(Predictor(Net(), CPU), images, {'image': CentreCrop(24)}, describe,
+                           options, processes)
+    count = 0
+    with pytest.raises(KeyboardInterrupt):
+        for _ in runner.run('testing'):
+            count += 1
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait(0.01)
+    assert count == 1
+
+
+@pytest.mark.parametrize('count', [2, 3, 7])
+def test_ranks_share_the_list_every_image_once(images, monkeypatch, count):
+    monkeypatch.setattr(inference, 'world_size', lambda: count)
+    shares = []
+    for number in range(count):
+        monkeypatch.setattr(inference, 'rank', lambda number=number: number)
+        parts, _ = results(images, False, batch_size=4)
+        shares.append(joined(parts)[0][0])
+    assert sorted(sum(shares, [])) == list(range(COUNT))
+    assert shares[1][:4] == [4, 5, 6, 7]
+
+
+def test_a_smaller_last_batch_is_filled_up_for_the_gpu(images):
+    """The network sees batches of one size; the results have what is in the list."""
+    class Predict:
+        device, takes_labels, sizes = torch.device('cuda'), True, []
+
+        def __call__(self, batch, labels):
+            self.sizes.append((len(batch), len(labels)))
+            return batch.sum((1, 2, 3)), labels
+
+    runner = ListInference(Predict(), images, {'image': CentreCrop(8)}, describe,
+                           Namespace(batch_size=4, num_workers=1, skip_bad=False), False)
+    parts = list(runner.run('testing'))
+    assert set(Predict.sizes) == {(4, 4)}
+    assert [len(part[0]) for part in parts] == [4] * 7 + [2]
+    assert np.concatenate([part[3]['image'][1] for part in parts]).tolist() == (
+        np.arange(COUNT) % 5).tolist()
+
+
+# ---------------------------------------------------------------- threads
+
+
+@pytest.mark.parametrize('threads', [1, 3])
+def test_results_come_in_order_from_threads_that_use_one_core(threads):
+    def work(number):
+        assert threading.current_thread() is not threading.main_thread()
+        return number, torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    assert list(in_threads(work, range(20), threads)) == [(n, 1) for n in range(20)]
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(('count', 'sizes'), [
+    (0, {0}), (1, {1}), (2, {1}), (5, {3, 2}), (7, {4, 3}), (32, {16}), (33, {16, 1})])
+def test_parts_of_any_items_are_shared_among_the_threads(monkeypatch, count, sizes):
+    monkeypatch.setattr(inference, 'available_cores', lambda: 2)
+    found = set()
+
+    def double(part):
+        found.add(len(part))
+        return (2 * number for number in part)
+
+    assert list(in_chunks(double, iter(range(count)), 16)) == list(range(0, 2 * count, 2))
+    assert found == sizes
+
+
+def test_few_of_many_items_are_held_and_an_error_ends_the_work(monkeypatch):
+    monkeypatch.setattr(inference, 'available_cores', lambda: 2)
+    taken, done = [], []
+
+    def items():
+        for number in range(10**6):
+            taken.append(number)
+            yield number
+
+    found = in_chunks(lambda chunk: chunk, items(), 16)
+    assert [next(found) for _ in range(40)] == list(range(40))
+    assert len(taken) < 16 * 10
+    found.close()
+
+    def work(number):
+        if number == 5:
+            raise InputError('five')
+        done.append(number)
+
+    with pytest.raises(InputError, match='five'):
+        list(in_threads(work, range(1000), 2))
+    assert len(done) < 20
+
+
+# ---------------------------------------------------------------- networks prepared for inference
+
+BUILD = {
+    'cam resnet50': lambda: CamNet(5, 'resnet50', pretrained='none'),
+    'cam lite0': lambda: CamNet(5, LITE, pretrained='none'),
+    'seg lite0': lambda: SegNet(LITE, pretrained='none'),
+    'cls resnet50': lambda: build_classifier('resnet50', 5, 'none'),
+    'cls densenet': lambda: build_classifier('densenet161', 5, 'none'),
+}
+
+
+def stir(model):
+    """Give batch norms statistics and scales that are not 0 and 1."""
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.bias.data):
+                tensor.copy_(0.1 * torch.randn(tensor.shape, generator=generator))
+            for tensor in (module.running_var, module.weight.data):
+                tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+    return model.eval()
+
+
+def norms(model):
+    return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+@pytest.mark.parametrize('name', BUILD)
+@torch.inference_mode()
+def test_the_prepared_network_computes_the_same(name):
+    torch.manual_seed(0)
+    model, images = stir(BUILD[name]()), torch.randn(2, 3, 96, 64)
+    expected = model(images)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    ready = fuse_batch_norm(model)
+    if 'densenet' in name:  # whose norms come before the convolutions
+        assert norms(ready) < norms(model)
+    else:
+        assert norms(ready) == 0
+    prefer_onednn(ready)
+    assert (ready(images) - expected).abs().max() <= 1e-3 * expected.abs().max()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+class Shortcut(nn.Module):
+    """A convolution whose output goes to a batch norm, and past it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, images):
+        maps = self.conv(images)
+        return self.norm(maps) + maps
+
+
+class Standardised(nn.Conv2d):
+    """Changes its weights before it uses them, as timm's StdConv2d."""
+
+    def forward(self, images):
+        return self._conv_forward(images, self.weight - 0.1, self.bias)
+
+
+@pytest.mark.parametrize('model', [
+    Shortcut(), nn.Sequential(Standardised(3, 4, 3), nn.BatchNorm2d(4))])
+def test_what_cannot_be_fused_stays(model):
+    ready = fuse_batch_norm(stir(model))
+    assert norms(ready) == 1
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.equal(ready(images), model(images))

@@ -1,0 +1,364 @@
+"""Image lists in both layouts: what they hold when they are good, and what is said when not."""
+
+import contextlib
+import os
+
+import numpy as np
+import pytest
+from conftest import complaint, write_image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from utils import lists
+from utils.errors import InputError
+from utils.lists import (
+    ImageList,
+    check_scale,
+    cub_images,
+    imagenet_images,
+    read_lines,
+    read_xml_objects,
+)
+
+GOOD = 'a/1.jpg,0,10 20 30 40\n'
+
+
+@pytest.fixture(scope='module')
+def read(tmp_path_factory):
+    """read(text or bytes, classes=5, layout=cub_images) -> the ImageList. The images are not
+    there, and so not looked at."""
+    folder = tmp_path_factory.mktemp('lists')
+
+    def call(content, classes=5, layout=cub_images):
+        (folder / 'list.txt').write_bytes(content if isinstance(content, bytes)
+                                          else content.encode())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lists, 'check_files', lambda images: None)
+            return layout(folder, 'list.txt', classes)
+
+    return call
+
+
+# ---------------------------------------------------------------- the CUB layout
+
+
+def test_a_line_gives_name_label_and_box(read):
+    images = read('a/1.jpg,0,10 20 30 40\nb/2.jpg,4,1.5 2 3.25 4\n')
+    assert list(images.names) == ['a/1.jpg', 'b/2.jpg']
+    assert images.labels.tolist() == [0, 4]
+    assert images.labels.dtype == np.int64
+    assert [boxes.tolist() for boxes in images.boxes] == [[[10, 20, 30, 40]], [[1.5, 2, 3.25, 4]]]
+    assert read('a/1.jpg,0\nb/2.jpg,3\n').boxes is None
+
+
+@pytest.mark.parametrize(('line', 'name'), [
+    ('a b.jpg ,1, 1 2 3 4 ', 'a b.jpg'), ('a b.jpg, 1 ,1  2 3\t4', 'a b.jpg'),
+    ('./a b.jpg,1,1 2 3 4', 'a b.jpg'), ('a..b/..c.jpg,1,1 2 3 4', 'a..b/..c.jpg'),
+    ('\ufeffa.jpg,1,1 2 3 4', 'a.jpg'), ('\r\n  \r\na.jpg,1,1 2 3 4\r', 'a.jpg')])
+def test_spaces_and_line_ends_change_nothing(read, line, name):
+    images = read(line)
+    assert list(images.names) == [name]
+    assert images.labels.tolist() == [1]
+    assert images.boxes[0].tolist() == [[1, 2, 3, 4]]
+
+
+def test_a_name_that_is_not_utf8_still_names_the_file(read):
+    """Linux file names are bytes: Path(name) must lead to these."""
+    assert read(b'a\xff\xfe.jpg,0\n').name(0).encode(errors='surrogateescape') == b'a\xff\xfe.jpg'
+
+
+def test_lines_of_one_image_are_one_image_with_several_boxes(read, capsys):
+    """In the order of first lines, however far apart they are."""
+    images = read('b.jpg,1,0 0 5 5\na.jpg,0,1 1 2 2\n./b.jpg,1,6 6 9 9\nc.jpg,1,0 0 1 1\n'
+                  'b.jpg,1,2 2 3 3,4 4 5 5\n')
+    assert list(images.names) == ['b.jpg', 'a.jpg', 'c.jpg']
+    assert images.labels.tolist() == [1, 0, 1]
+    assert [boxes.tolist() for boxes in images.boxes] == [
+        [[0, 0, 5, 5], [6, 6, 9, 9], [2, 2, 3, 3], [4, 4, 5, 5]], [[1, 1, 2, 2]], [[0, 0, 1, 1]]]
+    assert '5 lines are of 3 images' in capsys.readouterr().err
+
+
+BAD_LINES = {
+    'one field': 'a.jpg', 'no name': ',0,1 2 3 4', 'second box of one': 'a.jpg,0,1 2 3 4,5',
+    'label is the number of classes': 'a.jpg,5,1 2 3 4', 'label negative': 'a.jpg,-1,1 2 3 4',
+    'label empty': 'a.jpg,,1 2 3 4', 'label a word': 'a.jpg,bird,1 2 3 4',
+    'label a fraction': 'a.jpg,1.0,1 2 3 4', 'label superscript': 'a.jpg,²,1 2 3 4',
+    'label in Arabic digits': 'a.jpg,٣,1 2 3 4', 'label with underscore': 'a.jpg,0_1,1 2 3 4',
+    'label of 4,000 digits': f'a.jpg,{"9" * 4000},1 2 3 4',
+    'box of three': 'a.jpg,0,1 2 3', 'box of five': 'a.jpg,0,1 2 3 4 5', 'box empty': 'a.jpg,0,',
+    'box of words': 'a.jpg,0,1 2 3 four', 'box NaN': 'a.jpg,0,1 2 nan 4',
+    'box infinite': 'a.jpg,0,1 2 inf 4', 'box overflows': 'a.jpg,0,1 2 1e400 4',
+    'box without width': 'a.jpg,0,3 2 3 4', 'box without height': 'a.jpg,0,1 4 3 4',
+    'box of negative sides': 'a.jpg,0,3 4 1 2', 'no box, unlike the others': 'a.jpg,0',
+    'name climbs': '../a.jpg,0,1 2 3 4', 'name climbs within': 'a/../../b.jpg,0,1 2 3 4',
+    'name is the parent': '..,0,1 2 3 4', 'name absolute': '/etc/passwd,0,1 2 3 4',
+    'name with backslash': 'a\\b.jpg,0,1 2 3 4', 'name with NUL': 'a\0b.jpg,0,1 2 3 4',
+}
+
+
+@pytest.mark.parametrize('line', BAD_LINES.values(), ids=BAD_LINES)
+def test_a_bad_line_is_refused_with_its_file_and_number(read, line):
+    """Blank lines count: the bad one is the third."""
+    assert 'list.txt, line 3: ' in complaint(read, f'{GOOD}\n{line}\n{GOOD}')
+
+
+@pytest.mark.parametrize(('content', 'advice'), [
+    ('a/b.jpg 0', 'separate name, label and boxes by commas'),
+    ('a/b.jpg\t0\t1 2 3 4', 'separate name, label and boxes by commas'),
+    ('a\\b.jpg,0', 'backslashes: write / instead'),
+    ('a.jpg,5', 'if the labels count from 1, subtract 1'),
+    ('a.jpg,0,1,2,3,4', 'four numbers with spaces between'),
+    ('a.jpg,0'.encode('utf-16'), 'save it as UTF-8'),
+    (b'a.jpg,\xff,1 2 3 4\n', 'line 1'),
+    (GOOD + '\na/1.png,0,1 2 3 4\n', 'lines 1 and 3: a/1.png and a/1.jpg would share a mask'),
+    (GOOD + GOOD.replace(',0,', ',1,'), 'lines 1 and 2: a/1.jpg has the labels 0 and 1'),
+    ('', 'list.txt is empty'), (' \r\n\t\n', 'list.txt is empty'),
+])
+def test_a_list_of_another_kind_is_told_what_to_do(read, content, advice):
+    assert advice in complaint(read, content)
+
+
+def test_a_list_is_a_file_of_the_data_folder_or_a_path(tmp_path, monkeypatch):
+    monkeypatch.setattr(lists, 'check_files', lambda images: None)
+    monkeypatch.chdir(tmp_path)
+    for name in ('val.txt', 'data/val.txt', 'other/val.txt'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f'{name.partition("/")[0]}.jpg,0\n')
+    data = tmp_path / 'data'
+    for given, found in (('val.txt', 'data'), ('other/val.txt', 'other'),
+                         (str(tmp_path / 'other' / 'val.txt'), 'other')):
+        assert cub_images(data, given, 1).name(0) == f'{found}.jpg'
+    for missing in ('absent.txt', str(tmp_path)):
+        assert missing in complaint(cub_images, data, missing, 1)
+
+
+def test_class_names_are_the_first_folders(read):
+    images = read('zebra/a 1.jpg,2\nant/b.jpg,0\nn01/deep/c.JPEG,4\ne.jpg,3\n')
+    assert images.class_names == ['ant', 'class 1', 'zebra', 'class 3', 'n01']
+
+
+@pytest.mark.parametrize(('name', 'expected'), [
+    ('001.Albatross/Albatross_1.jpg', '001.Albatross/Albatross_1.png'),
+    ('n01440764/n01440764_18.JPEG', 'n01440764/n01440764_18.png'),
+    ('a.jpg.jpg', 'a.jpg.png'), ('jpg.b/JPEG.jpg', 'jpg.b/JPEG.png')])
+def test_a_mask_has_its_images_name_but_ends_in_png(tmp_path, name, expected):
+    images = ImageList(np.array([name]), np.array([0]), None, tmp_path)
+    assert images.mask_path(tmp_path, 0) == tmp_path / expected
+
+
+# ---------------------------------------------------------------- what is there beside the list
+
+
+def cub_folder(folder, *boxes, size=(60, 80), lines=None):
+    """Images of `size` (height, width), a box each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, _ in enumerate(boxes):
+        write_image(folder / 'image' / f'{number}.jpg', np.zeros((*size, 3), np.uint8))
+    (folder / 'val.txt').write_text(''.join(
+        f'{number}.jpg,0,{box}\n' for number, box in enumerate(boxes)))
+    return folder
+
+
+@pytest.mark.parametrize(('boxes', 'said'), [
+    (['0.1 0.2 0.5 0.9', '0.3 0.3 0.8 1.0'], 'they are fractions of the image'),
+    (['90 10 120 50', '5 5 20 20'], 'lies outside its image of 80 x 60 pixels'),
+    (['-30 -20 -1 -1', '5 5 20 20'], 'lies outside its image'),
+    (['10 10 160 120'] * 12, '12 of 12 boxes reach far beyond'),
+    (['40 30 82 60'] * 9 + ['30 30 110 55'] * 3, '3 of 12 boxes reach far beyond')])
+def test_boxes_of_another_scale_are_refused(tmp_path, boxes, said):
+    assert said in complaint(cub_images, cub_folder(tmp_path, *boxes), 'val.txt', 1)
+
+
+@pytest.mark.parametrize(('boxes', 'said'), [
+    (['5 5 200 50'] + ['1 1 79 59'] * 9, '1 of 10 boxes looked at reach far beyond'),
+    (['5 5 40 30'] * 20, 'no box reaches beyond 50 % of its image'),
+    (['-1 -2 82 61'] * 9, ''), (['5 5 79 30'] * 20, ''), (['5 5 40 30'] * 19, '')])
+def test_boxes_of_a_doubtful_scale_are_warned_of(tmp_path, capsys, boxes, said):
+    """Boxes that stick out by a few pixels are kept as they are."""
+    images = cub_images(cub_folder(tmp_path, *boxes), 'val.txt', 1)
+    assert len(images) == len(boxes)
+    err = capsys.readouterr().err
+    assert (said in err) if said else err == ''
+    if boxes[0].startswith('-1'):
+        assert images.boxes[0].tolist() == [[-1, -2, 82, 61]]
+
+
+def test_the_check_of_boxes_is_that_of_any_source(tmp_path):
+    with pytest.raises(InputError, match='boxes.csv: all boxes lie in 0 ... 1'):
+        check_scale([np.array([[0, 0, 0.5, 1]])], [(60, 80)], ['a'], tmp_path / 'boxes.csv')
+
+
+def test_missing_images_are_found_at_once_and_bad_ones_when_they_are_read(tmp_path):
+    folder = cub_folder(tmp_path, *['5 5 70 50'] * 4)
+    (folder / 'image' / '1.jpg').write_bytes(b'no image')
+    assert len(cub_images(folder, 'val.txt', 1)) == 4
+    (folder / 'image' / '2.jpg').unlink()
+    assert '2.jpg' in complaint(cub_images, folder, 'val.txt', 1)
+
+
+def test_images_with_a_rotation_are_counted_once_a_list(tmp_path, capsys):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for layout in ('image', 'train'):
+        (tmp_path / layout).mkdir()
+        for number in range(5):
+            Image.new('RGB', (4, 2)).save(tmp_path / layout / f'{number}.jpg',
+                                          **{'exif': exif} if number % 2 else {})
+    for separator, layout in ((',', cub_images), (' ', imagenet_images)):
+        (tmp_path / 'train.txt').write_text(''.join(
+            f'{number}.jpg{separator}0\n' for number in range(5)))
+        layout(tmp_path, 'train.txt', 2)
+    lines = capsys.readouterr().err.splitlines()
+    assert ['2 of 5 images looked at have an EXIF rotation' in line for line in lines] == [True] * 2
+
+
+# ---------------------------------------------------------------- the ImageNet layout
+
+OBJECT = ('<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax>'
+          '<ymax>{}</ymax></bndbox></object>')
+
+
+def xml(*objects):
+    return f'<annotation>{"".join(OBJECT.format(*o) for o in objects)}</annotation>'
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / 'box').mkdir()
+    for split, lines in (('train', ['n01440764/a.JPEG 0', 'n01443537/b.JPEG 1']),
+                         ('val', ['ILSVRC2012_val_00000001.JPEG 1', 'ILSVRC2012_val_00033202.JPEG 0',
+                                  'ILSVRC2012_val_00000002.JPEG 0'])):
+        (tmp_path / f'{split}.txt').write_text('\n'.join(lines))
+        for line in lines:
+            write_image(tmp_path / split / line[:-2], np.zeros((40, 50, 3), np.uint8))
+    (tmp_path / 'box' / 'ILSVRC2012_val_00000001.xml').write_text(xml(
+        ('n01443537', 1, 2, 30, 40), ('n01440764', 5, 5, 9, 9), ('\n n01443537\t', 6, 7, 8, 9)))
+    (tmp_path / 'box' / 'ILSVRC2012_val_00000002.xml').write_text(xml(('n01443537', 1, 1, 2, 2)))
+    return tmp_path
+
+
+def val_images(folder, classes=1000):
+    return imagenet_images(folder, 'val.txt', classes, 'val', boxes=True)
+
+
+def test_a_val_list_has_the_boxes_of_the_images_class(folder):
+    """White space around the class, as pretty-printed XML has it, is no part of it."""
+    images = val_images(folder)
+    assert images.folder == folder / 'val'
+    assert list(images.names) == ['ILSVRC2012_val_00000001.JPEG', 'ILSVRC2012_val_00000002.JPEG']
+    assert images.labels.tolist() == [1, 0]
+    assert [boxes.tolist() for boxes in images.boxes] == [[[1, 2, 30, 40], [6, 7, 8, 9]], []]
+    (folder / 'wnids.txt').write_text('n01443537\nn01440764\n')
+    assert val_images(folder, 2).boxes[1].tolist() == [[1, 1, 2, 2]]  # label 0 is n01443537 now
+    (folder / 'box' / 'ILSVRC2012_val_00000001.xml').unlink()
+    assert images.boxes[0].shape == (0, 4)
+
+
+def test_lists_without_boxes(folder):
+    """The image whose label is known to be wrong is left out of localization alone."""
+    train, val = (imagenet_images(folder, f'{split}.txt', 1000, split) for split in ('train', 'val'))
+    assert train.folder == folder / 'train'
+    assert list(train.names) == ['n01440764/a.JPEG', 'n01443537/b.JPEG']
+    assert (train.boxes, val.boxes, len(val)) == (None, None, 3)
+    (folder / 'box').rename(folder / 'elsewhere')
+    assert val_images(folder).boxes is None
+
+
+@pytest.mark.parametrize('between', ['  ', '\t', ' \t '])
+def test_spaces_and_tabs_separate_name_and_label(read, between):
+    images = read(f'my bird.JPEG{between}3\nb.JPEG 1\nb.JPEG 1\n', layout=imagenet_images)
+    assert (list(images.names), images.labels.tolist()) == (['my bird.JPEG', 'b.JPEG'], [3, 1])
+
+
+@pytest.mark.parametrize(('line', 'advice'), [
+    ('a/b.JPEG,0', 'cub200 scripts for lists with commas'),
+    ('a/b.JPEG', 'expected `name label`'),
+    ('a\\b.JPEG 0', 'backslashes: write / instead'),
+    ('a.JPEG 5', 'if the labels count from 1, subtract 1'), ('x.JPEG -1', 'not in 0 ... 4'),
+    ('../x.JPEG 3', 'does not stay'), ('/x.JPEG 3', 'does not stay'), (' 3', 'expected'),
+    ('x.JPEG 3.0', 'not in 0 ... 4'), ('a/../../x.JPEG 3', 'does not stay'),
+    ('y.png 0', 'lines 1 and 2: y.png and y.JPEG would share a mask'),
+    ('y.JPEG 2', 'lines 1 and 2: y.JPEG has the labels 0 and 2')])
+def test_bad_lines_of_an_imagenet_list_are_named(read, line, advice):
+    message = complaint(read, f'y.JPEG 0\n{line}\n', layout=imagenet_images)
+    assert advice in message
+    assert 'list.txt, line' in message
+
+
+def test_the_classes_are_the_thousand():
+    wnids = [line for _, line in read_lines(lists.WNIDS)]
+    assert len(set(wnids)) == 1000
+    assert wnids == sorted(wnids)
+    assert wnids[0] == 'n01440764'
+
+
+@pytest.mark.parametrize('text', [
+    '', 'no xml', '<annotation>',
+    '<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;&x;&x;">]><annotation>&y;</annotation>',
+    '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
+    '<annotation><object><name>&x;</name></object></annotation>',
+    xml(('n1', 5, 5, 5, 9)), xml(('n1', 'a', 5, 6, 9)), xml(('n1', 'nan', 5, 6, 9)),
+    '<annotation><object><name>n1</name></object></annotation>'])
+def test_bad_xml_is_refused(tmp_path, text):
+    (tmp_path / 'a.xml').write_text(text)
+    assert 'a.xml' in complaint(read_xml_objects, tmp_path / 'a.xml')
+
+
+# ---------------------------------------------------------------- any content
+
+parts = st.text('abcXYZ019_. -é鳥', min_size=1, max_size=6).filter(
+    lambda part: part.strip() == part and part.strip('.'))
+relative_names = st.lists(parts, min_size=1, max_size=3).map('/'.join)
+coordinates = st.integers(-50, 5000)
+valid_boxes = st.tuples(coordinates, coordinates, st.integers(1, 999), st.integers(1, 999)).map(
+    lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
+rows = st.lists(st.tuples(relative_names, st.integers(0, 199), valid_boxes), min_size=1, max_size=8,
+                unique_by=lambda row: os.path.splitext(row[0])[0])  # images do not share a mask
+
+
+@settings(deadline=None)
+@given(rows, st.booleans(), st.sampled_from(['\n', '\r\n']))
+def test_a_valid_list_is_read_as_it_was_written(read, rows, with_boxes, end):
+    lines = [f'{name},{label}' + f',{" ".join(map(str, box))}' * with_boxes
+             for name, label, box in rows]
+    images = read(end.join(lines), classes=200)
+    names, labels, boxes = zip(*rows, strict=True)
+    assert list(images.names) == list(names)
+    assert images.labels.tolist() == list(labels)
+    if with_boxes:
+        assert [tuple(box) for box, in images.boxes] == list(boxes)
+    else:
+        assert images.boxes is None
+
+
+fragments = st.sampled_from([',', ' ', '\n', '\r', '0', '7', '-', '.', '..', '/', 'nan', '1e9',
+                             'a.jpg', '\0', '\\', '²', '\ufeff', '\u2028', '1 2 3 4'])
+contents = st.one_of(st.binary(max_size=200), st.text(max_size=100).map(
+    lambda text: text.encode(errors='surrogatepass')),
+    st.lists(fragments, max_size=30).map(lambda some: ''.join(some).encode()))
+
+
+@settings(deadline=None, max_examples=300)
+@given(contents, st.sampled_from([cub_images, imagenet_images]))
+def test_any_content_is_either_a_sound_list_or_an_input_error(read, content, layout):
+    try:
+        images = read(content, layout=layout)
+    except InputError:
+        return
+    assert len(images) == len(images.names) > 0
+    assert ((images.labels >= 0) & (images.labels < 5)).all()
+    assert images.boxes is None or all((box[:, 2:] > box[:, :2]).all() for box in images.boxes)
+    for index in range(len(images)):
+        inside = images.path(index).resolve()
+        assert inside.is_relative_to(images.folder.resolve())
+        assert inside != images.folder.resolve()
+
+
+@given(st.text(max_size=200))
+def test_any_text_in_xml_is_read_or_refused(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp('xml') / 'a.xml'
+    path.write_text(f'<annotation>{text}</annotation>', errors='replace')
+    with contextlib.suppress(InputError):
+        assert read_xml_objects(path) == []

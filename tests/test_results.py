@@ -1,0 +1,93 @@
+"""What a run records, and what is read of it again."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from utils.results import (
+    RunFolder,
+    commit,
+    models_in,
+    newest_checkpoint,
+    recorded_class_names,
+    recorded_fusion,
+    training_settings,
+)
+
+ARGUMENTS = {'stage': 'cub200-cam', 'backbone': 'timm/x', 'resize': 166, 'crop': 144, 'lr': 0.1,
+             'clsnum': 2, 'list': 'train.txt', 'datapath': Path('data'), 'seed': 0,
+             'stages': '45', 'fusion': 'add', 'no_attention': True, 'no_distillation': True}
+
+
+def test_a_model_is_described_by_the_file_beside_it(tmp_path):
+    RunFolder(tmp_path, ARGUMENTS, ['ant', 'bee']).describe_model(tmp_path / 'model-3')
+    found = training_settings(tmp_path / 'model-3')
+    assert found.pop('versions')['python']
+    assert re.fullmatch('[0-9a-f]{40}|None', str(found.pop('commit')))
+    expected = {**ARGUMENTS, 'datapath': 'data', 'class_names': ['ant', 'bee']}
+    for name in ('lr', 'no_distillation'):
+        expected.pop(name)
+        found.pop(name, None)
+    assert found == expected
+    assert recorded_class_names(tmp_path / 'model-3') == ['ant', 'bee']
+    assert recorded_fusion(tmp_path / 'model-3') == {'stages': '45', 'fusion': 'add',
+                                                     'attention': False}
+    assert recorded_class_names(tmp_path / 'model-4') == []
+    assert recorded_fusion(tmp_path / 'model-4') == {'stages': '345', 'fusion': 'multiply',
+                                                     'attention': True}
+
+
+def test_each_model_has_its_own_settings(tmp_path):
+    """A threshold that was chosen for model-8 is not that of model-4, nor is that of the last
+    test."""
+    for number, threshold in ((4, 0.2), (8, 0.7)):
+        (tmp_path / f'model-{number}.json').write_text(json.dumps({'threshold': threshold}))
+    (tmp_path / 'results.json').write_text(json.dumps({'arguments': {'threshold': 0.9}}))
+    assert [training_settings(tmp_path / f'model-{number}').get('threshold')
+            for number in (4, 8, 9)] == [0.2, 0.7, None]
+
+
+@pytest.mark.parametrize('training', [[], 'text', None, 3, {'arguments': []}, {'arguments': None}])
+def test_a_results_file_without_a_training_records_nothing(tmp_path, training):
+    (tmp_path / 'results.json').write_text(json.dumps({'training': training}))
+    assert training_settings(tmp_path / 'model-1') == {}
+
+
+def test_values_of_another_type_count_as_not_recorded(tmp_path):
+    (tmp_path / 'net.json').write_text(json.dumps({'resize': '166', 'backbone': 3, 'crop': 96,
+                                                   'threshold': 1}))
+    assert training_settings(tmp_path / 'net.safetensors') == {'crop': 96, 'threshold': 1}
+    (tmp_path / 'results.json').write_text(json.dumps(
+        {'training': {'arguments': {'resize': 120, 'crop': None}}}))
+    assert training_settings(tmp_path / 'model-1')['resize'] == 120
+
+
+def test_sections_of_results_stay_until_the_next_training(tmp_path):
+    run = RunFolder(tmp_path, {'datapath': Path('a')})
+    run.write_results({'loss': 1.0}, 2.0, 10, 'training')
+    run.write_results({'fused': {}}, 2.0, 10, 'evaluation')
+    run.write_results({'count': 3}, 2.0, 10)
+    content = json.loads((tmp_path / 'results.json').read_text())
+    assert content['count'] == 3
+    assert content['training']['images_per_second'] == 5
+    assert content['training']['arguments'] == {'datapath': 'a'}
+    assert 'fused' in content['evaluation']
+    run.write_results({'loss': 0.5}, 2.0, 10, 'training')
+    assert list(json.loads((tmp_path / 'results.json').read_text())) == ['training']
+
+
+def test_the_newest_model_is_that_of_greatest_number(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    for name in ('model-9', 'model-10', 'model-10.json', 'model-x', 'last.ckpt'):
+        (tmp_path / name).touch()
+    assert newest_checkpoint(tmp_path).name == 'model-10'
+    assert sorted(models_in(tmp_path)) == [9, 10]
+
+
+def test_no_commit_without_git(monkeypatch):
+    commit.cache_clear()
+    monkeypatch.setenv('PATH', '')
+    assert commit() is None
+    commit.cache_clear()

@@ -1,0 +1,99 @@
+"""The threshold of the segmentation, chosen without boxes (seg/test.py --threshold auto)."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import TRAIN_NAMES, refused, write_image
+
+from utils.images import resize
+from utils.threshold import THRESHOLDS, agreement
+
+
+def test_thresholds_have_fine_steps_near_1():
+    """Trained probabilities are near 0 and 1: the threshold is a logit's."""
+    assert (np.diff(THRESHOLDS) >= 0).all()
+    assert 0.01 < THRESHOLDS[0] < 0.02
+    assert THRESHOLDS[-1] == pytest.approx(0.9999, abs=5e-5)
+    assert len(np.unique(THRESHOLDS[THRESHOLDS > 0.99])) > 25
+    assert 0.5 in THRESHOLDS
+
+
+def test_the_agreement_is_pearsons_correlation_of_mask_and_cam():
+    rng = np.random.default_rng(0)
+    probability, cam = rng.random((2, 30, 40))
+    found = agreement(probability, 255 * cam)
+    for number in (0, 40, 77, 110):
+        mask = probability > THRESHOLDS[number]
+        expected = np.corrcoef(mask.ravel(), cam.ravel())[0, 1] if mask.any() else 0
+        assert found[number] == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_mask_that_is_the_cams_agrees_best_at_its_own_threshold():
+    probability = np.full((8, 8), 0.05)
+    probability[:, :6], probability[:, :4] = 0.6, 0.999
+    cam = np.zeros((8, 8))
+    cam[:, :4] = 1
+    best = THRESHOLDS[agreement(probability, cam).argmax()]
+    assert 0.6 <= best < 0.999
+    cam[:, :6] = 1
+    assert 0.05 <= THRESHOLDS[agreement(probability, cam).argmax()] < 0.6
+
+
+@pytest.mark.parametrize(('probability', 'cam'), [(0.5, 1), (0, 1), (1, 1)])
+def test_constant_maps_agree_with_nothing(probability, cam):
+    found = agreement(np.full((4, 4), float(probability)), np.full((4, 4), float(cam)))
+    assert not found.any()
+
+
+def make_masks_of_maps(stage, project):
+    """Pseudo masks whose CAM is the map that the untrained network finds, stretched to 0 ... 1."""
+    assert stage('seg', 'test', '--list', 'train.txt', '--save_maps')[0] == 0
+    for name in TRAIN_NAMES:
+        found = np.load(project / 'cub200-seg' / 'out' / 'maps' / f'{name}.npy')
+        found = (found - found.min()) / np.ptp(found)
+        stored = np.zeros((50, 60, 3), np.uint8)
+        stored[..., 0] = resize((255 * found).astype(np.uint8), (50, 60))
+        write_image((project / 'data' / 'mask' / name).with_suffix('.png'), stored)
+
+
+def test_the_chosen_threshold_is_recorded_and_used_by_the_next_test(stage, project):
+    recorded = project / 'cub200-seg' / 'out' / 'model-1.json'
+    before = json.loads(recorded.read_text())
+    make_masks_of_maps(stage, project)
+    code, out, err = stage('seg', 'test', '--threshold', 'auto')
+    assert code == 0, err
+    after = json.loads(recorded.read_text())
+    threshold = after.pop('threshold')
+    assert 'no boxes' in after.pop('threshold_rule')
+    assert after == before
+    assert threshold in THRESHOLDS
+    assert f'threshold {threshold} (' in out
+
+    def results():
+        found = json.loads((recorded.parent / 'results.json').read_text())
+        return found['arguments']['threshold'], found['strict'], found.get('paper_threshold')
+
+    first = results()
+    assert first[0] == threshold
+    assert first[2]['threshold'] == 0.2
+    code, out, err = stage('seg', 'test')
+    assert code == 0, err
+    assert f'trained with --backbone timm/test_efficientnet, --resize 40, --crop 32, --clsnum 2, ' \
+        f'--threshold {threshold}' in out
+    assert results() == first
+
+
+def test_the_threshold_needs_the_pseudo_masks_of_the_training(stage, project):
+    (project / 'data' / 'mask').rename(project / 'data' / 'elsewhere')
+    result = stage('seg', 'test', '--threshold', 'auto')
+    refused(result, project / 'data' / 'mask')
+    assert 'threshold' not in json.loads(
+        (project / 'cub200-seg' / 'out' / 'model-1.json').read_text())
+
+
+def test_masks_that_do_not_follow_the_cams_choose_no_threshold(stage, project):
+    for name in TRAIN_NAMES:
+        write_image((project / 'data' / 'mask' / name).with_suffix('.png'),
+                    np.full((50, 60, 3), 100, np.uint8))
+    refused(stage('seg', 'test', '--threshold', 'auto'), '--threshold auto', 'train for more steps')
