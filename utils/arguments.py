@@ -193,6 +193,8 @@ def parse(parser: Parser) -> argparse.Namespace:
         args = _as_trained(parser, args)
     _check(args)
     args.savepath.mkdir(parents=True, exist_ok=True)
+    if not os.access(args.savepath, os.W_OK | os.X_OK):
+        raise InputError(f'the output folder {args.savepath} is read-only: choose another')
     return args
 
 
