@@ -71,7 +71,7 @@ def distillation_loss(maps, labels, _):  # MFF-Net 1: maps of the classes, deep 
 def predict(model, image, channel):  # 3 x H x W -> a channel of its deep and fused maps, h x w
     return [maps[0, channel] for maps in model.eval()(image[None])]
 
-def gaussian_prior(cam):  # maximum of shrunk Gaussians, one a contour of the CAM's weak region
+def gaussian_prior(cam):  # H x W -> maximum of Gaussians, one a contour of the CAM's weak region
     weak = np.where((cam >= WEAK_MIN) & (cam <= WEAK_MAX), cam, 0)
     pixels, prior = np.indices(cam.shape).reshape(2, -1), np.zeros(cam.size)
     for contour in contours_of(weak > 0):
@@ -110,8 +110,8 @@ def load(folder, file, side, crop):  # centre crops N x 3 x crop x crop, labels 
     return images, torch.tensor(labels.astype(int)), torch.tensor(boxes - edge).clip(0, crop)
 
 def train(model, loss_of, images, labels, recipe):  # channels 3 and 4 of the images: pseudo mask
-    groups = [{'params': part.parameters(), 'lr': recipe.backbone_rate if part is model.backbone
-               else recipe.rate} for part in model.children()]
+    rates = {model.backbone: recipe.backbone_rate}  # other parts: recipe.rate
+    groups = [{'params': p.parameters(), 'lr': rates.get(p, recipe.rate)} for p in model.children()]
     optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=1e-4)
     augment = nn.Sequential(transforms.RandomCrop(recipe.crop), transforms.RandomHorizontalFlip())
     epochs = max(recipe.epochs, 1 + recipe.min_steps * recipe.batch // len(images))

@@ -38,11 +38,12 @@ def test_files_that_are_named_exist(document):
     text = document.read_text()
     links = re.findall(r'\]\((?!https?:)([^)#]+)', text)
     scripts = re.findall(r'(?<![\w/*-])(?:[\w-]+/)*[\w-]+\.(?:py|sh|ipynb)\b', text)
-    assert links and scripts
+    assert len(links) > 0
+    assert len(scripts) > 20
     missing = {link for link in links if not (document.parent / link).exists()}
-    missing |= {path for path in scripts if not any((folder / path).exists() for folder in (
-        ROOT, document.parent, ROOT / 'dataset', ROOT / 'cub200-seg'))}
-    assert missing == set()
+    folders = ROOT, document.parent, ROOT / 'dataset', ROOT / 'cub200-seg'
+    missing |= {path for path in scripts if not any((folder / path).exists() for folder in folders)}
+    assert missing <= {'dataset/prepare_NAME.py'}
 
 
 def test_the_tree_of_folders():

@@ -57,7 +57,7 @@ def test_a_process_is_alone_unless_the_environment_names_others(environment, var
     ({**FOUR, 'MASTER_ADDR': 'host', 'MASTER_PORT': '1', 'TORCHELASTIC_MAX_RESTARTS': '1',
       'TORCHELASTIC_USE_AGENT_STORE': 'True'}, 'TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1')])
 def test_an_environment_that_cannot_work_is_refused(environment, variables, said):
-    """Trained alone, as rank 0 of nothing, every process of a cluster would write the same files."""
+    """Each process of a cluster would train alone, and write the same files."""
     environment(**variables)
     assert said in complaint(init_process_group, CPU, test=False)
     assert not dist.is_initialized()

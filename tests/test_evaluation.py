@@ -3,20 +3,17 @@
 import numpy as np
 import pytest
 
-from utils.bootstrap import resampling_weights, wilson
+from utils.bootstrap import resampling_weights
 from utils.boxes import CentreCrop
 from utils.evaluation import (
-    SWEEP_THRESHOLDS,
     V2_DELTAS,
     Evaluated,
     at_threshold,
     benchmark,
     best_levels,
-    concatenate,
     measure,
     stack,
     summarize,
-    sweep_of,
 )
 from utils.metrics import IOU_UNITS, MaxBoxAcc, PxAP, level_ious, pixel_counts, threshold_of
 
@@ -71,17 +68,6 @@ def test_an_image_is_right_when_its_best_iou_exceeds_one_half(boxes, iou, correc
     assert found.has_box == bool(set(boxes) - {OUTSIDE})
 
 
-def test_the_threshold_decides_what_is_found():
-    found = table(row(map_of(0.5), BLOB, thresholds=(0.4, 0.5)))
-    assert found.contour.tolist() == found.correct.tolist() == [[True, False]]
-    assert found.iou.tolist() == [[1, 0]]
-
-
-def test_an_all_zero_map_gives_no_box_at_any_threshold():
-    """Nor at 0, where the whole image would be foreground if equal values counted."""
-    assert not table(row(EMPTY, BLOB, thresholds=(0, 0.2, 0.9))).contour.any()
-
-
 def test_the_papers_count_leaves_out_what_the_strict_one_takes_as_wrong():
     """Five images: right, wrong, no contour, no box, neither: 1 of 2, or 1 of 5."""
     found = at_threshold(table(
@@ -92,39 +78,6 @@ def test_the_papers_count_leaves_out_what_the_strict_one_takes_as_wrong():
     assert found['strict'] == dict.fromkeys(('top1', 'top5', 'gt_known'), 1 / 5)
     assert {type(found[name]) for name in ('count', 'no_contour', 'no_box')} == {int}
     assert {type(value) for value in found['strict'].values()} == {float}
-
-
-def test_top_k_needs_the_box_and_the_class():
-    """Box and class first; box and class among five; box alone; class alone."""
-    rows = [row(map_of(), box) for box in (RIGHT, RIGHT, RIGHT, WRONG)]
-    hits = [(True, True), (False, True), (False, False), (True, True)]
-    assert at_threshold(table(*rows, hits=hits), 0)['strict'] == {
-        'top1': 1 / 4, 'top5': 2 / 4, 'gt_known': 3 / 4}
-    assert at_threshold(table(*rows), 0)['strict'] == {'top1': None, 'top5': None, 'gt_known': 3 / 4}
-
-
-def test_intervals_at_a_fixed_threshold_are_wilsons():
-    """Not the bootstrap's, which is empty where none is right."""
-    found = at_threshold(table(*[row(map_of(), WRONG)] * 9), 0)
-    assert found['intervals']['strict'] == {'gt_known': wilson(0, 9)}
-    assert found['intervals']['strict']['gt_known'][1] > 0.25
-
-
-def test_a_sweep_finds_where_the_strict_count_is_best():
-    """Three images: a blob of 1 in one of 0.5 is right for two of them, from 0.5 on; the whole map
-    for one, below. At 0.5 the third, which has 0.5 alone, loses its contour."""
-    nested = np.maximum(map_of(), np.float32(0.5))
-    half, whole = np.full((SIDE, SIDE), 0.5, np.float32), (0, 0, SIDE, SIDE)
-    thresholds = np.union1d(SWEEP_THRESHOLDS, [0.123])
-    rows = [row(score_map, box, thresholds=thresholds)
-            for score_map, box in ((nested, BLOB), (nested, BLOB), (half, whole))]
-    sweep = sweep_of(table(*rows), thresholds)
-    assert sweep['thresholds'] == [k / 100 for k in range(100)]
-    assert sweep['strict'] == [1 / 3] * 50 + [2 / 3] * 50
-    assert sweep['paper'] == [1 / 3] * 50 + [1.0] * 50
-    assert sweep['best_threshold'] == 0.5
-    assert sweep['best']['strict']['gt_known'] == 2 / 3
-    assert sweep['best']['no_contour'] == 1
 
 
 # ---------------------------------------------------------------- both protocols
@@ -151,53 +104,12 @@ def metrics_of(*rows, thresholds=(0.2,), hits=None, **more):
     return summarize(table(*rows, hits=hits), np.array(thresholds), thresholds[0], **more)
 
 
-def test_a_map_of_the_box_itself_is_right_by_both_protocols():
-    found = metrics_of(measured(mask=true_mask()), hits=[(True, True)])
-    assert found['strict'] == found['paper'] == {'top1': 1, 'top5': 1, 'gt_known': 1}
-    assert (found['max_box_acc'], found['max_box_acc_v2']) == (1, 1)
-    assert found['pxap'] == pytest.approx(1)
-    assert found['classification'] == {'top1': 1, 'top5': 1}
-    assert (found['intervals']['confidence'], found['intervals']['resamples']) == (0.95, 1000)
-
-
 def test_ignored_pixels_count_as_nothing():
     """Half of the foreground is called background, and all of it is ignored."""
     foreground, ignored = true_mask(np.zeros((256, 256), bool))
     foreground[:, :72], ignored[:, :72] = False, True
     assert metrics_of(measured(mask=(foreground, ignored)))['pxap'] == pytest.approx(1)
     assert metrics_of(measured(mask=(foreground, ~ignored & ignored)))['pxap'] < 0.6
-
-
-def test_without_the_map_of_the_whole_image_the_benchmarks_metrics_are_none():
-    found = metrics_of(measured(whole=False, mask=true_mask()))
-    assert found['strict']['gt_known'] == 1
-    assert [found[name] for name in ('max_box_acc', 'max_box_acc_v2', 'pxap',
-                                     'best_threshold')] == [None] * 4
-
-
-def test_results_have_intervals_of_each_kind():
-    """One of four: a resample has none right with a probability of 32 %, and three or more with 5 %
-    (binomial), so that the quantiles 2.5 % and 97.5 % are 0 and 3 of 4."""
-    found = metrics_of(measured(), *[measured(FAR)] * 3, hits=[(True, True)] * 4)
-    assert found['strict'] == {'top1': 0.25, 'top5': 0.25, 'gt_known': 0.25}
-    assert found['intervals']['max_box_acc'] == (0, 0.75)
-    assert found['intervals']['strict']['top1'] == wilson(1, 4)
-    assert 'pxap' not in found['intervals']
-
-
-def test_further_thresholds_are_reported_beside_the_one_in_use():
-    found = metrics_of(measured(thresholds=(0.2, 0.95)), thresholds=(0.2, 0.95), selected=0.95)
-    assert found['strict']['gt_known'] == 1
-    assert found['selected']['threshold'] == 0.95
-    assert found['selected']['strict']['gt_known'] == 0
-
-
-def test_parts_are_joined_in_the_order_of_the_list():
-    rows = [measured(box, index=index) for index, box in enumerate((BOX, FAR, BOX, BOX, FAR))]
-    parts = [stack([rows[index] for index in part]) for part in ((3, 0), (4, 2, 1))]
-    joined = concatenate(parts)
-    assert joined.index.tolist() == list(range(5))
-    assert summarize(joined, np.array([0.2]), 0.2) == metrics_of(*rows)
 
 
 def test_stored_scores_give_the_accumulators_metrics(golden):
@@ -252,11 +164,3 @@ def test_transferred_thresholds_are_those_of_the_other_images():
     assert found['transferred_max_box_acc_v2'] == pytest.approx((1 + 1 / 4 + 0) / 3)
     assert (found['transferred_top1'], found['top1']) == (0, 2 / 4)
     assert (found['transferred_top5'], found['top5']) == (1 / 4, 3 / 4)
-
-
-def test_the_threshold_is_chosen_anew_in_each_resample():
-    """Each of two images is right where the other is not: 1 / 2 at best. A resample of the same
-    image twice is right everywhere."""
-    samples = benchmark(scores_right_from((0, 100), (100, 255)), resampling_weights(2))
-    assert samples['max_box_acc'][0] == 0.5
-    assert set(samples['max_box_acc'][1:]) == {0.5, 1}

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from network import CamNet, SegNet, load_checkpoint
-from utils.images import resize_nearest
 from utils.boxes import CentreCrop, iou, largest_box
+from utils.images import resize_nearest
 from utils.losses import classification_loss, distillation_loss, segmentation_loss
 from utils.metrics import MaxBoxAcc, PxAP
 from utils.pseudo_mask import pseudo_mask, seg_target

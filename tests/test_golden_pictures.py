@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from network import SegNet, load_checkpoint
-from utils.data import cub
-from utils.data.datasets import EvalImages
-from utils.engine.inference import Predictor
 from utils.boxes import CentreCrop
+from utils.datasets import EvalImages
+from utils.inference import Predictor
+from utils.lists import cub_images
 from utils.losses import segmentation_probability
 
 PICTURES, CLASSES, THRESHOLD = 4, 20, 0.2
-
 
 
 @pytest.fixture(scope='module')
@@ -70,8 +69,7 @@ def test_boxes_of_seg_test(run_script, pictures, folder):
 def test_probabilities_of_the_segmentation_network(pictures, folder):
     model = SegNet(pretrained='none')
     load_checkpoint(model, folder / 'seg')
-    dataset = EvalImages(cub.read_images(folder, 'val.txt', CLASSES),
-                         image=CentreCrop(256, 224))
+    dataset = EvalImages(cub_images(folder, 'val.txt', CLASSES), {'image': CentreCrop(256, 224)})
     predict = Predictor(model, torch.device('cpu'))
     for k in range(PICTURES):
         image = torch.from_numpy(dataset[k]['image'])[None]

@@ -1,4 +1,4 @@
-"""Who may import whom, and what must stay importable."""
+"""Who may import whom, what must stay importable, and how long a function may be."""
 
 import ast
 from collections.abc import Iterator
@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from count_reach import imports, reached
 
 STAGES = sorted(folder.name for folder in ROOT.glob('*-*') if (folder / 'test.py').is_file())
 PACKAGES = {'network': {'network'},
             'utils': {'network', 'utils'},
             'tools': {'dataset', 'network', 'spol', 'tools', 'utils'},
-            'dataset': {'dataset', 'network', 'tools', 'utils'}}
+            'dataset': {'dataset', 'network', 'tools', 'utils'},
+            **{stage: {'network', 'utils'} for stage in STAGES}}
 OURS = {'network', 'utils', 'spol', 'tools', 'dataset', 'hubconf', 'tests', *STAGES}
+FILES = [path for package in PACKAGES for path in (ROOT / package).rglob('*.py')]
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -36,14 +39,21 @@ def test_a_package_imports_what_is_below_it(package):
         assert own_packages(path) <= PACKAGES[package], path
 
 
-@pytest.mark.parametrize('stage', STAGES)
-def test_a_stage_imports_no_other_stage(stage):
-    for path in (ROOT / stage).glob('*.py'):
-        assert own_packages(path) <= {'network', 'utils'}, path
-
-
 def test_the_python_door_stands_on_utils_and_network():
     assert own_packages(ROOT / 'spol.py') == {'network', 'utils'}
+
+
+def test_no_module_of_a_network_imports_itself_in_a_circle():
+    for path in (ROOT / 'network').glob('[!_]*.py'):
+        for other in imports(path) - {ROOT / 'network' / '__init__.py'}:
+            assert path not in reached(other) or other.name == '__init__.py', (path, other)
+
+
+def test_no_function_is_longer_than_a_page():
+    lengths = {f'{path}: {node.name}': node.end_lineno - node.lineno + 1
+               for path in FILES for node in ast.walk(ast.parse(path.read_text()))
+               if isinstance(node, ast.FunctionDef)}
+    assert {name for name, length in lengths.items() if length > 50} == set()
 
 
 @pytest.mark.parametrize('name', [

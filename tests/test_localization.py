@@ -18,8 +18,6 @@ from utils.localization import (
     check_selection,
     evaluate_cams,
     evaluate_segmentation,
-    size_warning,
-    summary,
 )
 from utils.results import RunFolder
 
@@ -99,23 +97,6 @@ def test_figures_and_tables_of_a_list(data, capsys):
     assert re.search(r'95% intervals: top1 0\.\d+ to 0\.\d+, .*MaxBoxAcc 0\.4000 to 1', out)
 
 
-@pytest.mark.parametrize('batch_size', [1, 3, 5])
-def test_the_figures_do_not_depend_on_the_batches(data, batch_size):
-    first, second = evaluated(data, 'a'), evaluated(data, 'b', batch_size=batch_size)
-    for found in (first, second):
-        for name in ('seconds', 'images_per_second', 'arguments', 'versions'):
-            del found[name]
-    assert first == second
-
-
-def test_the_paper_needs_one_pass_and_gives_no_benchmark(data):
-    found = evaluated(data, metrics='paper', threshold=0.5)
-    assert found['strict']['gt_known'] == 0.8
-    assert (found['max_box_acc'], found['pxap']) == (None, None)
-    assert 'leave out --metrics paper' in complaint(evaluated, data, metrics='paper',
-                                                    save_maps=True)
-
-
 def test_a_sweep_writes_its_curves(data):
     found = evaluated(data, sweep=True)
     sweep = rows(data / 'out' / 'sweep.csv')
@@ -123,14 +104,6 @@ def test_a_sweep_writes_its_curves(data):
     assert found['sweep']['best_threshold'] == 0.27  # the first above the right half's 0.269
     assert [float(sweep[k]['strict']) for k in (20, 50, 90)] == [0, 0.8, 0]
     assert (data / 'out' / 'sweep.png').read_bytes().startswith(b'\x89PNG')
-
-
-def test_maps_are_written_where_they_are_wanted(data):
-    evaluated(data, save_maps=True)
-    found = np.load(data / 'out' / 'maps' / 'a' / '3.png.npy', allow_pickle=False)
-    assert (found.shape, found.dtype) == ((224, 224), np.float32)
-    np.testing.assert_allclose(found[:, [0, 100, 130, 223]],
-                               np.tile([0.731, 0.731, 0.269, 0.269], (224, 1)), atol=1e-3)
 
 
 def test_images_without_boxes_get_boxes_and_no_figures(data, capsys):
@@ -142,20 +115,6 @@ def test_images_without_boxes_get_boxes_and_no_figures(data, capsys):
     boxes = rows(data / 'out' / 'boxes.csv')
     assert {(row['x1'], row['iou'], row['correct']) for row in boxes} == {('32.00', '', '')}
     assert not (data / 'out' / 'classes.csv').exists()
-
-
-def test_a_map_of_zeros_has_no_box(data):
-    """Rather than the box of the whole image."""
-    found = evaluated(data, model=LeftHalf(-200.0, -200.0), threshold=0.0)
-    assert (found['no_contour'], found['strict']['gt_known']) == (5, 0)
-    assert {row['x0'] for row in rows(data / 'out' / 'boxes.csv')} == {''}
-
-
-def test_masks_that_are_no_masks_end_the_evaluation(data):
-    write_image(data / 'segmentation' / 'a' / '2.png', np.array([[1, 2], [2, 3]], np.uint8))
-    assert 'a/2.png has the values 1, 2, 3' in complaint(evaluated, data)
-    write_image(data / 'segmentation' / 'a' / '2.png', np.zeros((20, 64), np.uint8))
-    assert '64 x 20 pixels' in complaint(evaluated, data)
 
 
 def test_a_threshold_is_chosen_on_other_images_with_boxes(data, capsys):
@@ -182,19 +141,12 @@ def test_a_threshold_is_not_chosen_on_the_images_that_are_tested(data):
         assert re.search(said, message)
 
 
-def test_the_papers_threshold_is_reported_beside_another(data):
-    found = evaluated(data, threshold=0.5, paper_threshold=0.2)
-    assert found['strict']['gt_known'] == 0.8
-    assert found['paper_threshold']['threshold'] == 0.2
-    assert found['paper_threshold']['strict']['gt_known'] == 0
-    assert 'paper_threshold' not in evaluated(data, threshold=0.2, paper_threshold=0.2)
-
-
 def test_plain_and_fused_cams_have_tables_of_their_own(data, capsys):
     predict = Predictor(LeftHalf(), torch.device('cpu'), method='class_cams')
     (data / 'out').mkdir()
-    evaluate_cams(predict, ('deep', 'fused'), cub_images(data, 'val.txt', 2), CROP,
-                  Namespace(**{**OPTIONS, 'sweep': True, 'threshold': 0.5}), RunFolder(data / 'out'))
+    options = Namespace(**{**OPTIONS, 'sweep': True, 'threshold': 0.5})
+    evaluate_cams(predict, ('deep', 'fused'), cub_images(data, 'val.txt', 2), CROP, options,
+                  RunFolder(data / 'out'))
     found = json.loads((data / 'out' / 'results.json').read_text())['evaluation']
     assert found['fused']['strict']['gt_known'] == 0.8
     assert found['deep']['strict']['gt_known'] == 0  # everywhere 1
@@ -204,32 +156,4 @@ def test_plain_and_fused_cams_have_tables_of_their_own(data, capsys):
     assert 'plain CAM at threshold 0.5' in capsys.readouterr().out
 
 
-def metrics(paper, **more):
-    return {'count': 4, 'no_contour': 0, 'no_box': 0, 'strict': {'gt_known': 0.5},
-            'paper': {'gt_known': paper}, 'max_box_acc': 0.6, 'max_box_acc_v2': None, 'pxap': None,
-            'intervals': {'strict': {'gt_known': (0.2, 0.8)}, 'confidence': 0.95}, **more}
-
-
-def test_equal_counts_are_one_line():
-    assert summary('SPOL', metrics(0.5), 0.2).splitlines()[1:] == [
-        "  gt_known 0.5000 (strict and paper's count)", '  MaxBoxAcc 0.6000',
-        '  95% intervals: gt_known 0.2000 to 0.8000']
-    sweep = {'best_threshold': 0.37, 'best': {'strict': {'gt_known': 0.9}}, 'advice': None}
-    lines = summary('SPOL', metrics(0.6, sweep=sweep), 0.2).splitlines()
-    assert lines[1:3] == ['  gt_known 0.5000 (strict count)', "  gt_known 0.6000 (paper's count)"]
-    assert '  best threshold 0.37: GT-known 0.9000 (strict)' in lines
-
-
 WHOLE, SMALL, USUAL, NONE = (0, 1, 100, 98), (5, 5, 14, 15), (20, 20, 80, 70), (-1, -1, -1, -1)
-
-
-@pytest.mark.parametrize(('boxes', 'gt_known', 'said'), [
-    ([WHOLE, WHOLE, USUAL], None, '2 of 3 boxes cover more than 90 %'),
-    ([WHOLE, WHOLE, USUAL], 0.1, 'higher --threshold'),
-    ([NONE, SMALL, USUAL], 0.0, '2 of 3 boxes cover less than 1 %'),
-    ([WHOLE, WHOLE, USUAL], 0.9, ''), ([WHOLE, USUAL], None, '')])
-def test_boxes_of_an_unlikely_size_are_warned_of(boxes, gt_known, said):
-    known = {} if gt_known is None else {'strict': {'gt_known': gt_known}}
-    warning = size_warning(np.array(boxes, np.int16), known, 100)
-    assert said in warning
-    assert bool(said) == bool(warning)

@@ -13,7 +13,7 @@ from conftest import ROOT, TINY
 from torch.testing import assert_close
 
 from network.mffnet import CamNet
-from utils.boxes import largest_box
+from utils.boxes import CentreCrop, largest_box
 from utils.losses import distillation_loss, segmentation_loss
 from utils.pseudo_mask import pseudo_mask, seg_target
 
@@ -45,7 +45,8 @@ def test_is_short_and_stands_alone():
     assert len(text.splitlines()) <= 150
     assert max(map(len, text.splitlines())) <= 100
     imported = re.findall(r'^\s*(?:import|from) (\w+)', text, re.MULTILINE)
-    assert set(imported) <= {'cv2', 'numpy', 'timm', 'torch', 'torchvision', *sys.stdlib_module_names}
+    assert set(imported) <= {'cv2', 'numpy', 'timm', 'torch', 'torchvision',
+                             *sys.stdlib_module_names}
 
 
 @torch.inference_mode()
@@ -101,6 +102,19 @@ def test_pseudo_masks_targets_and_boxes(minimal, golden):
         for threshold in (0.2, 0.5, 0.8, 1):
             expected = largest_box(probability, threshold) or (0, 0, 0, 0)
             assert minimal.largest_box(probability, threshold) == expected
+
+
+def test_centre_crops_and_their_boxes(minimal, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    (tmp_path / 'image').mkdir()
+    cv2.imwrite(str(tmp_path / 'image' / 'a.png'), image)
+    (tmp_path / 'val.txt').write_text('a.png,2,1 5 60 45\na.png,0,20 10 30 20')
+    images, labels, boxes = minimal.load(tmp_path, 'val.txt', 64, 56)
+    crop = CentreCrop(64, 56)
+    np.testing.assert_allclose(images[1].permute(1, 2, 0), crop.view(image[..., ::-1]), atol=1e-6)
+    assert labels.tolist() == [2, 0]
+    expected = crop.to_crop(np.array([[1, 5, 60, 45], [20, 10, 30, 20]]), (50, 70))
+    np.testing.assert_allclose(boxes, expected)
 
 
 def test_trains_and_tests(minimal, tmp_path, monkeypatch, capsys):

@@ -157,14 +157,6 @@ def test_torchrun_restarts_a_run_after_a_kill(mini, trained):
     assert_no_thread_is_left(out, 2)
 
 
-def test_restarts_that_would_meet_dead_ranks_are_refused(mini):
-    code, said = finish(start_torchrun(
-        2, '--max-restarts', 1, *training(mini, mini / 'never'),
-        env={'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '0'}))
-    assert code != 0
-    assert 'torchrun --max-restarts needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1' in said
-
-
 @pytest.fixture
 def damaged_image(mini):
     """One training image is cut off for a while."""
@@ -183,19 +175,6 @@ def test_a_process_that_fails_ends_the_run_with_its_error(mini, damaged_image):
     assert code != 0
     assert f'{damaged_image.name} cannot be read as an image' in said
     assert 'Traceback' not in said.partition('torch/distributed/elastic')[0]
-
-
-def test_a_process_that_is_killed_ends_the_run(mini):
-    out = mini / 'killed'
-    run = start_torchrun(2, *training(mini, out), *SIZES, '--batch_size', 8, '--epoch', 50,
-                         '--save_every', 1)
-    wait_for(out / 'last.ckpt', run)
-    victims = subprocess.run(['pgrep', '-P', str(run.pid)], capture_output=True, text=True,
-                             check=False).stdout.split()
-    subprocess.run(['kill', '-KILL', victims[-1]], check=True)
-    code, said = finish(run)
-    assert code != 0
-    torch.load(out / 'last.ckpt', weights_only=True)
 
 
 def wait_for(path, process, newer_than=0.0, timeout=300):
@@ -314,37 +293,6 @@ def wait_for_masks(out, run):
     while not list((out / 'mask').rglob('[!.]*.png')):
         assert run.poll() is None, run.communicate()[0]
         time.sleep(0.005)
-
-
-def test_a_second_training_in_the_folder_is_refused(mini):
-    out = mini / 'twice'
-    first = train(mini, out, '--epoch', 50)
-    wait_for(out / 'last.ckpt', first)
-    code, said = finish(train(mini, out, '--resume'))
-    assert code == 2
-    assert f'process {first.pid} is training in' in said
-    first.kill()
-    finish(first)
-    code, said = finish(train(mini, out, '--epoch', 1, '--resume', 'no'))
-    assert code == 0, said
-
-
-def test_processes_of_another_launcher_join_or_are_refused(mini):
-    """RANK and WORLD_SIZE alone, as some clusters set them."""
-    run = Forked(*training(mini, mini / 'alone'), *SIZES, env={'RANK': '1', 'WORLD_SIZE': '2'})
-    code, said = finish(run)
-    assert code == 2
-    assert 'rank 1: WORLD_SIZE is 2, but MASTER_ADDR, MASTER_PORT is not set' in said
-    assert not (mini / 'alone' / 'last.ckpt').exists()
-
-
-def test_an_error_ends_the_run_with_its_readers(mini, damaged_image):
-    run = train(mini, mini / 'readers', '--num_workers', 2)
-    code, said = finish(run)
-    assert code == 2
-    assert said.count('error:') == 1
-    assert f'{damaged_image.name} cannot be read as an image' in said
-    assert 'Traceback' not in said
 
 
 def test_masks_continue_after_a_kill(mini, tested):

@@ -6,7 +6,6 @@ import os
 import cv2
 import numpy as np
 import pytest
-import torch
 from conftest import TRAIN_NAMES, complaint, refused, write_image
 
 from utils.errors import InputError
@@ -37,17 +36,6 @@ def masks(tmp_path, images):
     made = record(tmp_path / 'run' / 'model-1', digest(tmp_path / 'run' / 'model-1'))
     write_record(tmp_path / 'mask', made, False, {str(images.source): images.checksum()})
     return tmp_path / 'mask'
-
-
-@pytest.mark.parametrize(('changes', 'kept'), [
-    ({}, True), ({'checkpoint': 'elsewhere/model-1'}, True), ({'sha256': 'other'}, False),
-    ({'resize': 224}, False), ({'prior': False}, False)])
-def test_the_same_run_makes_its_masks_again(masks, tmp_path, changes, kept):
-    """Another model, size or prior forgets which lists are complete."""
-    old = json.loads((masks / 'masks.json').read_text())
-    old.pop('lists')
-    lists = write_record(masks, {**old, **changes}, overwrite=False)
-    assert bool(lists) == kept
 
 
 def test_another_run_overwrites_no_masks_by_accident(masks, tmp_path):
@@ -159,30 +147,3 @@ def test_a_training_refuses_photographs_that_were_replaced_since(stage, project,
     code, out, err = stage('seg', 'train', '--max_steps', 1)
     assert code == 0, err
     assert f'made by {project}/cub200-cam/out/model-1 at --resize 40\n' in out
-
-
-def test_masks_are_not_mixed_with_those_of_another_run(stage, project, made):
-    other = project / 'other' / 'model-1'
-    other.parent.mkdir()
-    state = torch.load(project / 'cub200-cam' / 'out' / 'model-1', weights_only=True)
-    state['head.weight'] += 1
-    torch.save(state, other)
-    flags = ('--backbone', 'timm/test_efficientnet', '--resize', 40, '--clsnum', 2, '--snapshot')
-    before = contents(made)
-    refused(stage('cam', 'test', *flags, other), project / 'cub200-cam' / 'out' / 'model-1',
-            '--overwrite')
-    refused(stage('cam', 'test', *flags, other, '--resume'), '--overwrite')
-    assert contents(made) == before
-    code, _, err = stage('cam', 'test', *flags, other, '--overwrite')
-    assert code == 0, err
-    assert contents(made) != before
-
-
-def test_the_images_of_each_class_get_the_cam_of_that_class(stage, project, made):
-    """With the labels exchanged, the masks are others."""
-    before = contents(made)
-    path = project / 'data' / 'train.txt'
-    path.write_text(path.read_text().replace(',1,', ',x,').replace(',0,', ',1,').replace(
-        ',x,', ',0,'))
-    assert stage('cam', 'test')[0] == 0
-    assert all(a != b for a, b in zip(contents(made), before, strict=True))

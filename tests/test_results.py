@@ -8,9 +8,6 @@ import pytest
 
 from utils.results import (
     RunFolder,
-    commit,
-    models_in,
-    newest_checkpoint,
     recorded_class_names,
     recorded_fusion,
     training_settings,
@@ -53,41 +50,3 @@ def test_each_model_has_its_own_settings(tmp_path):
 def test_a_results_file_without_a_training_records_nothing(tmp_path, training):
     (tmp_path / 'results.json').write_text(json.dumps({'training': training}))
     assert training_settings(tmp_path / 'model-1') == {}
-
-
-def test_values_of_another_type_count_as_not_recorded(tmp_path):
-    (tmp_path / 'net.json').write_text(json.dumps({'resize': '166', 'backbone': 3, 'crop': 96,
-                                                   'threshold': 1}))
-    assert training_settings(tmp_path / 'net.safetensors') == {'crop': 96, 'threshold': 1}
-    (tmp_path / 'results.json').write_text(json.dumps(
-        {'training': {'arguments': {'resize': 120, 'crop': None}}}))
-    assert training_settings(tmp_path / 'model-1')['resize'] == 120
-
-
-def test_sections_of_results_stay_until_the_next_training(tmp_path):
-    run = RunFolder(tmp_path, {'datapath': Path('a')})
-    run.write_results({'loss': 1.0}, 2.0, 10, 'training')
-    run.write_results({'fused': {}}, 2.0, 10, 'evaluation')
-    run.write_results({'count': 3}, 2.0, 10)
-    content = json.loads((tmp_path / 'results.json').read_text())
-    assert content['count'] == 3
-    assert content['training']['images_per_second'] == 5
-    assert content['training']['arguments'] == {'datapath': 'a'}
-    assert 'fused' in content['evaluation']
-    run.write_results({'loss': 0.5}, 2.0, 10, 'training')
-    assert list(json.loads((tmp_path / 'results.json').read_text())) == ['training']
-
-
-def test_the_newest_model_is_that_of_greatest_number(tmp_path):
-    assert newest_checkpoint(tmp_path) is None
-    for name in ('model-9', 'model-10', 'model-10.json', 'model-x', 'last.ckpt'):
-        (tmp_path / name).touch()
-    assert newest_checkpoint(tmp_path).name == 'model-10'
-    assert sorted(models_in(tmp_path)) == [9, 10]
-
-
-def test_no_commit_without_git(monkeypatch):
-    commit.cache_clear()
-    monkeypatch.setenv('PATH', '')
-    assert commit() is None
-    commit.cache_clear()

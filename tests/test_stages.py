@@ -8,20 +8,14 @@ from functools import partialmethod
 import cv2
 import numpy as np
 import pytest
-import torch
 from conftest import (
-    TINY,
     TRAIN_NAMES,
     VAL_NAMES,
-    encoded,
     refused,
-    write_image,
 )
 
-from network import CamNet
 from utils import training
 from utils.inference import ListInference
-from utils.top1top5 import read_top1top5, write_top1top5
 
 STAGES = [(name, kind) for name in ('cls', 'cam', 'seg') for kind in ('train', 'test')]
 every_stage = pytest.mark.parametrize(('name', 'kind'), STAGES)
@@ -50,7 +44,7 @@ def test_bad_lists_and_flags_are_refused(stage, project, name, kind):
     for line, number, said in (('a.jpg;1;2', 7, 'a.jpg;1;2'), (f'{TRAIN_NAMES[0]},2,1 1 9 9', 7,
                                                                '--clsnum')):
         for path in lists:
-            path.write_text((good[0] + line + '\n'))
+            path.write_text(good[0] + line + '\n')
         refused(stage(name, kind), f'line {number}', said)
 
 
@@ -71,23 +65,6 @@ def test_images_that_are_missing_or_cannot_be_decoded(stage, project, name, kind
     assert (out_of(project, name) / 'results.json').read_bytes() == before
 
 
-def test_a_skipped_image_counts_as_classified_wrongly(stage, project):
-    """So that seg/test finds all images of the list, whether it skips the same ones or not."""
-    (project / 'data' / 'image' / VAL_NAMES[3]).write_bytes(b'no image')
-    assert stage('cls', 'test', '--skip_bad')[0] == 0
-    hits = out_of(project, 'cls') / 'top1top5.npy'
-    assert read_top1top5(hits, VAL_NAMES)[VAL_NAMES[3]] == (False, False)
-    code, _, err = stage('seg', 'test', '--skip_bad', '--top1top5', hits)
-    assert code == 0, err
-
-
-def test_nothing_but_bad_images(stage, project):
-    for name in (*TRAIN_NAMES, *VAL_NAMES):
-        (project / 'data' / 'image' / name).write_bytes(b'no image')
-    refused(stage('seg', 'test', '--skip_bad'), 'none of the images')
-    refused(stage('cam', 'train', '--skip_bad'), 'none of the images')
-
-
 @pytest.mark.parametrize(('name', 'kind', 'flags', 'said'), [
     ('cam', 'test', ('--snapshot', 'model-9'), 'no checkpoint'),
     ('cam', 'test', ('--crop', 32), '--crop needs --evaluate'),
@@ -103,60 +80,6 @@ def test_nothing_but_bad_images(stage, project):
     ('seg', 'test', ('--save_maps', '--metrics', 'paper'), 'leave out --metrics paper')])
 def test_what_cannot_be_is_told(stage, name, kind, flags, said):
     refused(stage(name, kind, *flags), said)
-
-
-def test_checkpoints_that_do_not_fit_are_refused(stage, project):
-    content = (out_of(project, 'seg') / 'model-1').read_bytes()
-    (project / 'short').write_bytes(content[:len(content) // 2])
-    flags = '--backbone', TINY, '--resize', 40, '--crop', 32, '--clsnum', 2, '--snapshot'
-    refused(stage('seg', 'test', *flags, project / 'short'), 'short cannot be read')
-    refused(stage('seg', 'test', *flags, out_of(project, 'cam') / 'model-1'), 'another stage',
-            'head.weight (2, 128, 1, 1) instead of (1, 128, 1, 1)')
-    refused(stage('cam', 'test', '--clsnum', 3), 'has 2 classes, not 3')
-    refused(stage('cam', 'test', '--backbone', 'timm/resnet18'), f'trained with {TINY}')
-
-
-def test_hits_without_an_image_of_the_list(stage, project):
-    write_top1top5(project / 'hits.npy', VAL_NAMES[:3], np.ones((3, 2), bool))
-    refused(stage('seg', 'test', '--top1top5', project / 'hits.npy'), VAL_NAMES[3], 'hits.npy')
-
-
-def test_boxes_and_masks_of_another_scale_are_refused(stage, project):
-    path = project / 'data' / 'val.txt'
-    good = path.read_text()
-    path.write_text(''.join(f'{name},0,0.1 0.2 0.5 0.8\n' for name in VAL_NAMES))
-    for name, flags in (('seg', ()), ('cam', ('--evaluate',))):
-        refused(stage(name, 'test', *flags), 'fractions of the image')
-    path.write_text(good)
-    mask = (project / 'data' / 'segmentation' / VAL_NAMES[0]).with_suffix('.png')
-    for image, said in ((np.full((50, 60), 1, np.uint8) + np.eye(50, 60, dtype=np.uint8), '1, 2'),
-                        (np.zeros((60, 50), np.uint8), '50 x 60')):
-        write_image(mask, image)
-        refused(stage('seg', 'test'), mask, said)
-
-
-def test_never_silently_from_random_weights(run_script, project, monkeypatch):
-    from network import weights
-
-    monkeypatch.setattr(weights, 'RESOURCE', project)
-    monkeypatch.setattr(weights, 'TORCHVISION_URL', 'http://127.0.0.1:9/')
-    monkeypatch.setenv('TORCH_HOME', str(project))
-    flags = ('--datapath', project / 'data', '--clsnum', 2, '--savepath', project / 'out')
-    refused(run_script('cub200-cam/train.py', *flags), 'resnet50-19c8e357.pth', project)
-    torch.save(CamNet(2, pretrained='none').state_dict(), project / 'model')
-    monkeypatch.setattr(training, 'train', lambda *arguments, **named: None)
-    assert run_script('cub200-cam/train.py', *flags, '--snapshot', project / 'model')[0] == 0
-
-
-def test_grey_rgba_and_16_bit_images_are_read(stage, project):
-    rng = np.random.default_rng(1)
-    for name, shape, dtype in zip(TRAIN_NAMES, ((50, 60), (50, 60, 4), (50, 60, 3)),
-                                  (np.uint8, np.uint8, np.uint16), strict=False):
-        (project / 'data' / 'image' / name).write_bytes(
-            encoded(rng.integers(0, 255, shape).astype(dtype)))
-    code, out, err = stage('cam', 'test')
-    assert code == 0, err
-    assert 'wrote 6 pseudo masks' in out
 
 
 # ---------------------------------------------------------------- one run after another
@@ -189,15 +112,6 @@ def test_an_unfinished_training_is_continued_or_given_up_on_purpose(stage, proje
     assert results(project, 'cam')['training']['steps'] == 4
     assert stage('cam', 'train', '--epoch', 1, '--resume', 'no')[0] == 0
     assert results(project, 'cam')['training']['steps'] == 2
-
-
-def test_a_test_does_not_lose_the_record_of_the_training(stage, project):
-    for name, flags in (('cam', ('--evaluate',)), ('seg', ()), ('cls', ())):
-        assert stage(name, 'train', '--max_steps', 1)[0] == 0
-        assert stage(name, 'test', *flags)[0] == 0
-        found = results(project, name)
-        assert found['training']['steps'] == 1
-        assert found['training']['arguments']['clsnum'] == 2
 
 
 # ---------------------------------------------------------------- variants of the network

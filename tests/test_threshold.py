@@ -29,23 +29,6 @@ def test_the_agreement_is_pearsons_correlation_of_mask_and_cam():
         assert found[number] == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_mask_that_is_the_cams_agrees_best_at_its_own_threshold():
-    probability = np.full((8, 8), 0.05)
-    probability[:, :6], probability[:, :4] = 0.6, 0.999
-    cam = np.zeros((8, 8))
-    cam[:, :4] = 1
-    best = THRESHOLDS[agreement(probability, cam).argmax()]
-    assert 0.6 <= best < 0.999
-    cam[:, :6] = 1
-    assert 0.05 <= THRESHOLDS[agreement(probability, cam).argmax()] < 0.6
-
-
-@pytest.mark.parametrize(('probability', 'cam'), [(0.5, 1), (0, 1), (1, 1)])
-def test_constant_maps_agree_with_nothing(probability, cam):
-    found = agreement(np.full((4, 4), float(probability)), np.full((4, 4), float(cam)))
-    assert not found.any()
-
-
 def make_masks_of_maps(stage, project):
     """Pseudo masks whose CAM is the map that the untrained network finds, stretched to 0 ... 1."""
     assert stage('seg', 'test', '--list', 'train.txt', '--save_maps')[0] == 0
@@ -90,10 +73,3 @@ def test_the_threshold_needs_the_pseudo_masks_of_the_training(stage, project):
     refused(result, project / 'data' / 'mask')
     assert 'threshold' not in json.loads(
         (project / 'cub200-seg' / 'out' / 'model-1.json').read_text())
-
-
-def test_masks_that_do_not_follow_the_cams_choose_no_threshold(stage, project):
-    for name in TRAIN_NAMES:
-        write_image((project / 'data' / 'mask' / name).with_suffix('.png'),
-                    np.full((50, 60, 3), 100, np.uint8))
-    refused(stage('seg', 'test', '--threshold', 'auto'), '--threshold auto', 'train for more steps')

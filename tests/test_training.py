@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, complaint
+from conftest import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.utils.data import Dataset
@@ -22,7 +22,6 @@ from utils.errors import InputError
 from utils.lists import ImageList
 from utils.results import RunFolder
 from utils.training import (
-    Interruption,
     every_epoch,
     late_epochs,
     linear_decay,
@@ -150,40 +149,6 @@ def test_which_models_are_saved(tmp_path, changes, names):
     assert {path.name for path in tmp_path.glob('model-?')} == names
 
 
-def test_snapshot_is_where_training_starts(tmp_path):
-    torch.manual_seed(7)
-    start = TinyNet().state_dict()
-    torch.save(start, tmp_path / 'start')
-    trained = run(tmp_path / 'out', snapshot=tmp_path / 'start', epoch=1, lr=1e-12)
-    torch.testing.assert_close(trained['head.weight'], start['head.weight'])
-
-
-def test_bf16_trains_in_mixed_precision(tmp_path):
-    dtypes = set()
-
-    def spy(model, batch):
-        logits = model(batch['image'])
-        dtypes.add(logits.dtype)
-        return {'total': nn.functional.cross_entropy(logits.float(), batch['label'])}
-
-    state = run(tmp_path, spy, amp='bf16')
-    assert dtypes == {torch.bfloat16}
-    assert {value.dtype for value in state.values()} == {torch.float32, torch.int64}
-
-
-def test_a_first_step_that_overflows_does_no_harm():
-    """Nesterov's first step of gradient 1: -0.1 * (1 + 0.9) = -0.19. Fused SGD under a scaler
-    would skip the first step, and leave the momentum uninitialised."""
-    parameter, scaler = nn.Parameter(torch.zeros(9)), torch.amp.GradScaler('cpu', init_scale=2**16)
-    optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9, nesterov=True, fused=False)
-    for factor in (1e38, 1.0):
-        optimizer.zero_grad()
-        scaler.scale((parameter * factor).sum()).backward()
-        scaler.step(optimizer)
-        scaler.update()
-    torch.testing.assert_close(parameter.detach(), torch.full((9,), -0.19))
-
-
 # A stand-in with the signatures of apex's.
 FAKE_AMP = '''
 import contextlib
@@ -201,32 +166,6 @@ def scale_loss(loss, optimizers):
 '''
 
 
-@pytest.fixture
-def amp(tmp_path, monkeypatch):
-    package = tmp_path / 'packages' / 'apex'
-    package.mkdir(parents=True)
-    (package / '__init__.py').touch()
-    (package / 'amp.py').write_text(FAKE_AMP)
-    monkeypatch.syspath_prepend(str(package.parent))
-    for name in ('apex', 'apex.amp'):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    from apex import amp
-
-    yield amp
-    for name in ('apex', 'apex.amp'):
-        sys.modules.pop(name)
-
-
-def test_apex_is_used_where_it_is_installed_and_cannot_resume(tmp_path, amp):
-    with_apex = run(tmp_path / 'apex', amp='apex', epoch=1)
-    assert amp.calls == ['O2'] + ['scaled'] * 3
-    plain = run(tmp_path / 'plain', epoch=1)
-    for name, value in with_apex.items():  # fused SGD rounds differently
-        torch.testing.assert_close(value, plain[name], rtol=1e-4, atol=1e-5)
-    with pytest.raises(InputError, match='apex keeps weights'):
-        run(tmp_path / 'apex', amp='apex', resume='yes')
-
-
 # ---------------------------------------------------------------- the log
 
 
@@ -236,18 +175,6 @@ def points(folder, name):
     return [event.step for event in events.Scalars(name)]
 
 
-def test_tensorboard_gets_a_point_after_each_epoch(tmp_path):
-    run(tmp_path)
-    for name in ('loss/total', 'lr', 'images_per_second'):
-        assert points(tmp_path, name) == [3, 6, 9, 12]
-
-
-def test_tensorboard_gets_a_point_every_so_many_steps_within_an_epoch(tmp_path, monkeypatch):
-    monkeypatch.setattr(log, 'STEPS_BETWEEN_POINTS', 2)
-    run(tmp_path, epoch=1, batch_size=2)
-    assert sorted(set(points(tmp_path, 'loss/total'))) == [2, 4, 5]
-
-
 def test_a_second_run_in_a_folder_is_the_only_one_in_tensorboard(tmp_path):
     run(tmp_path, epoch=3)
     run(tmp_path, epoch=2)
@@ -255,28 +182,6 @@ def test_a_second_run_in_a_folder_is_the_only_one_in_tensorboard(tmp_path):
     run(tmp_path / 'part', max_steps=6)
     run(tmp_path / 'part', resume='yes')
     assert points(tmp_path / 'part', 'loss/total') == [3, 6, 9, 12]
-
-
-def test_pictures_are_drawn_at_most_once_a_minute_and_do_not_change_the_training(tmp_path,
-                                                                               monkeypatch):
-    seen = []
-
-    def draw(model):
-        seen.append(model.training)
-        torch.rand(5)
-        model(torch.zeros(2, 3, 8, 8))
-        return np.full((8, 9, 3), len(seen), np.uint8)
-
-    plain = run(tmp_path / 'plain')
-    assert equal(plain, run(tmp_path / 'once', draw=draw))
-    assert seen == [False]
-    monkeypatch.setattr(log, 'SECONDS_BETWEEN_PICTURES', -1)
-    assert equal(plain, run(tmp_path / 'often', draw=draw, epoch=4))
-    assert len(seen) >= 5
-    assert (tmp_path / 'often' / 'training.png').read_bytes().startswith(b'\x89PNG')
-    events = EventAccumulator(str(tmp_path / 'once'))
-    events.Reload()
-    assert [image.step for image in events.Images('training')] == [12]
 
 
 @pytest.mark.parametrize(('changes', 'said'), [
@@ -294,18 +199,6 @@ def test_too_few_steps_are_named_at_the_start(tmp_path, capsys, monkeypatch, cha
     assert 'steps are few' not in capsys.readouterr().out
 
 
-def test_progress_where_there_is_no_terminal(capsys, monkeypatch):
-    for seconds in (60, -1):
-        monkeypatch.setattr(log, 'SECONDS_BETWEEN_LINES', seconds)
-        progress = log.Progress('epoch 1/4', 100)
-        for _ in range(10):
-            progress.update(10, total=1.23456)
-        progress.close(total=1.2)
-        lines = capsys.readouterr().err.splitlines()
-        assert lines[-1].startswith('epoch 1/4: 100/100 images, total 1.2, ')
-        assert ['s left' in line for line in lines] == [True] * (0 if seconds > 0 else 10) + [False]
-
-
 # ---------------------------------------------------------------- resuming
 
 
@@ -315,12 +208,6 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path):
         part = tmp_path / str(stop)
         run(part, should_save=every_epoch, max_steps=stop)
         assert equal(run(part, should_save=every_epoch, resume='yes'), whole)
-
-
-def test_resume_auto_starts_and_restarts(tmp_path):
-    whole = run(tmp_path / 'whole', resume='auto')
-    run(tmp_path / 'part', resume='auto', max_steps=5)
-    assert equal(run(tmp_path / 'part', resume='auto'), whole)
 
 
 def test_a_finished_run_is_not_resumed_but_completed(tmp_path, capsys):
@@ -377,13 +264,6 @@ def test_a_new_training_removes_the_models_of_the_run_before(tmp_path, capsys, r
     assert (tmp_path / left).exists()
 
 
-def test_the_models_of_the_run_before_stay_until_there_is_a_new_one(tmp_path):
-    run(tmp_path, epoch=4)
-    with pytest.raises(InputError, match='inf'):
-        run(tmp_path, lambda model, batch: {'total': loss(model, batch)['total'] * float('inf')})
-    assert (tmp_path / 'model-4').exists()
-
-
 def change(state, **values):
     state['run'].update({name.replace('_', ' '): value for name, value in values.items()})
 
@@ -423,28 +303,6 @@ def test_states_that_cannot_be_read_are_named(tmp_path):
     run(tmp_path, resume='no')
 
 
-def test_a_fault_of_ours_while_resuming_keeps_its_traceback(tmp_path, monkeypatch):
-    run(tmp_path, max_steps=3)
-    monkeypatch.setattr(TinyNet, 'load_state_dict', lambda *arguments: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        run(tmp_path, resume='yes')
-
-
-def test_the_bad_images_of_another_run_are_forgotten(tmp_path):
-    class Skipping(Colours):
-        skip_bad = True
-
-        def __getitem__(self, key):
-            return {**super().__getitem__(key), 'skipped': int(key[1] == 3)}
-
-    (tmp_path / 'bad_images.txt').write_text('old.jpg\n')
-    run(tmp_path, dataset=Skipping(), max_steps=3)
-    assert (tmp_path / 'bad_images.txt').read_text() == '3.jpg\n'
-    (tmp_path / 'bad_images.txt').write_text('0.jpg\n')
-    run(tmp_path, dataset=Skipping(), resume='yes')
-    assert (tmp_path / 'bad_images.txt').read_text() == '0.jpg\n3.jpg\n'
-
-
 # ---------------------------------------------------------------- signals, locks, saving
 
 
@@ -460,27 +318,6 @@ def test_a_signal_saves_and_tells_how_to_go_on(tmp_path, capsys, number, code):
     assert '--resume' in out
     assert not (tmp_path / 'part' / 'model-4').exists()
     assert equal(run(tmp_path / 'part', resume='yes'), whole)
-
-
-def test_signals_are_as_before_afterwards():
-    before = signal.getsignal(signal.SIGTERM)
-    with Interruption() as interruption:
-        assert interruption.exit_code() is None
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert interruption.exit_code() == 143
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_a_hangup_that_nohup_ignores_stays_ignored():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with Interruption() as interruption:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not interruption.received
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 HOLD = ('import sys, time; from pathlib import Path; from utils.training import locked\n'
@@ -499,20 +336,6 @@ def test_two_trainings_in_one_folder_are_refused_and_a_dead_ones_lock_is_not(tmp
     assert 'training.lock' not in files(tmp_path)
     with locked(tmp_path):
         assert (tmp_path / 'training.lock').read_text() == f'{os.getpid()}\n'
-
-
-@pytest.mark.parametrize(('save_every', 'saved'), [(1, 5), (2, 4), (5, 5)])
-def test_the_state_is_saved_every_so_many_steps(tmp_path, save_every, saved):
-    def fail_in_step_6(model, batch, steps=[]):  # noqa: B006
-        steps.append(1)
-        if len(steps) == 6:
-            steps.clear()
-            raise InputError('a bad day')
-        return loss(model, batch)
-
-    with pytest.raises(InputError, match='a bad day'):
-        run(tmp_path, fail_in_step_6, save_every=save_every)
-    assert torch.load(tmp_path / 'last.ckpt', weights_only=True)['step'] == saved
 
 
 def test_the_state_is_saved_by_time(tmp_path, monkeypatch):
@@ -550,23 +373,3 @@ def test_parameters_and_buffers_that_are_not_finite_are_not_saved(tmp_path, name
     with pytest.raises(InputError, match=f'{name} is no longer finite'):
         run(tmp_path, poison)
     assert not {'last.ckpt', 'model-4'} & set(files(tmp_path))
-
-
-@pytest.mark.parametrize('workers', [0, 2])
-def test_errors_of_readers_arrive_as_they_were_raised(tmp_path, workers):
-    class Broken(Colours):
-        def __getitem__(self, key):
-            raise InputError('no image at x.jpg: check the list')
-
-    assert complaint(run, tmp_path, dataset=Broken(), num_workers=workers) == (
-        'no image at x.jpg: check the list')
-
-
-@pytest.mark.parametrize(('count', 'batch_size', 'said'), [
-    (1, 4, 'at least two images'), (10, 1, '--batch_size 1 is too small')])
-def test_too_few_images(tmp_path, count, batch_size, said):
-    class Few(Colours):
-        def __len__(self):
-            return count
-
-    assert said in complaint(run, tmp_path, dataset=Few(), batch_size=batch_size)

@@ -312,7 +312,7 @@ def summarize(records: list[dict]) -> Rows:
     every = [record['metrics'] for record in records]
     return {row: {metric: mean_and_std([metrics[row][metric] for metrics in every])
                   for metric in found if all(metric in metrics[row] for metrics in every)}
-            for row, found in every[0].items()}
+            for row, found in every[0].items() if all(row in metrics for metrics in every)}
 
 
 def table(groups: list[list[dict]], named_sets: bool = False) -> str:

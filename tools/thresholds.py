@@ -71,7 +71,7 @@ def compare(checkpoint: Path, args: argparse.Namespace) -> list[str]:
 
     train = cub_images(datapath, trained['list'], classes)
     sample = train.sample(MOST_IMAGES)
-    masks = Path(trained['maskpath'])
+    masks = Path(trained.get('maskpath', datapath / 'mask'))
     agreeing = ListInference(predict, train, {'image': whole},
                              Agreeing(train, masks, whole.side), options)
     agreement = sum(agreeing.run('CAMs', sample), np.zeros(len(THRESHOLDS)))
