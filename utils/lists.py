@@ -121,7 +121,7 @@ def imagenet_images(datapath: Path, name: str, classes: int, split: str = 'train
     label is known to be wrong. Raises InputError as `cub_images`."""
     def fields(line: str, where: str) -> list[str]:
         found = line.rsplit(maxsplit=1)
-        if len(found) < 2 or ',' in found[1]:
+        if len(found) < 2 or ',' in line:
             raise InputError(f'{where}: expected `name label`, found {line[:80]!r}: correct the '
                              'line, or use the cub200 scripts for lists with commas')
         return found
