@@ -144,7 +144,7 @@ def main(folder):
         column = np.vstack([image2.permute(1, 2, 0).numpy() * np.dstack([m]) for m in maps])
         columns.append(cv2.rectangle(column, found[2][:2], found[2][2:], (255, 0, 0), 2))
     print('GT-known: plain CAM {:.1%}, fused CAM {:.1%}, SPOL {:.1%}'.format(*np.mean(hits, 0)))
-    cv2.imwrite('minimal.png', np.hstack(columns[::len(columns) // 9 + 1])[..., ::-1])
+    cv2.imwrite('minimal.png', np.uint8(np.hstack(columns[::len(columns) // 9 + 1])[..., ::-1]))
 
 if __name__ == '__main__':
     main(sys.argv[1])
