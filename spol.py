@@ -179,7 +179,8 @@ class Spol:
                 ) -> list[Prediction | BadImageError]:
         """The predictions of one batch; for a file that cannot be read, its error."""
         label = None if label is None else self._number_of(label)
-        images, errors = [], []
+        images: list[np.ndarray] = []
+        errors: list[BadImageError | None] = []
         for picture in pictures:
             try:
                 images.append(as_rgb(picture))
@@ -201,7 +202,8 @@ class Spol:
 
     def _predict(self, images: list[np.ndarray], label: int | None) -> list[Prediction]:
         batch = _views(images, self.resize)
-        cams, scores = [None] * len(images), None
+        cams: list[np.ndarray | None] = [None] * len(images)
+        scores = None
         if self.cam:
             class_cams = self.cam(batch).float().cpu()
             scores = class_cams.mean((2, 3)).softmax(1)

@@ -84,7 +84,7 @@ def box_stability(score_map: np.ndarray, threshold: float, box: Sequence[float])
             return 0.0
         boxes = np.array([cv2.boundingRect(contour) for contour in contours])
         boxes[:, 2:] += boxes[:, :2]
-        found.append(boxes[iou(boxes, box).argmax()])
+        found.append(boxes[iou(boxes, np.asarray(box)).argmax()])
     return float(iou(*found))
 
 

@@ -20,7 +20,7 @@ HINTS = {
     'shared memory': 'allow more shared memory (/dev/shm), or use --num_workers 0',
     'DataLoader worker': 'a process that reads images has ended (out of memory?): try a smaller '
                          '--num_workers, and continue with --resume',
-    'process pool was terminated': 'a process has ended (out of memory?): try a smaller '
+    'terminated abruptly': 'a process has ended (out of memory?): try a smaller '
                                    '--num_workers or --jobs',
     'onnection': 'the connection to the other ranks is lost: see the message of the one that ended',
     'NCCL': 'the connection to the other ranks is lost: see the message of the one that ended',

@@ -49,7 +49,7 @@ class Evaluated(NamedTuple):
         without a classifier.
     """
 
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # not tuple's method
     size: np.ndarray
     box: np.ndarray | None
     iou: np.ndarray | None
@@ -69,7 +69,7 @@ class Evaluated(NamedTuple):
         return self.iou > IOU_THRESHOLD
 
 
-def measure(index: int, size: Sequence[int], maps: Sequence[np.ndarray],
+def measure(index: int, size: tuple[int, int], maps: Sequence[np.ndarray],
             boxes: np.ndarray | None, crop: CentreCrop, thresholds: Sequence[float],
             mask: tuple[np.ndarray, np.ndarray] | None = None) -> Evaluated:
     """The row of an image.
@@ -88,9 +88,9 @@ def measure(index: int, size: Sequence[int], maps: Sequence[np.ndarray],
     if boxes is not None and len(maps) > 1:
         levels = level_ious(maps[1], boxes, size)
         pixels = None if mask is None else pixel_counts(maps[1], *mask)
-    return Evaluated(np.int64(index), np.array(size), np.array(
+    return Evaluated(np.array(index), np.array(size), np.array(
         [NO_BOX if box is None else box for box in found], np.int16), np.array(ious, np.float64),
-        np.bool_(len(truth) > 0), levels, pixels)
+        np.array(len(truth) > 0), levels, pixels)
 
 
 def stack(rows: Sequence[Evaluated]) -> Evaluated:
