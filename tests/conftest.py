@@ -4,6 +4,7 @@ import json
 import os
 import runpy
 import shutil
+import signal
 import struct
 import sys
 import zlib
@@ -20,6 +21,10 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+
+# Programs that are started in the background, or by nohup, inherit that these are ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / 'tests' / 'golden'
