@@ -28,9 +28,8 @@ from PIL import Image, ImageOps
 ROOT = Path(__file__).resolve().parent
 
 # The caller's own packages of these names are set aside while ours are imported.
-_specs = {name: find_spec(name) for name in ('network', 'utils')}
-_foreign = [name for name, spec in _specs.items()
-            if spec is None or Path(spec.origin or '').resolve().parent != ROOT / name]
+_foreign = [name for name in ('network', 'utils') if not (spec := find_spec(name))
+            or Path(spec.origin or '').resolve().parent != ROOT / name]
 
 
 def _take_out() -> dict[str, Any]:
@@ -43,15 +42,16 @@ sys.path.insert(0, str(ROOT))
 
 from network.classifier import load_cls
 from network.mffnet import load_cam, load_seg
-from utils.boxes import CentreCrop, Region, box_stability, find_regions, largest_box
+from utils.boxes import CentreCrop, largest_box
 from utils.device import choose_device
 from utils.drawing import draw_boxes, overlay
 from utils.errors import InputError, warn
 from utils.files import read_json, source_of
-from utils.images import BadImageError, read_upright_image, resize
+from utils.images import read_upright_image, resize
 from utils.inference import CPU_CHUNK, Predictor, in_chunks
 from utils.losses import segmentation_probability
 from utils.pseudo_mask import scaled_cam
+from utils.regions import Region, box_stability, find_regions
 from utils.results import recorded_class_names, recorded_fusion, training_settings
 
 sys.path.remove(str(ROOT))
@@ -145,7 +145,7 @@ class Spol:
 
     `model(picture)` -> Prediction; `model([picture, ...])` -> a list of them. The whole picture is
     resized, without a crop. `class_names` are by label; `settings` have the checkpoints and what is
-    recorded of them, the side of the input and whether the training images were `drawn`.
+    recorded of them, and the side of the input.
     """
 
     def __init__(self, networks: dict[str, Predictor], class_names: list[str],
@@ -164,9 +164,7 @@ class Spol:
     def __call__(self, picture: Picture | list[Picture], label: int | str | None = None
                  ) -> Prediction | list[Prediction]:
         """The CAM is that of the class `label`, a number or a name; by default of the best class.
-
-        Raises BadImageError for a file that cannot be read, InputError for an array that is no
-        picture and for an unknown class."""
+        Raises InputError for what is no picture, and for an unknown class."""
         pictures = picture if isinstance(picture, (list, tuple)) else [picture]
         found = []
         for prediction in in_chunks(partial(self.predict, label=label), pictures, self.chunk_size):
@@ -176,17 +174,17 @@ class Spol:
         return found if pictures is picture else found[0]
 
     def predict(self, pictures: Iterable[Picture], label: int | str | None = None
-                ) -> list[Prediction | BadImageError]:
-        """The predictions of one batch; for a file that cannot be read, its error."""
+                ) -> list[Prediction | InputError]:
+        """The predictions of one batch; for what is no picture, its error."""
         label = None if label is None else self._number_of(label)
         images: list[np.ndarray] = []
-        errors: list[BadImageError | None] = []
+        errors: list[InputError | None] = []
         for picture in pictures:
             try:
                 images.append(as_rgb(picture))
                 errors.append(None)
-            except BadImageError as error:
-                errors.append(error)
+            except InputError as error:  # --skip_bad is a flag of the stages
+                errors.append(InputError(str(error).partition(', or skip')[0]))
         predictions = iter(self._predict(images, label) if images else ())
         return [error or next(predictions) for error in errors]
 
@@ -204,13 +202,13 @@ class Spol:
         batch = _views(images, self.resize)
         cams: list[np.ndarray | None] = [None] * len(images)
         scores = None
-        if self.cam:
-            class_cams = self.cam(batch).float().cpu()
-            scores = class_cams.mean((2, 3)).softmax(1)
         if self.cls:
             scores = self.cls(_views(images, self.settings['cls']['resize']))
             scores = scores.float().softmax(1).cpu()
         if self.cam:
+            class_cams = self.cam(batch).float().cpu()
+            if scores is None:
+                scores = class_cams.mean((2, 3)).softmax(1)
             labels = scores.argmax(1) if label is None else label
             chosen = class_cams[torch.arange(len(images)), labels].numpy()
             cams = [scaled_cam(cam, self.resize) for cam in chosen]
@@ -219,8 +217,7 @@ class Spol:
             probabilities = segmentation_probability(self.seg(batch), self.resize)
             score_maps = list(probabilities.float().cpu().numpy())
         if not (np.isfinite(score_maps).all() and (scores is None or scores.isfinite().all())):
-            raise InputError(f'the networks return values that are not finite: {self!r} is '
-                             'damaged, or --amp does not suit it')
+            raise InputError(f'the networks return values that are not finite: {self!r} is damaged')
         return [Prediction(image, score_maps[k], self.threshold, cams[k],
                            **({} if scores is None else self._classes(scores[k], label)))
                 for k, image in enumerate(images)]
@@ -238,9 +235,8 @@ def _views(images: list[np.ndarray], side: int) -> torch.Tensor:
 
 def load_spol(model: str | None = None, *, cam: str | Path | None = None,
               seg: str | Path | None = None, cls: str | Path | None = None,
-              backbone: str | None = None, arch: str | None = None,
-              class_names: list[str] | None = None, resize: int | None = None,
-              threshold: float | None = None, device: str = 'auto', amp: str = 'off') -> Spol:
+              backbone: str | None = None, arch: str | None = None, resize: int | None = None,
+              threshold: float | None = None, device: str = 'auto') -> Spol:
     """Load a model of this repository, `birds` or `butterflies`, or checkpoints, its own or the
     authors': at least one of `cam` and `seg`. Parameters that are not given are those recorded
     beside a checkpoint, else the paper's on CUB-200-2011; `resize` is that of cam and seg. On CUDA,
@@ -254,21 +250,19 @@ def load_spol(model: str | None = None, *, cam: str | Path | None = None,
         cam, seg = models[model]['cam'], models[model]['seg']
     if cam is None and seg is None:
         raise InputError('a box needs a CAM or a segmentation checkpoint: give cam or seg')
-    if resize is not None and not (isinstance(resize, int) and resize >= 32):
-        raise InputError(f'resize {resize!r}: give a whole number of pixels, 32 or more')
     given = {'backbone': backbone, 'resize': resize, 'threshold': threshold}
     opened = {stage: _open(stage, Path(path), {'arch': arch} if stage == 'cls' else given)
               for stage, path in (('seg', seg), ('cam', cam), ('cls', cls)) if path is not None}
     settings = {stage: found for stage, (_, found) in opened.items()}
-    names = _class_names(settings, class_names)
-    drawn = any(found['drawn'] for found in settings.values())
-    if drawn:
+    maps, found = settings['seg' if seg else 'cam'], choose_device(device)
+    trained_on = training_settings(maps['checkpoint']).get('datapath', ROOT)
+    if read_json(Path(trained_on, 'mini.json')).get('drawn'):  # of dataset/make_mini.py
         warn('the networks were trained on drawn birds: neither their boxes nor their classes '
              'mean anything on photographs')
-    maps, found = settings['seg' if seg else 'cam'], choose_device(device)
-    return Spol({stage: Predictor(net, found, amp) for stage, (net, _) in opened.items()}, names,
-                {**settings, 'resize': maps['resize'], 'device': str(found), 'amp': amp,
-                 'threshold': _checked_threshold(maps['threshold']), 'drawn': drawn})
+    return Spol({stage: Predictor(net, found) for stage, (net, _) in opened.items()},
+                _class_names(settings),
+                {**settings, 'resize': maps['resize'], 'device': str(found),
+                 'threshold': _checked_threshold(maps['threshold'])})
 
 
 def shipped_models() -> dict[str, dict[str, Path]]:
@@ -293,48 +287,38 @@ def _open(stage: str, checkpoint: Path, given: dict[str, Any]) -> tuple[Any, dic
     else:
         net = load_cls(checkpoint, settings['arch'])
         classes = net.get_submodule(net.head_name).out_features
-    marker = Path(recorded.get('datapath', ''), 'mini.json')  # of dataset/make_mini.py
     return net, {'checkpoint': str(checkpoint.absolute()), 'source': source_of(checkpoint),
-                 **settings, 'classes': classes,
-                 'drawn': 'datapath' in recorded and bool(read_json(marker).get('drawn'))}
+                 **settings, 'classes': classes}
 
 
-def _class_names(networks: dict[str, dict[str, Any]], given: list[str] | None) -> list[str]:
-    """The classes' names by label. Raises InputError where they differ."""
+def _class_names(networks: dict[str, dict[str, Any]]) -> list[str]:
+    """The classes' names by label. Raises InputError where the networks' differ."""
     counts = [found['classes'] for stage, found in networks.items() if stage != 'seg']
     recorded = [recorded_class_names(found['checkpoint']) for found in networks.values()]
     names, count = next(filter(None, recorded), []), max(counts, default=0)
     if any(other not in ([], names) for other in recorded) or set(counts) - {count}:
         paths = ', '.join(found['checkpoint'] for found in networks.values())
         raise InputError(f'the networks were trained on different classes: {paths}')
-    if given is None:
-        return names[:count] + [f'class {label}' for label in range(len(names), count)]
-    if isinstance(given, str) or len(given) != count:
-        raise InputError(f'class_names: give a list of {count} names, one for each class')
-    return list(map(str, given))
+    return names[:count] + [f'class {label}' for label in range(len(names), count)]
 
 
 def _checked_threshold(threshold: float) -> float:
-    if not (isinstance(threshold, (int, float, np.floating)) and 0 <= threshold <= 1):
+    if not 0 <= threshold <= 1:
         raise InputError(f'a threshold of {threshold!r}: give a number from 0 to 1')
     return threshold
 
 
 def as_rgb(picture: Picture) -> np.ndarray:
-    """A picture of any kind -> uint8 H x W x 3, RGB, upright; errors as `Spol.__call__`."""
+    """A picture of any kind -> uint8 H x W x 3, RGB, upright. Raises InputError."""
     if isinstance(picture, (str, os.PathLike)):
-        try:
-            return read_upright_image(Path(picture))
-        except InputError as error:  # without the flag of the stages
-            raise BadImageError(str(error).partition(', or skip')[0]) from error
+        return read_upright_image(Path(picture))
     # The range of values of the modes I, I;16 and F is not known.
     if isinstance(picture, Image.Image) and picture.mode[0] not in 'IF':
         return np.array(ImageOps.exif_transpose(picture).convert('RGB'))
     array = np.asarray(picture)
-    image = array if array.ndim == 3 else array[..., None]
-    if array.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4) or (
-            not image.size):
+    if array.dtype != np.uint8 or array.size == 0 or array.ndim < 2 or (
+            array.shape[2:] not in ((), (3,), (4,))):
         raise InputError(f'{type(picture).__name__} of {array.dtype}, {array.shape}, is not a '
                          'picture: give a path, a PIL image of 8 bits, or an array of uint8, '
                          'H x W x 3 (RGB), H x W x 4 or H x W, not C x H x W')
-    return np.ascontiguousarray(image[..., :3].repeat(3 if image.shape[2] == 1 else 1, axis=2))
+    return np.array(Image.fromarray(array).convert('RGB'))

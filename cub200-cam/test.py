@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import add_cam_test, inference_parser, parse
 from utils.errors import run
+from utils.inference_arguments import add_cam_test, inference_parser, parse
 
 
 def main():

@@ -8,8 +8,8 @@
 
 Reads out/model-8 (or --snapshot: ours or the authors'), cub200-cls/out/top1top5.npy,
 <datapath>/val.txt and <datapath>/image/; writes out/boxes.csv, out/classes.csv and
-out/results.json, and with --sweep out/sweep.csv and out/sweep.png. --threshold auto reads train.txt
-and the pseudo masks, and records the threshold in model-N.json.
+out/results.json, and with --sweep out/sweep.csv. --threshold auto reads train.txt and the pseudo
+masks, and records the threshold in model-N.json.
 """
 
 import sys
@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import add_seg_test, inference_parser, parse
 from utils.errors import run
+from utils.inference_arguments import add_seg_test, inference_parser, parse
 
 
 def main():

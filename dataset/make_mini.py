@@ -23,10 +23,9 @@ replaced once the new one is complete; a folder without mini.json is never repla
 import argparse
 import shutil
 import sys
-from collections.abc import Iterator
-from functools import lru_cache, partial
+from functools import lru_cache
+from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # also with PYTHONSAFEPATH=1
 
@@ -43,11 +42,10 @@ from tqdm import tqdm
 from utils.arguments import Parser, nonnegative_int, positive_int
 from utils.errors import InputError, run
 from utils.files import read_json, write_bytes, write_json, write_png, write_text
-from utils.lists import WNIDS
+from utils.imagenet import WNIDS
 
 MARKER = 'mini.json'
-SPLITS = ('train', 'val')  # 0 and 1 in the random streams
-SPECIES_STREAM, SCENE_STREAM, ORDER_STREAM = 2, 5, 7
+SPECIES_STREAM, SCENE_STREAM, ORDER_STREAM = 2, 5, 7  # of the pictures: 0 train, 1 val
 BACKGROUNDS = 24  # per split
 XML = """\
 <annotation>
@@ -64,71 +62,39 @@ XML = """\
 """
 
 
-class Bird(NamedTuple):
-    """A picture, uint8 H x W x 3 (BGR), and its mask, uint8 H x W, 0 and 255."""
-
-    split: str
-    label: int
-    index: int
-    species: str
-    image: np.ndarray
-    mask: np.ndarray
-
-
-def draw_birds(classes: int, counts: tuple[int, int], size: int, seed: int) -> Iterator[Bird]:
-    """Pictures, each from its own random stream; counts: of each class in train and in val."""
-    background = lru_cache(lambda split, k: draw_background(
-        2 * size, default_rng([seed, SCENE_STREAM, split, k])))
-    for split, count in enumerate(counts):
-        for label in range(classes):
-            species = make_species(label, default_rng([seed, SPECIES_STREAM, label]))
-            for index in range(count):
-                rng = default_rng([seed, split, label, index])
-                scene = background(split, int(rng.integers(BACKGROUNDS)))
-                bird = draw_bird(species, round(1.6 * size), rng)
-                yield Bird(SPLITS[split], label, index, species.name,
-                           *compose(bird, scene, size, rng))
-
-
-def write_jpeg(path: Path, image: np.ndarray) -> None:
-    write_bytes(path, cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
-
-
-def write_cub(folder: Path, bird: Bird) -> str:
-    """Write the files of a picture; its line in the list."""
-    number = f'{bird.label + 1:03d}'
-    name = f'{number}.{bird.species}/{number}_{bird.split}_{bird.index:04d}'
-    write_jpeg(folder / 'image' / f'{name}.jpg', bird.image)
-    write_png(folder / 'segmentation' / f'{name}.png', bird.mask)
-    return list_line(f'{name}.jpg', bird.label, [mask_box(bird.mask)])
-
-
-def write_imagenet(folder: Path, bird: Bird, numbers: np.ndarray) -> str:
-    """The same; numbers: (classes, val images of each), those in the names of the val images."""
-    wnid = WNIDS.read_text().split()[bird.label]
-    name = f'{wnid}/{wnid}_{bird.index + 1}'
-    if bird.split == 'val':
-        name = f'ILSVRC2012_val_{numbers[bird.label, bird.index]:08d}'
-        height, width = bird.mask.shape
-        text = XML.format(name=name, width=width, height=height, wnid=wnid, box=mask_box(bird.mask))
-        write_text(folder / 'box' / f'{name}.xml', text)
-    write_jpeg(folder / bird.split / f'{name}.JPEG', bird.image)
-    write_png(folder / 'segmentation' / f'{name}.png', bird.mask)
-    return f'{name}.JPEG {bird.label}\n'
-
-
 def write_set(folder: Path, args: argparse.Namespace) -> None:
-    write, lines = write_cub, {'train': [], 'val': []}
-    if args.layout == 'imagenet':
-        order = default_rng([args.seed, ORDER_STREAM]).permutation(args.classes * args.val)
-        write = partial(write_imagenet, numbers=order.reshape(args.classes, args.val) + 1)
-    birds = draw_birds(args.classes, (args.train, args.val), args.size, args.seed)
-    count = args.classes * (args.train + args.val)
-    for bird in tqdm(birds, args.layout, count, unit='image', disable=None):
-        lines[bird.split].append(write(folder, bird))
-    lines['val'].sort()
-    for split, found in lines.items():
-        write_text(folder / f'{split}.txt', ''.join(found))
+    """Draw the pictures, each from its own random stream, and write the files of the layout."""
+    wnids = WNIDS.read_text().split()
+    numbers = default_rng([args.seed, ORDER_STREAM]).permutation(args.classes * args.val) + 1
+    background = lru_cache(lambda stream, k: draw_background(
+        2 * args.size, default_rng([args.seed, SCENE_STREAM, stream, k])))
+    for stream, (split, count) in enumerate({'train': args.train, 'val': args.val}.items()):
+        lines, pictures = [], list(product(range(args.classes), range(count)))
+        for label, index in tqdm(pictures, split, unit='image', disable=None):
+            species = make_species(label, default_rng([args.seed, SPECIES_STREAM, label]))
+            rng = default_rng([args.seed, stream, label, index])
+            scene = background(stream, int(rng.integers(BACKGROUNDS)))
+            bird = draw_bird(species, round(1.6 * args.size), rng)
+            image, mask = compose(bird, scene, args.size, rng)
+            if args.layout == 'cub':
+                name = f'{label + 1:03d}.{species.name}/{label + 1:03d}_{split}_{index:04d}'
+                path, line = f'image/{name}.jpg', list_line(f'{name}.jpg', label, [mask_box(mask)])
+            else:
+                name = f'{wnids[label]}/{wnids[label]}_{index + 1}'
+                if split == 'val':
+                    name = f'ILSVRC2012_val_{numbers[label * count + index]:08d}'
+                    write_text(folder / f'box/{name}.xml', box_xml(name, wnids[label], mask))
+                path, line = f'{split}/{name}.JPEG', f'{name}.JPEG {label}\n'
+            jpeg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
+            write_bytes(folder / path, jpeg)
+            write_png(folder / f'segmentation/{name}.png', mask)
+            lines.append(line)
+        write_text(folder / f'{split}.txt', ''.join(sorted(lines) if split == 'val' else lines))
+
+
+def box_xml(name: str, wnid: str, mask: np.ndarray) -> str:
+    height, width = mask.shape
+    return XML.format(name=name, width=width, height=height, wnid=wnid, box=mask_box(mask))
 
 
 def main() -> None:

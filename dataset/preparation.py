@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from utils.arguments import Parser
-from utils.errors import InputError
+from utils.errors import InputError, about
 
 # What Windows, macOS and network drives put into folders.
 SYSTEM = {'@eadir', '@recycle', '#recycle', '#snapshot', '$recycle.bin', '__macosx', 'lost+found',
@@ -29,40 +29,39 @@ def download(url: str, path: Path, checksum: str | None = None) -> Path:
     """The file at `path`, downloaded unless it is there with this checksum."""
     import gdown
 
-    try:
+    with about(f'cannot download {url}: get it by hand, and give it as --source'):
         gdown.cached_download(url, str(path), hash=checksum)
-    except Exception as error:
-        raise InputError(f'cannot download {url} ({error}): get it by hand, and give it as '
-                         '--source') from error
     return path
 
 
-@contextmanager
-def open_source(source: Path, out: Path, marker: str, below: str) -> Iterator[Path]:
-    """Yield the folder of official data that has `marker`: `source` or the folder `below` in it.
-    `source` may be a zip or tar archive, which is unpacked beside `out` until the end."""
+def hidden_folder(out: Path) -> TemporaryDirectory:
+    """A temporary folder on the file system of `out`."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as temporary:
-        folder = source
+    return TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent)
+
+
+@contextmanager
+def open_source(source: Path, out: Path, marker: str) -> Iterator[Path]:
+    """Yield the folder of official data that has `marker`: `source` or a folder in it. `source` may
+    be a zip or tar archive, which is unpacked beside `out` until the end."""
+    with hidden_folder(out) as temporary:
+        folder = source if source.is_dir() else Path(temporary)
         if not source.is_dir():
-            folder = Path(temporary)
-            unpack(source, folder)
-        root = folder if (folder / marker).exists() else folder / below
-        if not (root / marker).exists():
-            raise InputError(f'no {marker} in {source} or its {below}: get the official data')
-        yield root
+            with about(f'cannot unpack {source}: get it again'):
+                unpack(source, folder)
+        found = [*folder.glob(marker), *folder.glob(f'*/{marker}')]
+        if not found:
+            raise InputError(f'no {marker} in {source}: get the official data')
+        yield found[0].parent
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as members:
-                members.extractall(folder)  # names stay in the folder, links become plain files
-        else:
-            with tarfile.open(archive) as members:
-                members.extractall(folder, filter='data')
-    except Exception as error:  # these modules raise a dozen kinds
-        raise InputError(f'cannot unpack {archive} ({error}): get it again') from error
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as members:
+            members.extractall(folder)  # names stay in the folder, links become plain files
+    else:
+        with tarfile.open(archive) as members:
+            members.extractall(folder, filter='data')
 
 
 def link_file(source: Path, target: Path) -> None:
@@ -82,7 +81,7 @@ def link_file(source: Path, target: Path) -> None:
 
 
 def check_free(out: Path) -> None:
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError(f'{out} exists: move it away, or give another --out')
 
 
@@ -90,8 +89,7 @@ def check_free(out: Path) -> None:
 def building(out: Path) -> Iterator[Path]:
     """Yield a hidden folder beside `out` that takes its name at the end, which fails if `out` has
     files by then. After an error nothing is left of it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as temporary:
+    with hidden_folder(out) as temporary:
         folder = Path(temporary, out.name)
         folder.mkdir()
         yield folder
@@ -118,10 +116,9 @@ def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 def stored_mask(foreground: np.ndarray, ignored: np.ndarray) -> np.ndarray:
     """Masks, bool H x W -> the values of a file, uint8: 0 and 255, or with ignored pixels 0, 1 and
     255. One pixel at least is 0."""
-    ignored = ignored & ~foreground
-    if not ignored.any():
+    if not (ignored & ~foreground).any():
         return foreground * np.uint8(255)
-    values = np.where(ignored, np.uint8(255), foreground.view(np.uint8))
+    values = np.where(foreground, np.uint8(1), ignored * np.uint8(255))
     if values.all():
-        values.flat[ignored.argmax()] = 0
+        values.flat[values.argmax()] = 0
     return values

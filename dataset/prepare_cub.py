@@ -25,27 +25,26 @@ sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # also with PYTHO
 import utils.errors  # noqa: F401  # it says how to install what is missing below
 
 # isort: split
-import numpy as np
 from preparation import add_source, download, link_file, list_line, open_source
 from tqdm import tqdm
 
 from utils.arguments import Parser, positive_int
-from utils.errors import InputError, run
+from utils.errors import InputError, about, run
 from utils.files import write_text
-from utils.lists import ImageList, check_files, checked_label, checked_name, parse_box, read_lines
+from utils.lists import checked_label, checked_name, parse_box, read_lines
 
 URL = 'https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz'
 CHECKSUM = 'md5:97eceeb196236b17998738112f37df78'
 ROOT_NAME = 'CUB_200_2011'
 FILES = ('images.txt', 'image_class_labels.txt', 'train_test_split.txt', 'bounding_boxes.txt')
-LISTS = {'1': 'train.txt', '0': 'val.txt'}  # by train_test_split.txt
+SPLITS = {'1': 'train', '0': 'val'}  # by train_test_split.txt
 CLASSES = 200
 
 
-def read_images(root: Path, classes: int) -> tuple[ImageList, list[str]]:
-    """The images of the first classes by the official text files, and the list of each."""
-    rows = []
-    try:
+def read_splits(root: Path, classes: int) -> dict[str, dict[str, str]]:
+    """{split: {image: its line in the list}} of the first classes, by the official text files."""
+    splits = {'train': {}, 'val': {}}
+    with about(f'{root}: its text files are damaged, or of different images: get them again'):
         columns = [dict(line.split(maxsplit=1) for _, line in read_lines(root / file))
                    for file in FILES]
         for key in columns[0] | columns[1] | columns[2] | columns[3]:
@@ -55,35 +54,25 @@ def read_images(root: Path, classes: int) -> tuple[ImageList, list[str]]:
             x, y, width, height = map(float, box.split())
             box = parse_box(f'{x} {y} {x + width} {y + height}', where)
             if label < classes:
-                rows.append((checked_name(name, where), label, [box], LISTS[part]))
-        names, labels, boxes, lists = zip(*rows, strict=True)
-    except (KeyError, ValueError) as error:
-        raise InputError(f'{root}: {", ".join(FILES)} are damaged, or of different images '
-                         f'({error}): get them again') from error
-    return ImageList(np.array(names), np.array(labels), np.array(boxes), root / 'images',
-                     source=root / FILES[3]), list(lists)
+                splits[SPLITS[part]][checked_name(name, where)] = list_line(name, label, [box])
+    return splits
 
 
-def prepare(source: Path, segmentations: Path | None, out: Path, classes: int = CLASSES) -> str:
+def prepare(source: Path, segmentations: Path | None, out: Path, classes: int) -> str:
     """Fill `out`; returns what is in it, in a line."""
-    texts = dict.fromkeys(LISTS.values(), '')
-    with open_source(source, out, 'images.txt', ROOT_NAME) as root:
-        images, lists = read_images(root, classes)
-        check_files(images)
-        names = images.names.tolist()
-        for name, label, boxes, file in zip(names, images.labels, images.boxes, lists, strict=True):
-            texts[file] += list_line(name, label, boxes)
+    with open_source(source, out, 'images.txt') as root:
+        splits = read_splits(root, classes)
+        names = [name for lines in splits.values() for name in lines]
         for name in tqdm(names, 'image', unit='file', disable=None):
             link_file(root / 'images' / name, out / 'image' / name)
     masks = [name.removesuffix('.jpg') + '.png' for name in names] if segmentations else []
     if segmentations:
-        first = masks[0].partition('/')[0]
-        with open_source(segmentations, out, first, 'segmentations') as root:
+        with open_source(segmentations, out, masks[0].partition('/')[0]) as root:
             for name in tqdm(masks, 'segmentation', unit='file', disable=None):
                 link_file(root / name, out / 'segmentation' / name)
-    for file, text in texts.items():
-        write_text(out / file, text)
-    return (f'{lists.count("train.txt")} training and {lists.count("val.txt")} val images, '
+    for split, lines in splits.items():
+        write_text(out / f'{split}.txt', ''.join(lines.values()))
+    return (f'{len(splits["train"])} training and {len(splits["val"])} val images, '
             f'{len(masks) or "no"} segmentation masks')
 
 

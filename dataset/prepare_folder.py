@@ -30,11 +30,10 @@ import re
 import sys
 from argparse import Namespace
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unicodedata import normalize
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # also with PYTHONSAFEPATH=1
@@ -44,21 +43,21 @@ import utils.errors  # noqa: F401  # it says how to install what is missing belo
 # isort: split
 import numpy as np
 from preparation import building, check_free, is_hidden, link_file, list_line, mask_box, stored_mask
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from utils.arguments import Parser, fraction, nonnegative_int
 from utils.errors import InputError, run, warn
 from utils.files import write_png, write_text
-from utils.images import is_suspicious, read_image, read_true_mask
-from utils.lists import check_scale, parse_box
+from utils.images import read_image
+from utils.lists import check_scale, parse_box, read_lines
+from utils.true_masks import is_suspicious, read_true_mask
 
 # Those of ImageFolder, and .jfif, as some browsers save JPEG.
 SUFFIXES = {'.jpg', '.jpeg', '.jfif', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp'}
-MASK_SUFFIXES = SUFFIXES | {'.gif'}
 MASK_WORD = re.compile(r'[_. -](mask|seg|segmentation|groundtruth|gt)\d*$', re.IGNORECASE)
 # Names of folders that are above class folders.
-NO_CLASSES = {'train', 'training', 'val', 'valid', 'validation', 'test', 'testing', 'image',
-              'images', 'mask', 'masks', 'segmentation', 'segmentations', 'annotations', 'labels'}
+NO_CLASSES = {'train', 'training', 'val', 'valid', 'validation', 'test', 'image', 'images', 'mask',
+              'masks', 'segmentation', 'segmentations', 'annotations', 'labels'}
 # What a header calls the columns of a box.
 CORNERS = {'xmin ymin xmax ymax', 'x0 y0 x1 y1', 'x1 y1 x2 y2'}
 
@@ -79,31 +78,39 @@ class Sample(NamedTuple):
 
 def find_classes(folder: Path, least: int = 2) -> list[str]:
     """The names of the class folders, sorted. Raises InputError for fewer than `least`."""
-    entries = sorted(entry for entry in folder.iterdir() if not is_hidden(entry.name))
-    classes = [entry.name for entry in entries if entry.is_dir()]
+    classes = sorted(entry.name for entry in folder.iterdir()
+                     if entry.is_dir() and not is_hidden(entry.name))
     above = [name for name in classes if name.lower() in NO_CLASSES]
     if len(above) > 1:
         raise InputError(f'{folder} has the folders {some(above)}, not classes: give the one that '
-                         f'has the class folders, as {folder / above[0]}, and masks with --masks; '
-                         'to keep a split, prepare each part with --val 0 and another --out')
+                         'has the class folders, and masks with --masks; to keep a split, prepare '
+                         'each part with --val 0 and another --out')
     if len(classes) < least:
         raise InputError(f'{folder} has {len(classes)} class folders, not {least} or more')
-    if loose := [entry.name for entry in entries if not entry.is_dir()]:
-        warn(f'{len(loose)} files beside the class folders are left out: {some(loose)}')
     return classes
 
 
 def find_images(folder: Path, classes: list[str]) -> tuple[list[Sample], list[str]]:
-    """The images below each class folder, sorted, and the names of the other files."""
-    samples, others = [], []
+    """The images below each class folder, sorted, and the names of the other files. Raises
+    InputError for names that a list cannot hold, or that differ in a suffix or "_mask" alone."""
+    others = [path.name for path in sorted(folder.iterdir())
+              if path.is_file() and not is_hidden(path.name)]
+    samples, seen = [], {}
     for label, name in enumerate(classes):
-        files = files_below(folder / name)
-        images = [file for file in files if file.suffix.lower() in SUFFIXES]
-        others += [file.name for file in files if file.suffix.lower() not in SUFFIXES]
-        samples += [Sample(file, file.relative_to(folder).as_posix(), label) for file in images]
-    if not samples:
-        raise InputError(f'no image in the class folders of {folder}')
-    check_names([sample.name for sample in samples])
+        for file in files_below(folder / name):
+            if file.suffix.lower() in SUFFIXES:
+                samples.append(Sample(file, file.relative_to(folder).as_posix(), label))
+            else:
+                others.append(file.name)
+    stems = {stem(sample.name) for sample in samples}
+    for name in (sample.name for sample in samples):
+        if re.search(r'^\s|[,\\\n\r]|\s$', name):
+            raise InputError(f'{name!r}: no comma, backslash, line break or outer space: rename it')
+        bare = MASK_WORD.sub('', stem(name))
+        other = seen.setdefault(bare if bare in stems else stem(name), name)
+        if other != name:
+            raise InputError(f'{other} and {name} would share a mask: rename one or, if it is the '
+                             'mask, move it into another folder, and give that with --masks')
     return samples, others
 
 
@@ -119,95 +126,57 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def check_names(names: list[str]) -> None:
-    """Refuse names that a list cannot hold, or that differ in a suffix or in "_mask" alone."""
-    stems, seen = {os.path.splitext(name)[0] for name in names}, {}
-    for name in names:
-        if set(name) & set(',\n\r\\') or name != name.strip():
-            raise InputError(f'{name!r}: no comma, backslash, line break or outer space: rename it')
-        stem = os.path.splitext(name)[0]
-        bare = MASK_WORD.sub('', stem)
-        other = seen.setdefault(bare if bare in stems else stem, name)
-        if other != name:
-            raise InputError(f'{other} and {name} would share a mask: if one is the mask, move it '
-                             'into another folder, and give that with --masks; else rename it')
+def stem(name: str) -> str:
+    return normalize('NFC', os.path.splitext(name)[0])  # macOS decomposes accents
 
 
 def some(names: list[str]) -> str:
     return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
 
 
-def plain(name: str) -> str:
-    """A file's name without its suffix, the accents composed (macOS decomposes them)."""
-    return normalize('NFC', os.path.splitext(name)[0])
+def add_truth(samples: list[Sample], masks: Path | None, boxes: Path | None) -> list[Sample]:
+    """The samples with the masks of a folder, or with the boxes of a table."""
+    if masks:
+        files = [(file.relative_to(masks).as_posix(), file) for file in files_below(masks)
+                 if file.suffix.lower() in SUFFIXES | {'.gif'}]
+        return [sample._replace(mask=own[0]) if len(own) == 1
+                else sample._replace(problem=f'it has {len(own)} masks in {masks}')
+                for sample, own in match(samples, files)]
+    if boxes:
+        return [sample._replace(boxes=own, problem='' if own else f'it has no box in {boxes}')
+                for sample, own in match(samples, read_boxes(boxes))]
+    return samples
 
 
-def index_names(samples: list[Sample]) -> dict[str, list[int]]:
-    """{name without suffix: the indices of the images}, by the path and by the file name alone."""
-    index = defaultdict(list)
-    for position, sample in enumerate(samples):
-        path = plain(sample.name)
-        index[path].append(position)
-        index[path.rpartition('/')[2]].append(position)
-    return index
-
-
-def add_masks(samples: list[Sample], folder: Path) -> list[Sample]:
-    """The samples with their masks, which have the path of the image, or its file name where only
-    one image has it."""
-    index, masks = index_names(samples), defaultdict(list)
-    files = files_below(folder)
-    for file in files:
-        stem = plain(file.relative_to(folder).as_posix())
-        found = index.get(stem) or index.get(MASK_WORD.sub('', stem), [])
-        if len(found) == 1 and file.suffix.lower() in MASK_SUFFIXES:
-            masks[found[0]].append(file)
-    if not masks:
-        stem = plain(samples[0].name)
-        raise InputError(f'no mask in {folder} fits an image: looked for {stem}.png, '
-                         f'{stem}_mask.png and the like, found {some(list(map(str, files)))}')
-    result = []
-    for position, sample in enumerate(samples):
-        found = masks[position]
+def match(samples: list[Sample], truth: Iterable[tuple[str, Any]]) -> list[tuple[Sample, list]]:
+    """The samples, each with its own part of `truth`: what is called by its path or, where only one
+    image has it, by its file name. Suffixes do not count."""
+    pairs, owners, strangers = [(sample, []) for sample in samples], defaultdict(list), []
+    for sample, own in pairs:
+        path = stem(sample.name)
+        owners[path].append(own)
+        owners[path.rpartition('/')[2]].append(own)
+    for name, value in truth:
+        found = owners.get(stem(name)) or owners.get(MASK_WORD.sub('', stem(name)), [])
         if len(found) == 1:
-            result.append(sample._replace(mask=found[0]))
+            found[0].append(value)
         else:
-            result.append(sample._replace(problem=f'it has {len(found)} masks in {folder}'))
-    return result
+            strangers.append(name)
+    if strangers:
+        warn(f'{len(strangers)} names fit no image, or several: {some(strangers)}')
+    return pairs
 
 
-def add_boxes(samples: list[Sample], path: Path) -> list[Sample]:
-    """The samples with all their boxes. A row names an image by its path, or by its file name where
-    only one image has it."""
-    index, boxes = index_names(samples), defaultdict(list)
-    for where, name, box in read_boxes(path):
-        found = index.get(plain(name), [])
-        if len(found) != 1:
-            raise InputError(f'{where}: {len(found) or "no"} images are called {name[:80]!r}: '
-                             f'names are as {samples[0].name!r}')
-        boxes[found[0]].append(box)
-    return [sample._replace(boxes=boxes[position],
-                            problem='' if boxes[position] else f'it has no box in {path}')
-            for position, sample in enumerate(samples)]
-
-
-def read_boxes(path: Path) -> Iterator[tuple[str, str, tuple[float, ...]]]:
-    """(file and line, name, box) of the rows that are not empty; delimiters are , ; or tabs."""
-    content = path.read_bytes()
-    is_utf16 = content.startswith((b'\xff\xfe', b'\xfe\xff'))
-    text = content.decode('utf-16' if is_utf16 else 'utf-8-sig', errors='replace')
-    delimiter = max(',;\t', key=text.partition('\n')[0].count)
-    rows, count = csv.reader(text.splitlines(), delimiter=delimiter), 5
-    for row in rows:
-        name, *sides = fields = [field.strip() for field in row] or ['']
+def read_boxes(path: Path) -> Iterator[tuple[str, tuple[float, ...]]]:
+    """(name, box) of the rows that are not empty; delimiters are tabs, ; or ,"""
+    count = None  # of the columns that are read; a header allows others behind them
+    for number, line in read_lines(path):
+        row = next(csv.reader([line], delimiter=max('\t;,', key=line.count)))
+        name, *sides = row = [field.strip() for field in row]
         if ' '.join(sides[:4]).lower() in CORNERS:
-            count = len(fields)
-        elif any(fields):
-            where = f'{path}, line {rows.line_num}'
-            if len(fields) != count:
-                raise InputError(f'{where}: expected name,xmin,ymin,xmax,ymax in pixels, found '
-                                 f'{",".join(fields)[:80]!r}')
-            yield where, name, parse_box(' '.join(sides[:4]).replace(',', '.'), where)
+            count = 4
+        elif any(row):
+            yield name, parse_box(' '.join(sides[:count]), f'{path}, line {number}')
 
 
 def prepare_sample(sample: Sample, folder: Path, read_mask: Callable) -> Sample:
@@ -254,9 +223,8 @@ def prepare(samples: list[Sample], classes: Sequence[str], out: Path, args: Name
             read_mask: Callable = read_true_mask) -> str:
     """Make the folder `out`; returns what is in it, in a line. `args`: those of `add_split`."""
     with building(out) as folder:
-        with ThreadPoolExecutor() as pool:
-            work = pool.map(partial(prepare_sample, folder=folder, read_mask=read_mask), samples)
-            samples = list(tqdm(work, out.name, len(samples), unit='img', disable=None))
+        work = partial(prepare_sample, folder=folder, read_mask=read_mask)
+        samples = thread_map(work, samples, desc=out.name, unit='img', disable=None)
         images = checked(samples, classes, args.skip_bad)
         train, val = split(images, args.val, args.seed)
         for name, part in (('train.txt', train), ('val.txt', val)):
@@ -279,8 +247,7 @@ def checked(samples: list[Sample], classes: Sequence[str], skip_bad: bool) -> li
             raise InputError(f'{text}; correct this, or leave these images out with --skip_bad')
         warn(f'{text}; they are left out')
     labels = {image.label for image in images}
-    empty = [name for label, name in enumerate(classes) if label not in labels]
-    if empty:
+    if empty := [name for label, name in enumerate(classes) if label not in labels]:
         raise InputError(f'{len(empty)} of {len(classes)} classes have no usable image '
                          f'({some(empty)}): remove their folders, or add images')
     check_scale([np.array(image.boxes).reshape(-1, 4) for image in images],
@@ -311,17 +278,14 @@ def main() -> None:
     args = parser.parse_args()
     out, folder = args.out.resolve(), args.folder.resolve()
     for path in filter(None, (args.out, args.masks)):
-        if folder in (path.resolve(), *path.resolve().parents):
+        if path.resolve().is_relative_to(folder):
             raise InputError(f'{path} lies in {folder}, whose folders are classes: move it out')
     check_free(out)
     classes = find_classes(folder)
     samples, others = find_images(folder, classes)
     if others:
-        warn(f'{len(others)} files are no images by their suffix, and ignored: {some(others)}')
-    if args.masks:
-        samples = add_masks(samples, args.masks)
-    elif args.boxes:
-        samples = add_boxes(samples, args.boxes)
+        warn(f'{len(others)} files are no images in class folders, and left out: {some(others)}')
+    samples = add_truth(samples, args.masks, args.boxes)
     print(f'{args.out}: ' + prepare(samples, classes, out, args))
 
 

@@ -30,7 +30,8 @@ from tqdm import tqdm
 from utils.arguments import Parser
 from utils.errors import InputError, run
 from utils.files import write_text
-from utils.lists import WNIDS, read_lines, read_xml_objects
+from utils.imagenet import WNIDS, read_xml_objects
+from utils.lists import read_lines
 
 
 def find_images(folder: Path, labels: dict[str, int]) -> list[tuple[str, str]]:
@@ -39,15 +40,10 @@ def find_images(folder: Path, labels: dict[str, int]) -> list[tuple[str, str]]:
                    if entry.is_dir() and not is_hidden(entry.name))
     if unknown := [wnid for wnid in wnids if wnid not in labels]:
         raise InputError(f'{folder / unknown[0]}: not one of the 1,000 wnids in dataset/'
-                         f'imagenet_wnids.txt (and {len(unknown) - 1} more): move it away')
-    images = []
-    for wnid in tqdm(['', *wnids], folder.name, unit='class', disable=None):
-        names = [name for name in sorted(os.listdir(folder / wnid))
-                 if name.endswith('.JPEG') and not is_hidden(name)]
-        images += [(wnid, name) for name in names]
-    if not images:
-        raise InputError(f'no <wnid>/*.JPEG in {folder}: check --source')
-    return images
+                         'imagenet_wnids.txt: move it away')
+    return [(wnid, name) for wnid in tqdm(['', *wnids], folder.name, unit='class', disable=None)
+            for name in sorted(os.listdir(folder / wnid))
+            if name.endswith('.JPEG') and not is_hidden(name)]
 
 
 def prepare_train(folder: Path, out: Path, labels: dict[str, int]) -> str:
@@ -57,20 +53,19 @@ def prepare_train(folder: Path, out: Path, labels: dict[str, int]) -> str:
     if not target.exists():
         out.mkdir(parents=True, exist_ok=True)
         target.symlink_to(folder, target_is_directory=True)
-    lines = [f'{wnid}/{name} {labels[wnid]}\n' for wnid, name in images]
-    write_text(out / 'train.txt', ''.join(lines))
+    write_text(out / 'train.txt', ''.join(
+        f'{wnid}/{name} {labels[wnid]}\n' for wnid, name in images))
     return f'train: {len(images)} images of {len(dict(images))} classes'
 
 
 def prepare_val(folder: Path, out: Path, boxes: Path, labels: dict[str, int]) -> str:
     """Link the images and the XML files, and write val.txt; returns what was found, in a line."""
     images = {name: wnid for wnid, name in find_images(folder, labels)}  # class folders go first
-    files = {file.stem: file for root in (out / 'box', boxes) for file in root.rglob('*.xml')}
+    files = {file.stem: file for file in boxes.rglob('*.xml')}
     lines, with_boxes = [], 0
     for name, wnid in tqdm(sorted(images.items()), 'val', unit='image', disable=None):
         link_file(folder / wnid / name, out / 'val' / name)
-        file = files.get(name.removesuffix('.JPEG'))
-        if file:
+        if file := files.get(name.removesuffix('.JPEG')):
             objects = read_xml_objects(file)
             wnid = wnid or (objects[0][0] if objects else '')
             link_file(file, out / 'box' / file.name)
@@ -78,8 +73,7 @@ def prepare_val(folder: Path, out: Path, boxes: Path, labels: dict[str, int]) ->
         if wnid in labels:
             lines.append(f'{name} {labels[wnid]}\n')
     if not lines:
-        raise InputError(f'nothing tells the classes of the images in {folder}, which is flat and '
-                         f'without XML files in {boxes}: check --boxes')
+        raise InputError(f'{folder} is flat and {boxes} without its XML files: check --boxes')
     write_text(out / 'val.txt', ''.join(lines))
     return (f'val: {len(lines)} images, {with_boxes} with boxes; {len(images) - len(lines)} are '
             'left out, as nothing tells their classes')
@@ -87,11 +81,10 @@ def prepare_val(folder: Path, out: Path, boxes: Path, labels: dict[str, int]) ->
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument('--source', type=Path, required=True, help='the ILSVRC2012 tree')
-    parser.add_argument('--boxes', type=Path,
-                        help='the folder of the XML files (default: SOURCE/Annotations)')
-    parser.add_argument('--out', type=Path, default=Path(__file__).with_name('ImageNet2012'),
-                        help='folder to fill')
+    add = parser.add_argument
+    add('--source', type=Path, required=True, help='the ILSVRC2012 tree')
+    add('--boxes', type=Path, help='the folder of the XML files (default: SOURCE/Annotations)')
+    add('--out', type=Path, default=Path(__file__).with_name('ImageNet2012'), help='folder to fill')
     args = parser.parse_args()
     source = args.source.resolve()
     kaggle = source / 'Data' / 'CLS-LOC'

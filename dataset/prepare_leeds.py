@@ -39,12 +39,11 @@ CLASSES = ('001.Danaus_plexippus', '002.Heliconius_charitonius', '003.Heliconius
 
 def read_samples(root: Path) -> list[Sample]:
     """The photographs with their masks. Raises InputError for a name that is not the data set's."""
-    samples, numbers = [], [name[:3] for name in CLASSES]
+    samples, labels = [], {name[:3]: label for label, name in enumerate(CLASSES)}
     for file in files_below(root / 'images'):
-        if file.stem[:3] not in numbers:
-            raise InputError(f'{file} is not an image of this data set: expected names like '
-                             '0010001.png, from 001 to 010')
-        label = numbers.index(file.stem[:3])
+        if file.stem[:3] not in labels:
+            raise InputError(f'{file} is not an image of this data set, as 0010001.png is')
+        label = labels[file.stem[:3]]
         samples.append(Sample(file, f'{CLASSES[label]}/{file.name}', label,
                               root / 'segmentations' / f'{file.stem}_seg0.png'))
     return samples
@@ -53,11 +52,10 @@ def read_samples(root: Path) -> list[Sample]:
 def read_mask(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """A mask of the data set -> (foreground, ignored), as `read_true_mask`."""
     with Image.open(path) as image:
-        has_palette, values = image.mode == 'P', np.array(image)
-        green = np.array(image.convert('RGB'))[..., 1]
-    if green.shape != size:
+        foreground = (np.isin(np.array(image), (1, 3)) if image.mode == 'P'
+                      else np.array(image.convert('RGB'))[..., 1] > 127)
+    if foreground.shape != size:
         raise InputError(f'{path} has another size than its image: get the archive again')
-    foreground = np.isin(values, (1, 3)) if has_palette else green > 127
     return foreground, np.zeros_like(foreground)
 
 
@@ -72,7 +70,7 @@ def main() -> None:
     check_free(out)
     source = (download(URL, out.with_name('leedsbutterfly_dataset_v1.1.zip')) if args.download
               else args.source.resolve())
-    with open_source(source, out, 'images', 'leedsbutterfly') as root:
+    with open_source(source, out, 'images') as root:
         print(f'{out}: ' + prepare(read_samples(root), CLASSES, out, args, read_mask))
 
 

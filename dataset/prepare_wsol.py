@@ -2,15 +2,14 @@
 
     python dataset/prepare_wsol.py metadata/CUB --images CUB_200_2011/images --out dataset/CUBV2
 
-METADATA is a folder of github.com/clovaai/wsolevaluation (Choe et al., CVPR 2020), with
-{train,val,test}/{image_ids,class_labels,localization}.txt; val is its train-fullsup. The ids in
-image_ids.txt are paths below --images, those of masks in localization.txt below --masks.
+METADATA is of github.com/clovaai/wsolevaluation (Choe et al., CVPR 2020), and has
+{train,val,test}/{image_ids,class_labels,localization}.txt; val is its train-fullsup. Ids are paths
+below --images, those of masks below --masks.
 
     <out>/image                     a link to --images
     <out>/train.txt                 <id>,<label>
     <out>/val.txt, <out>/test.txt   <id>,<label>,<x0> <y0> <x1> <y1>; OpenImages: without boxes
-    <out>/segmentation/<id>.png     OpenImages: the union of an image's masks, 0 and 255; where it
-                                    has an ignored region 0, 1 (foreground) and 255 (ignored)
+    <out>/segmentation/<id>.png     OpenImages: the union of masks, 255; 1 where 255 is ignored
 """
 
 import sys
@@ -24,10 +23,11 @@ from preparation import building, check_free, list_line, stored_mask
 from tqdm import tqdm
 
 from utils.arguments import Parser
-from utils.errors import InputError, run
+from utils.errors import InputError, about, run
 from utils.files import write_png, write_text
-from utils.images import read_header, read_true_mask
-from utils.lists import checked_label, checked_name, cub_images, image_name, parse_box, read_lines
+from utils.images import read_header
+from utils.lists import checked_label, checked_name, cub_images, image_name, read_lines
+from utils.true_masks import read_true_mask
 
 
 def read_fields(path: Path) -> dict[str, list[list[str]]]:
@@ -47,25 +47,24 @@ def prepare_split(metadata: Path, masks: Path, out: Path, split: str) -> list[st
     for name in tqdm(read_fields(source / 'image_ids.txt'), split, unit='image', disable=None):
         where, rows = f'{source}, {name}', truth.get(name, [])
         if name not in labels or bool(rows) != bool(truth) or not (out / 'image' / name).is_file():
-            raise InputError(f'{where}: it is not in all files there, or not below --images: check '
-                             'that folder, or get the metadata again')
+            raise InputError(f'{where}: it is not in all files there, or not below --images')
         if rows and len(rows[0]) == 2:
             write_mask(masks, out, name, rows)
             rows = []
-        boxes = [parse_box(' '.join(row), where) for row in rows]
+        with about(where):
+            boxes = np.array([np.array(row, float) for row in rows]).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, 2:] == boxes[:, :2]  # of one pixel: its last pixels belong to it
         label = checked_label(','.join(labels[name][0]), 10**6, where)
-        lines.append(list_line(name, label, boxes))
+        lines.append(list_line(name, label, boxes.tolist()))
     return lines
 
 
 def write_mask(masks: Path, out: Path, name: str, rows: list[list[str]]) -> None:
-    """Write the mask of an image; rows: (mask, ignored region or nothing) of each object."""
-    size = read_header(out / 'image' / name)[0]
-    foreground, ignored = np.zeros(size, bool), np.zeros(size, bool)
+    foreground, ignored = np.zeros((2, *read_header(out / 'image' / name)[0]), bool)
     for row in rows:
         for path, union in zip(row, (foreground, ignored), strict=True):
-            if path:
-                union |= read_true_mask(masks / checked_name(path, name), size)[0]
+            if path:  # else there is no ignored region
+                union |= read_true_mask(masks / checked_name(path, name), union.shape)[0]
     write_png((out / 'segmentation' / name).with_suffix('.png'), stored_mask(foreground, ignored))
 
 
@@ -73,20 +72,18 @@ def main() -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
     add('metadata', type=Path, help="a data set's folder of the benchmark's metadata")
-    add('--images', type=Path, required=True, metavar='DIR', help='the folder of the images')
-    add('--masks', type=Path, metavar='DIR', help='the folder of the masks (default: --images)')
-    add('--out', type=Path, required=True, metavar='DIR', help='the data folder to make')
+    add('--images', type=Path, required=True, help='the folder of the images')
+    add('--masks', type=Path, help='the folder of the masks (default: --images)')
+    add('--out', type=Path, required=True, help='the data folder to make')
     args = parser.parse_args()
     check_free(args.out)
     with building(args.out.absolute()) as folder:
         (folder / 'image').symlink_to(args.images.resolve(), target_is_directory=True)
-        counts = []
         for split in ('train', 'val', 'test'):
             lines = prepare_split(args.metadata, args.masks or args.images, folder, split)
             write_text(folder / f'{split}.txt', ''.join(lines))
             cub_images(folder, f'{split}.txt', 10**6)  # checks the scale of the boxes
-            counts.append(f'{len(lines)} {split} images')
-    print(f'{args.out}: {", ".join(counts)}')
+            print(f'{len(lines)} {split} images')
 
 
 if __name__ == '__main__':

@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import add_cam_test, inference_parser, parse
 from utils.errors import run
+from utils.inference_arguments import add_cam_test, inference_parser, parse
 
 
 def main():
@@ -30,8 +30,8 @@ def main():
     from network import CamNet, load_checkpoint
     from utils.boxes import CentreCrop
     from utils.device import init_device
+    from utils.imagenet import imagenet_images
     from utils.inference import Predictor
-    from utils.lists import imagenet_images
     from utils.localization import evaluate_cams
     from utils.pseudo_masks import make_pseudo_masks
     from utils.results import RunFolder, recorded_fusion

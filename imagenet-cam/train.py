@@ -31,7 +31,7 @@ def main():
     from utils.boxes import CentreCrop
     from utils.datasets import TrainImages, train_transform
     from utils.device import init_device
-    from utils.lists import imagenet_images
+    from utils.imagenet import imagenet_images
     from utils.losses import classification_loss
     from utils.results import RunFolder
     from utils.sheets import draw_cams

@@ -13,8 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import add_arch, add_pretrained, inference_parser, parse
+from utils.arguments import add_arch, add_pretrained
 from utils.errors import run
+from utils.inference_arguments import inference_parser, parse
 
 
 def main():
@@ -29,8 +30,8 @@ def main():
     from utils.boxes import CentreCrop
     from utils.classification import evaluate_classifier
     from utils.device import init_device
+    from utils.imagenet import imagenet_images
     from utils.inference import Predictor
-    from utils.lists import imagenet_images
     from utils.results import RunFolder
 
     device = init_device(args.device, args.seed, test=True)

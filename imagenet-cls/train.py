@@ -27,7 +27,7 @@ def main():
     from network.classifier import build_classifier, parameter_groups
     from utils.datasets import TrainImages, train_transform
     from utils.device import init_device
-    from utils.lists import imagenet_images
+    from utils.imagenet import imagenet_images
     from utils.losses import classification_loss
     from utils.results import RunFolder
     from utils.training import linear_decay, train

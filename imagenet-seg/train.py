@@ -32,7 +32,7 @@ def main():
     from utils.boxes import CentreCrop
     from utils.datasets import TrainMasks, train_transform
     from utils.device import init_device
-    from utils.lists import imagenet_images
+    from utils.imagenet import imagenet_images
     from utils.losses import segmentation_loss
     from utils.mask_record import describe_masks
     from utils.results import RunFolder

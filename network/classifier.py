@@ -29,9 +29,8 @@ def build_classifier(arch: str, classes: int, pretrained: str = 'auto',
     Raises InputError for an unknown name, or weights that cannot be loaded.
     """
     if keep_head and classes != IMAGENET_CLASSES:
-        raise InputError(f'the pretrained classifier has {IMAGENET_CLASSES} classes, '
-                         f'not {classes}: train one (imagenet-cls/train.py), or leave --clsnum '
-                         'alone')
+        raise InputError(f'the pretrained classifier has {IMAGENET_CLASSES} classes, not '
+                         f'{classes}: leave --clsnum alone, or train one')
     if arch in TORCHVISION_ARCHS:
         create, head_name = TORCHVISION_ARCHS[arch]
         model = create()
@@ -61,13 +60,11 @@ def parameter_groups(model: nn.Module, lr: float) -> list[dict]:
 
 def replace_head(model: nn.Module, classes: int) -> None:
     """Give the classifier a new last layer. Raises InputError if it is not one linear layer."""
-    names = dict(model.named_modules())
-    old = names.get(model.head_name) if isinstance(model.head_name, str) else None
+    old = dict(model.named_modules()).get(str(model.head_name))  # of some timm models a tuple
     if not isinstance(old, nn.Linear):
         raise InputError(f'the last layer of this timm model, {model.head_name}, is not one linear '
                          'layer: choose another --arch')
-    parent, _, name = model.head_name.rpartition('.')
-    setattr(model.get_submodule(parent), name, nn.Linear(old.in_features, classes))
+    model.set_submodule(model.head_name, nn.Linear(old.in_features, classes))
 
 
 def load_cls(checkpoint: str | Path, arch: str) -> nn.Module:
@@ -76,8 +73,7 @@ def load_cls(checkpoint: str | Path, arch: str) -> nn.Module:
     model = build_classifier(arch, IMAGENET_CLASSES, pretrained='none', keep_head=True)
     bias = read_state(checkpoint).get(f'{model.head_name}.bias')
     if bias is None:
-        raise InputError(f'{checkpoint} is not a checkpoint of {arch}: check the file and the '
-                         'architecture')
+        raise InputError(f'{checkpoint} is not a checkpoint of {arch}: check the file and --arch')
     replace_head(model, len(bias))
     load_checkpoint(model, checkpoint)
     return model

@@ -216,7 +216,7 @@ def load_cam(checkpoint: str | Path, backbone: str, **fusion: Any) -> CamNet:
 
 
 def load_seg(checkpoint: str | Path, backbone: str) -> SegNet:
-    """The segmentation network of a checkpoint. Raises InputError as `load_cam`."""
+    """The segmentation network of a checkpoint; errors as `load_cam`."""
     model = SegNet(backbone, pretrained='none')
     load_checkpoint(model, checkpoint)
     return model

@@ -5,10 +5,9 @@ Files are loaded with `weights_only=True`: loading cannot execute code.
 
 import hashlib
 import json
-import pickle
 import re
-import struct
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +17,7 @@ from network import InputError
 RESOURCE = Path(__file__).resolve().parents[1] / 'resource'
 # Keys under which a state dict lies in the files of training loops, ours (last.ckpt) included.
 WRAPPERS = ('state_dict', 'model_state_dict', 'model')
-NAMED = 3  # keys of each kind in a message
-# What torch.load raises on files that are not checkpoints, or damaged.
-LOAD_ERRORS = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError,
-               AttributeError, TypeError, ArithmeticError, AssertionError, struct.error)
 
-# The eight hex digits in a file's name begin its SHA-256.
 TORCHVISION_URL = 'https://download.pytorch.org/models/'
 TORCHVISION_FILES = {
     'resnet50': 'resnet50-19c8e357.pth',
@@ -65,14 +59,10 @@ def load_pretrained(model: nn.Module, name: str, pretrained: str) -> None:
 
 
 def _torchvision_file(filename: str) -> Path:
-    for folder in (RESOURCE, Path(torch.hub.get_dir()) / 'checkpoints'):
-        path = folder / filename
-        if path.is_file():
-            if not digest(path).startswith(re.search(r'-([0-9a-f]{8})\.', filename)[1]):
-                raise InputError(f'{path} is corrupted (its SHA-256 does not match its name): '
-                                 'delete it and run again')
-            return path
     path = RESOURCE / filename
+    for found in (path, Path(torch.hub.get_dir()) / 'checkpoints' / filename):
+        if found.is_file():
+            return found
     try:
         torch.hub.load_state_dict_from_url(TORCHVISION_URL + filename, RESOURCE, 'cpu',
                                            check_hash=True, weights_only=True)
@@ -106,19 +96,13 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             state = load(path.read_bytes())
         else:
             state = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:
-        if not isinstance(error, LOAD_ERRORS) and 'Safetensor' not in type(error).__name__:
-            raise
-        raise InputError(f'{path} cannot be read as weights ({first_line(error)}): it is damaged, '
-                         'or not a checkpoint; download or train it again') from error
-    if isinstance(state, dict):
         state = next((state[key] for key in WRAPPERS if isinstance(state.get(key), dict)), state)
-    if not (isinstance(state, dict) and state and all(
-            isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())):
-        raise InputError(f'{path} is not a state dict of named tensors: save model.state_dict()')
-    state = {key.replace('_orig_mod.', '').removeprefix('module.'):
-             value.float() if value.dtype == torch.float16 else value
-             for key, value in state.items()}
+        state = {key.replace('_orig_mod.', '').removeprefix('module.'):
+                 value.float() if value.dtype == torch.float16 else value
+                 for key, value in state.items()}
+    except Exception as error:  # almost any, on a damaged file
+        raise InputError(f'{path} cannot be read as weights ({first_line(error)}): it is damaged, '
+                         'or not a state dict; download or train it again') from error
     for key, value in state.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise InputError(f'{path}: {key} has values that are not finite: the training has '
@@ -139,13 +123,11 @@ def first_line(error: Exception) -> str:
 def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     """Load a checkpoint into `model`, strictly: ours, or the authors' by their own key names.
 
-    Raises InputError with the numbers of missing, unexpected and misshaped keys, and the first
-    three of each, in the file's names.
+    Raises InputError, with what does not fit, if it is of another network.
     """
-    state, names = read_state(path), {key: key for key in model.state_dict()}
-    if any(key.startswith('bkbone.') for key in state):
-        names = {key: released_name(key) for key in names}
-    load_strictly(model, state, path, names)
+    ours = {released_name(key): key for key in model.state_dict()}
+    load_strictly(model, {ours.get(key, key): value for key, value in read_state(path).items()},
+                  path)
 
 
 def released_name(key: str) -> str:
@@ -157,43 +139,29 @@ def released_name(key: str) -> str:
     return key
 
 
-def load_strictly(model: nn.Module, state: dict[str, Tensor], path: str | Path,
-                  names: dict[str, str] | None = None) -> None:
-    """Load exactly the model's keys; `names`: the model's key -> the file's. Raises InputError."""
-    expected = model.state_dict()
-    names = names or {key: key for key in expected}
-    # PyTorch before 0.4.1 did not save this counter, and nothing here depends on it.
-    counters = {key for key in expected if key.endswith('num_batches_tracked')}
-    faults = {
-        'missing': [names[key] for key in expected
-                    if names[key] not in state and key not in counters],
-        'unexpected': [key for key in state if key not in set(names.values())],
-        'misshaped': [f'{names[key]} {tuple(state[names[key]].shape)} instead of '
-                      f'{tuple(value.shape)}' for key, value in expected.items()
-                      if names[key] in state and state[names[key]].shape != value.shape]}
-    if any(faults.values()):
-        keys = '; '.join(f'{len(found)} {what}: {", ".join(found[:NAMED])}'
-                         + (', ...' if len(found) > NAMED else '')
-                         for what, found in faults.items() if found)
-        raise InputError(f'{path} {_cause(path, state, expected, names, faults)}: {keys}')
-    model.load_state_dict({key: state.get(name, expected[key]) for key, name in names.items()})
+def load_strictly(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+    """Load exactly the model's keys. The counters of batch norm, which PyTorch before 0.4.1 did not
+    save, may be missing. Raises InputError."""
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        keys = shorten(str(error).partition(':')[2].replace('torch.Size', ''), 400)
+        raise InputError(f'{path} {_cause(path, state, model.state_dict())}: {keys}') from error
 
 
-def _cause(path: str | Path, state: dict[str, Tensor], expected: dict[str, Tensor],
-           names: dict[str, str], faults: dict[str, list[str]]) -> str:
-    """Why a file does not fit: another number of classes, or another backbone."""
-    if not faults['missing'] and not faults['unexpected']:
-        heads = [(state[name].shape[0], value.shape[0]) for key, value in expected.items()
-                 if (name := names[key]) in state and value.ndim == 1
-                 and state[name].shape != value.shape]
-        if len(heads) == 1 and 1 in heads[0]:
-            return ('is of another stage: one of cam has an output for each class, one of seg a '
-                    'single one; check the file')
-        if len(heads) == 1:
-            return f'has {heads[0][0]} classes, not {heads[0][1]}: check the number of classes'
+def _cause(path: str | Path, state: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
+    """Why a file does not fit: another number of classes, or another network."""
+    both = [(state[key].shape, expected[key].shape) for key in state.keys() & expected.keys()]
+    heads = {(found[0], wanted[0]) for found, wanted in both
+             if found != wanted and found[1:] == wanted[1:]}
+    differing = len(state.keys() ^ expected.keys()) + sum(a != b for a, b in both)
+    if differing == 2 and len(heads) == 1:  # weight and bias of the last layer
+        found, wanted = heads.pop()
+        if 1 in (found, wanted):
+            return 'is of another stage, cam or seg: check the file'
+        return f'has {found} classes, not {wanted}: check the number of classes'
     try:
         recorded = json.loads(Path(f'{path}.json').read_bytes())
-        built = recorded.get('backbone') or recorded['arch']
-        return f'does not fit the network that was built; it was trained with {built}'
-    except (OSError, ValueError, LookupError, AttributeError):
+        return f'belongs to another network, {recorded.get("backbone") or recorded["arch"]}'
+    except (OSError, ValueError, LookupError):
         return 'belongs to another network (another stage, --backbone, --arch or --clsnum?)'

@@ -12,13 +12,13 @@ import pytest
 from conftest import LITE, call_script, complaint
 
 from tools import ablation, results
+from utils.files import write_json
 
 
 @pytest.fixture
 def args(tmp_path):
-    return Namespace(data=Path('birds'), train='train.txt', val='val.txt', seeds=[0, 1],
-                     out=tmp_path / 'out', jobs=2, backbone=LITE, device='cpu', classes=3,
-                     count=21, cam_epochs=3, seg_epochs=2)
+    return Namespace(data=Path('birds'), set='birds', seeds=[0, 1], out=tmp_path / 'out', jobs=2,
+                     backbone=LITE, device='cpu', classes=3, count=21, cam_epochs=3, seg_epochs=2)
 
 
 def evaluation(gt_known):
@@ -27,36 +27,27 @@ def evaluation(gt_known):
             'pxap': None, 'sweep': {'best': {'strict': {'gt_known': 0.9}}}}
 
 
-def test_ablation_compares_what_the_paper_compares():
-    assert set(ablation.FUSED) == {
-        f'{fusion} {stages}' for fusion in ('add', 'concatenate', 'multiply')
-        for stages in ('45', '345', '2345')}
-    assert set(ablation.VARIANTS) - set(ablation.FUSED) == {
-        'stage 5 alone', 'without MCA', 'without self-distillation'}
-    assert set(ablation.GROUPS['fusion']) == set(ablation.FUSED) | {'stage 5 alone'}
-
-
 def test_commands_of_the_papers_network(args):
     """It is trained epoch by epoch, and makes the pseudo masks of both segmentations."""
     commands = list(ablation.commands(args, 1, ablation.PAPER))
     texts = [f'{script} {" ".join(map(str, flags))}' for _, script, flags in commands]
     trained = [text for text in texts if text.startswith('cub200-cam/train.py')]
     # 21 images in batches of 8 are 3 steps.
-    assert [text.rpartition('--max_steps ')[2] for text in trained[:-1]] == ['3', '6', '9']
-    assert '--max_steps' not in trained[-1]
+    assert [f'--max_steps {steps} ' in text
+            for text, steps in zip(trained, (3, 6, 9), strict=True)] == [True] * 3
     assert all('--stages 345 --fusion multiply' in text for text in trained)
     assert all(f'--datapath birds --clsnum 3 --backbone {LITE} --seed 1' in text for text in texts)
     masks = [text for text in texts if '--resize 256' in text]
     assert ['--no_prior' in text for text in masks] == [False, True]
     assert all('model-3' in text for text in masks)
-    assert sum(text.startswith('cub200-seg/train.py') for text in texts) == 2
-    assert sum('--sweep' in text for text in texts) == 3
+    assert sum(text.startswith('cub200-seg/train.py') for text in texts) == 2 * 2
+    assert sum('--sweep' in text for text in texts) == 3 + 2 * 2
 
 
 def test_another_variant_is_trained_once(args):
     commands = list(ablation.commands(args, 0, 'without self-distillation'))
     assert [script for _, script, _ in commands] == ['cub200-cam/train.py', 'cub200-cam/test.py']
-    assert commands[0][2][-1] == '--no_distillation'
+    assert '--no_distillation' in commands[0][2]
 
 
 def test_what_has_ended_is_not_run_again(tmp_path, monkeypatch):
@@ -102,8 +93,7 @@ def test_records_and_figures(args, tmp_path, monkeypatch):
                 content = {'evaluation': {'fused': content}}
             folder = ablation.folder_of(args, seed, name)
             for place in ('', 'epoch-1', 'epoch-2', 'epoch-3'):
-                (folder / place).mkdir(parents=True, exist_ok=True)
-                (folder / place / 'results.json').write_text(json.dumps({**content, **trained}))
+                write_json(folder / place / 'results.json', {**content, **trained})
             (folder / 'done.json').write_text('{"train": {"seconds": 2, "commit": "abc"}}')
     ablation.write_records(args, tmp_path / 'results')
     ablation.draw_figures(args, tmp_path / 'results')
@@ -125,7 +115,6 @@ def test_classes_and_epochs_come_from_the_lists(tiny_project, monkeypatch):
     found = parsed(monkeypatch, '--data', tiny_project / 'data')
     assert found.classes == 2
     assert (found.cam_epochs - 1) * found.count < 400 * 8 <= found.cam_epochs * found.count
-    assert (found.seg_epochs - 1) * found.count < 200 * 8 <= found.seg_epochs * found.count
     assert vars(parsed(monkeypatch)).items() >= {'cam_epochs': 8, 'seg_epochs': 4}.items()
 
 
@@ -149,7 +138,7 @@ def test_a_variant_is_trained_and_its_segmentation(tiny_project, args, monkeypat
     args.cam_epochs = args.seg_epochs = 1
     ablation.run_variant(args, 0, ablation.PAPER)
     for name in (ablation.PAPER, ablation.SPOL, ablation.NO_PRIOR):
-        found = ablation.read_metrics(ablation.folder_of(args, 0, name))
+        found = ablation.metrics_of(args, 0, name)
         assert found['count'] == len((args.data / 'val.txt').read_text().splitlines())
         assert found['sweep']['best']['strict']['gt_known'] <= 1
     masks = [ablation.folder_of(args, 0, name) / 'mask' for name in (ablation.SPOL,

@@ -7,9 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import complaint
 
 import spol
-from network import InputError
 from spol import load_spol
 from tools import app, predict
 
@@ -45,25 +45,17 @@ def menu(**given) -> dict:
 
 
 def test_the_menu_has_the_models_the_runs_and_what_is_given_first(runs):
-    assert list(menu()) == ['mini']
     for name in ('birds', 'butterflies'):
         (runs / 'resource' / name).mkdir(parents=True)
         (runs / 'resource' / name / 'seg.safetensors').touch()
     assert list(menu()) == ['birds', 'butterflies', 'mini']
     assert list(menu(model='butterflies')) == ['butterflies', 'birds', 'mini']
+    assert list(menu(run='mini')) == ['mini', 'birds', 'butterflies']
     given = menu(seg='model-8', backbone='resnet50', device='cpu')
     assert list(given) == [app.GIVEN, 'birds', 'butterflies', 'mini']
     assert given[app.GIVEN]['backbone'] == 'resnet50'
     assert given['birds'] == {'model': 'birds', 'device': 'cpu'}
-    with pytest.raises(InputError, match='there are mini: run demo.sh'):
-        menu(run='maxi')
-
-
-def test_without_networks_the_demo_is_named(runs):
-    shutil.rmtree(runs / 'cub200-cam')
-    shutil.rmtree(runs / 'cub200-seg')
-    with pytest.raises(InputError, match='run demo.sh first'):
-        menu()
+    assert 'has mini: run demo.sh first' in complaint(menu, run='maxi')
 
 
 def test_a_threshold_needs_no_forward_pass(model, photo):
@@ -88,22 +80,9 @@ def test_what_is_wrong_with_a_picture_is_said_without_its_folder(model, photo):
     assert found.asked[0] == 'ant'
 
 
-def test_networks_may_be_missing(tiny_project, photo):
-    model = load_spol(cam=tiny_project / 'cub200-cam' / 'out' / 'model-1', device='cpu')
-    _, _, *views = app.show(model(photo), 0.4)
-    assert [view is None for view in views] == [False, False, True, False, False]
-
-
-@pytest.mark.parametrize('port', ['0', 'http'])
-def test_a_port_that_is_none(run_script, port):
-    code, _, err = run_script('tools/app.py', '--port', port)
-    assert code == 2
-    assert 'argument --port' in err
-
-
 @pytest.mark.end_to_end
 def test_the_page_is_built(runs):
     pytest.importorskip('gradio')
-    labels = [part['props'].get('label') for part in app.page(menu(device='cpu')).config[
-        'components']]
+    page = app.page(menu(run='mini', device='cpu'))
+    labels = [part['props'].get('label') for part in page.config['components']]
     assert {'picture', 'networks', 'class of the CAM', 'threshold', *app.VIEWS} <= set(labels)

@@ -8,12 +8,7 @@ from conftest import write_image
 from torch.utils.data import DataLoader
 
 from utils.boxes import CentreCrop
-from utils.datasets import (
-    TrainBatches,
-    TrainImages,
-    TrainMasks,
-    train_transform,
-)
+from utils.datasets import TrainBatches, TrainImages, TrainMasks, train_transform
 from utils.images import read_image, resize
 from utils.lists import ImageList
 
@@ -21,10 +16,6 @@ NAMES = ['a/1.jpg', 'a/2.JPEG', 'b/3.jpg']
 SIZES = [(40, 60), (50, 30), (33, 33)]  # height, width
 LABELS = [2, 0, 1]
 RESIZE, CROP = 32, 24
-
-
-def image_list(names, folder, labels=None):
-    return ImageList(np.array(names), np.array(labels or [0] * len(names)), None, Path(folder))
 
 
 @pytest.fixture(scope='module')
@@ -40,15 +31,15 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def images(folder):
-    return image_list(NAMES, folder, LABELS)
+    return ImageList(np.array(NAMES), np.array(LABELS), None, folder)
 
 
 @pytest.fixture(scope='module')
 def make(images, folder):
-    """make(kind, seed=0) -> a fresh training data set."""
-    def call(kind, seed=0):
+    """make(kind) -> a fresh training data set."""
+    def call(kind):
         extra = {'mask_folder': folder / 'mask'} if kind is TrainMasks else {}
-        return kind(images, train_transform(RESIZE, CROP), seed, **extra)
+        return kind(images, train_transform(RESIZE, CROP), 0, **extra)
 
     return call
 
@@ -58,10 +49,9 @@ def same(a, b):
 
 
 KEYS = [(epoch, index) for epoch in range(3) for index in range(3)]
-kinds = pytest.mark.parametrize('kind', [TrainImages, TrainMasks])
 
 
-@kinds
+@pytest.mark.parametrize('kind', [TrainImages, TrainMasks])
 def test_an_item_is_the_same_in_any_order_and_process(make, kind):
     dataset = make(kind)
     loader = DataLoader(make(kind), sampler=KEYS, batch_size=None, num_workers=2)
@@ -86,20 +76,17 @@ def test_an_item_is_a_part_of_the_resized_image_or_its_mirror_image(make, folder
     assert flips == {1, -1}
 
 
-def masked(tmp_path, image, mask, transform):
-    write_image(tmp_path / 'x.jpg', image)
-    write_image(tmp_path / 'masks' / 'x.png', mask)
-    return TrainMasks(image_list(['x.jpg'], tmp_path), transform, 0,
-                      mask_folder=tmp_path / 'masks')
-
-
 def test_image_and_mask_get_the_same_crop_and_flip(tmp_path):
     """Image and mask of 8 x 8 say the same at each position: a random bit. In the image it is
     red 255 or 0, in the mask CAM 255 (foreground) or 0 (background). No resizing."""
     bits = np.random.default_rng(3).integers(0, 2, (8, 8), dtype=np.uint8)
     image, mask = np.zeros((2, 8, 8, 3), np.uint8)
     image[..., 2] = mask[..., 0] = 255 * bits  # red, in BGR
-    dataset, seen = masked(tmp_path, image, mask, train_transform(8, 5)), set()
+    write_image(tmp_path / 'x.jpg', image)
+    write_image(tmp_path / 'masks' / 'x.png', mask)
+    images = ImageList(np.array(['x.jpg']), np.array([0]), None, tmp_path)
+    dataset = TrainMasks(images, train_transform(8, 5), 0, mask_folder=tmp_path / 'masks')
+    seen = set()
     for epoch in range(40):
         item = dataset[epoch, 0]
         np.testing.assert_array_equal(item['image'][..., 0] == 255, item['foreground'])

@@ -1,7 +1,8 @@
 """tools/download.py, from a server on this machine."""
 
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -11,38 +12,20 @@ from tools.download import fetch
 
 
 @pytest.fixture
-def serve(monkeypatch):
-    """serve(path of a file) -> the URL of its content."""
+def serve(monkeypatch, tmp_path):
+    """serve(name) -> the URL of a file in tmp_path."""
     monkeypatch.setenv('no_proxy', '127.0.0.1')
-    servers = []
-
-    def start(file):
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):  # noqa: N802 (the base class's name)
-                content = file.read_bytes()
-                self.send_response(200)
-                self.send_header('Content-Length', str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *arguments):
-                pass
-
-        server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f'http://127.0.0.1:{server.server_port}/uc?id=1'
-
-    yield start
-    for server in servers:
+        yield lambda name: f'http://127.0.0.1:{server.server_port}/{name}'
         server.shutdown()
-        server.server_close()
 
 
 def test_a_released_checkpoint_is_fetched_whole(serve, released_state, tmp_path):
     torch.save(released_state('seg'), tmp_path / 'released')
     place = tmp_path / 'out' / 'model-8'
-    fetch(serve(tmp_path / 'released'), place)
+    fetch(serve('released'), place)
     assert place.read_bytes() == (tmp_path / 'released').read_bytes()
     assert [path.name for path in place.parent.iterdir()] == ['model-8']
     assert 'exists already' in complaint(fetch, 'http://127.0.0.1:9/', place)
@@ -51,7 +34,7 @@ def test_a_released_checkpoint_is_fetched_whole(serve, released_state, tmp_path)
 def test_a_page_instead_of_a_checkpoint_is_not_kept(serve, tmp_path):
     (tmp_path / 'page').write_text('<html>Quota exceeded</html>')
     place = tmp_path / 'out' / 'model-8'
-    assert 'is not the checkpoint' in complaint(fetch, serve(tmp_path / 'page'), place)
+    assert 'model-8.download' in complaint(fetch, serve('page'), place)
     assert not list(place.parent.iterdir())
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from utils.bootstrap import resampling_weights
 from utils.boxes import CentreCrop
 from utils.evaluation import (
     V2_DELTAS,
@@ -16,6 +15,7 @@ from utils.evaluation import (
     summarize,
 )
 from utils.metrics import IOU_UNITS, MaxBoxAcc, PxAP, level_ious, pixel_counts, threshold_of
+from utils.resampling import resampling_weights
 
 # ---------------------------------------------------------------- a map beside the true boxes
 
@@ -27,27 +27,17 @@ WRONG = (2, 2, 12, 5)          # 30 / 100
 OUTSIDE = (30, 30, 40, 40)     # beyond the crop
 
 
-def map_of(value=1.0):
-    score_map = np.zeros((SIDE, SIDE), np.float32)
-    score_map[2:12, 2:12] = value
-    return score_map
+EMPTY, FOUND = np.zeros((2, SIDE, SIDE), np.float32)
+FOUND[2:12, 2:12] = 1
 
 
-EMPTY = np.zeros((SIDE, SIDE), np.float32)
-
-
-def row(score_map, *boxes, thresholds=(0.2,), index=0):
+def row(score_map, *boxes):
     """An image of 40 x 40 whose crop, at the left top, is SIDE x SIDE."""
     class LeftTop(CentreCrop):
         offset = 0
 
-    return measure(index, (40, 40), [score_map], np.array(boxes, float).reshape(-1, 4),
-                   LeftTop(40, SIDE), thresholds)
-
-
-def table(*rows, hits=None):
-    result = stack(rows)
-    return result if hits is None else result._replace(hits=np.array(hits))
+    return measure(0, (40, 40), [score_map], np.array(boxes, float).reshape(-1, 4),
+                   LeftTop(40, SIDE), [0.2])
 
 
 @pytest.mark.parametrize(('boxes', 'iou', 'correct'), [
@@ -61,18 +51,18 @@ def table(*rows, hits=None):
     ((), 0, False),
 ])
 def test_an_image_is_right_when_its_best_iou_exceeds_one_half(boxes, iou, correct):
-    found = row(map_of(), *boxes)
+    found = row(FOUND, *boxes)
     assert found.box.tolist() == [list(BLOB)]
     assert found.iou == pytest.approx([iou], abs=1e-12)
-    assert table(found).correct.tolist() == [[correct]]
+    assert found.correct == correct
     assert found.has_box == bool(set(boxes) - {OUTSIDE})
 
 
 def test_the_papers_count_leaves_out_what_the_strict_one_takes_as_wrong():
     """Five images: right, wrong, no contour, no box, neither: 1 of 2, or 1 of 5."""
-    found = at_threshold(table(
-        row(map_of(), RIGHT), row(map_of(), WRONG), row(EMPTY, RIGHT), row(map_of(), OUTSIDE),
-        row(EMPTY, OUTSIDE), hits=[(True, True)] * 5), 0)
+    rows = stack([row(FOUND, RIGHT), row(FOUND, WRONG), row(EMPTY, RIGHT), row(FOUND, OUTSIDE),
+                  row(EMPTY, OUTSIDE)])
+    found = at_threshold(rows._replace(hits=np.ones((5, 2), bool)), 0)
     assert (found['count'], found['no_contour'], found['no_box']) == (5, 2, 2)
     assert found['paper'] == dict.fromkeys(('top1', 'top5', 'gt_known'), 1 / 2)
     assert found['strict'] == dict.fromkeys(('top1', 'top5', 'gt_known'), 1 / 5)
@@ -82,34 +72,20 @@ def test_the_papers_count_leaves_out_what_the_strict_one_takes_as_wrong():
 
 # ---------------------------------------------------------------- both protocols
 
-BOX = np.array([[16.0, 16.0, 128.0, 128.0]])   # of an image of 256 x 256
-FAR = np.array([[100.0, 100.0, 250.0, 250.0]])
-
-
-def measured(boxes=BOX, mask=None, whole=True, thresholds=(0.2,), index=0):
-    """The row of a map whose foreground, in the crop and in the whole image, is BOX."""
-    crop, full = np.zeros((2, 224, 224), np.float32)
-    crop[:112, :112] = full[14:112, 14:112] = 0.9
-    return measure(index, (256, 256), [crop, full][:1 + whole], boxes, CentreCrop(256, 224),
-                   thresholds, mask)
-
-
-def true_mask(ignored=None):
-    mask = np.zeros((256, 256), bool)
-    mask[16:128, 16:128] = True
-    return mask, np.zeros_like(mask) if ignored is None else ignored
-
-
-def metrics_of(*rows, thresholds=(0.2,), hits=None, **more):
-    return summarize(table(*rows, hits=hits), np.array(thresholds), thresholds[0], **more)
-
-
 def test_ignored_pixels_count_as_nothing():
-    """Half of the foreground is called background, and all of it is ignored."""
-    foreground, ignored = true_mask(np.zeros((256, 256), bool))
-    foreground[:, :72], ignored[:, :72] = False, True
-    assert metrics_of(measured(mask=(foreground, ignored)))['pxap'] == pytest.approx(1)
-    assert metrics_of(measured(mask=(foreground, ~ignored & ignored)))['pxap'] < 0.6
+    """Half of the foreground is called background, and all of that is ignored, or not."""
+    crop, full = np.zeros((2, 224, 224), np.float32)
+    full[14:112, 14:112] = 0.9
+    foreground, ignored = np.zeros((2, 256, 256), bool)
+    foreground[16:128, 72:128], ignored[:, :72] = True, True
+
+    def pxap(ignored):
+        found = measure(0, (256, 256), [crop, full], np.array([[16.0, 16.0, 128.0, 128.0]]),
+                        CentreCrop(256, 224), [0.2], (foreground, ignored))
+        return summarize(stack([found]), np.array([0.2]), 0.2)['pxap']
+
+    assert pxap(ignored) == pytest.approx(1)
+    assert pxap(ignored & ~ignored) < 0.6
 
 
 def test_stored_scores_give_the_accumulators_metrics(golden):
@@ -151,7 +127,7 @@ def scores_right_from(*ranges, hits=None):
 
 def test_transferred_thresholds_are_those_of_the_other_images():
     """The others are best at levels 150 to 159; of these images, 1 of 4 is right there, and 3 of 4
-    at levels 20 to 49. The classifier knows the first two."""
+    at levels 20 to 49."""
     others = scores_right_from((100, 160), (150, 200), (0, 10))
     hits = np.array([[True, True], [True, True], [False, True], [False, False]])
     scores = scores_right_from((10, 50), (20, 60), (20, 155), (200, 210), hits=hits)

@@ -65,7 +65,7 @@ def faulty(model, batch):
 
 
 @pytest.mark.parametrize(('changes', 'said'), [
-    ({'dataset': Deadly(), 'num_workers': 1}, 'a process that reads images has ended'),
+    ({'dataset': Deadly(), 'num_workers': 1}, 'a process has ended'),
     ({'dataset': Large(), 'num_workers': 1}, 'out of memory'),
     ({'dataset': Large()}, 'try a smaller --batch_size'),
     ({'loss': greedy}, 'try a smaller --batch_size'), ({'loss': faulty}, None)])

@@ -1,13 +1,12 @@
 """Outputs are whole or not there."""
 
-
+import cv2
 import numpy as np
 import pytest
 
 from utils.errors import InputError
 from utils.files import (
     atomic_write,
-    encode_png,
     keep_settings,
     read_json,
     read_stamp,
@@ -60,8 +59,8 @@ def test_a_place_that_cannot_be_written_is_an_input_error(tmp_path, path):
 
 
 def test_settings_of_another_run_are_refused_without_the_advice_to_delete_it(tmp_path):
-    keep_settings(tmp_path / 'run.json', {'seed': 0, 'photos': 'a'})
-    keep_settings(tmp_path / 'run.json', {'seed': 0, 'photos': 'a'})
+    for _ in range(2):
+        keep_settings(tmp_path / 'run.json', {'seed': 0, 'photos': 'a'})
     with pytest.raises(InputError, match='another run .seed 0 instead of 1') as caught:
         keep_settings(tmp_path / 'run.json', {'seed': 1, 'photos': 'a'})
     assert 'delete' not in str(caught.value)
@@ -74,15 +73,20 @@ def test_names_that_are_not_utf8_are_written_as_their_bytes(tmp_path):
     assert (tmp_path / 'boxes.csv').read_bytes() == b'a\xff.jpg,1\n'
 
 
-def test_a_png_remembers_what_it_was_made_of(tmp_path):
-    source = tmp_path / 'photo.jpg'
+@pytest.mark.parametrize(('shape', 'dtype'), [
+    ((7, 5, 3), np.uint8), ((7, 5), np.uint8), ((7, 5), np.uint16), ((7, 5), bool)])
+def test_a_png_has_the_pixels_and_remembers_what_it_was_made_of(tmp_path, shape, dtype):
+    source, path = tmp_path / 'photo.jpg', tmp_path / 'mask.png'
     source.write_bytes(b'first')
-    for text in (source_of(source), 'a ' * 200):
-        (tmp_path / 'mask.png').write_bytes(encode_png(np.zeros((4, 5, 3), np.uint8), text))
-        assert read_stamp(tmp_path / 'mask.png') == text
     before = source_of(source)
+    image = np.random.default_rng(0).integers(0, 65536, shape).astype(dtype)
+    write_png(path, image[:, ::-1], before)
+    found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert (found[..., ::-1] if shape[2:] else found).tolist() == (
+        image[:, ::-1] * (255 if dtype is bool else 1)).tolist()
+    assert read_stamp(path) == before
     source.write_bytes(b'other')  # of the same length
     assert source_of(source) != before
-    write_png(tmp_path / 'plain.png', np.zeros((4, 5, 3), np.uint8))
-    for name in ('plain.png', 'photo.jpg', 'none.png'):
-        assert read_stamp(tmp_path / name) is None
+    write_png(path, image)
+    for name in ('mask.png', 'photo.jpg', 'none.png'):
+        assert read_stamp(tmp_path / name) == ''

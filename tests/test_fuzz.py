@@ -15,7 +15,8 @@ from PIL import Image
 
 from network.weights import read_state
 from utils.errors import InputError
-from utils.images import read_image, read_stored_mask, read_true_mask
+from utils.images import read_image, read_stored_mask
+from utils.true_masks import read_true_mask
 
 MAX_SECONDS = 10
 
@@ -37,21 +38,13 @@ def damaged(draw, originals):
     data = bytearray(draw(st.sampled_from(originals)))
     for _ in range(draw(st.integers(0, 6))):
         place = draw(st.integers(0, max(len(data) - 1, 0)))
-        kind = draw(st.sampled_from(['change', 'insert', 'delete', 'cut', 'zero', 'header']))
-        some = draw(st.binary(min_size=1, max_size=8))
-        if kind == 'change':
-            data[place:place + len(some)] = some
-        elif kind == 'insert':
-            data[place:place] = some
-        elif kind == 'delete':
-            del data[place:place + 16]
-        elif kind == 'cut':
+        kind = draw(st.sampled_from(['change', 'header', 'insert', 'delete', 'cut']))
+        some = draw(st.binary(min_size=1, max_size=8) | st.just(bytes(32)))
+        place = place % 64 if kind == 'header' else place
+        if kind == 'cut':
             del data[place:]
-        elif kind == 'zero':
-            data[place:place + 32] = bytes(len(data[place:place + 32]))
         else:
-            place %= 64
-            data[place:place + len(some)] = some
+            data[place:place + {'insert': 0, 'delete': 16}.get(kind, len(some))] = some
     return bytes(data)
 
 

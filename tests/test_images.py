@@ -8,18 +8,16 @@ import pytest
 from conftest import complaint, encoded, png_header, write_image
 from PIL import Image, ImageOps
 
-from utils import images
 from utils.errors import InputError
 from utils.images import (
     BadImageError,
-    is_suspicious,
     read_grey,
     read_header,
     read_image,
     read_stored_mask,
-    read_true_mask,
     read_upright_image,
 )
+from utils.true_masks import is_suspicious, read_true_mask
 
 RED, GREEN, BLUE = [255, 0, 0], [0, 255, 0], [0, 0, 255]
 
@@ -63,15 +61,12 @@ def test_pixels_lie_as_they_are_stored_and_upright_on_request(tmp_path, suffix, 
 # ---------------------------------------------------------------- files that are no images
 
 
-def photograph():
-    return cv2.resize(np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8), (400, 300))
-
-
-@pytest.mark.parametrize('share', [0.02, 0.3, 0.6, 0.9, 0.99])
+@pytest.mark.parametrize('share', [0.02, 0.3, 0.9, 0.99])
 @pytest.mark.parametrize(('suffix', 'flags'), [
     ('.jpg', ()), ('.jpg', (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)), ('.png', ())])
 def test_a_file_that_is_cut_off_is_no_image(tmp_path, suffix, flags, share):
-    whole = encoded(photograph(), suffix, *flags)
+    noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    whole = encoded(cv2.resize(noise, (400, 300)), suffix, *flags)
     path = tmp_path / f'a{suffix}'
     path.write_bytes(whole + bytes(5000))  # what follows the end does no harm
     assert read_image(path).shape == (300, 400, 3)
@@ -80,32 +75,24 @@ def test_a_file_that_is_cut_off_is_no_image(tmp_path, suffix, flags, share):
         read_image(path)
 
 
-CONTENTS = {'empty': b'', 'text': b'<html>404</html>', 'header': png_header(4, 5),
-            'garbage': b'\xff\xd8\xff\xe0 this is no JPEG, though it begins as one',
-            'folder': None, 'missing': None}
-
-
 @pytest.mark.parametrize('reader', [read_image, read_stored_mask, read_true_mask, read_grey])
-@pytest.mark.parametrize('kind', CONTENTS)
-def test_what_is_no_image_is_an_input_error_with_the_path(tmp_path, reader, kind):
+@pytest.mark.parametrize('content', [
+    None, b'', b'<html>404</html>', png_header(4, 5), b'\xff\xd8\xff\xe0 begins as a JPEG'],
+    ids=['missing', 'empty', 'text', 'header', 'garbage'])
+def test_what_is_no_image_is_an_input_error_with_the_path(tmp_path, reader, content):
     path = tmp_path / 'bird.jpg'
-    if CONTENTS[kind] is not None:
-        path.write_bytes(CONTENTS[kind])
-    elif kind == 'folder':
-        path.mkdir()
+    if content is not None:
+        path.write_bytes(content)
     assert str(path) in complaint(reader, path)
 
 
-def test_a_header_that_promises_too_many_pixels_is_refused(tmp_path, monkeypatch):
-    """102 million are a current camera's. A smaller limit here, to save memory and time."""
-    assert images.MAX_PIXELS >= 200e6
-    (tmp_path / 'a.png').write_bytes(png_header(20_000, 20_000))
-    with pytest.raises(BadImageError):
-        read_image(tmp_path / 'a.png')
-    monkeypatch.setattr(images, 'MAX_PIXELS', 3_000_000)
-    assert read_image(write_image(tmp_path / 'a.png', np.zeros((1500, 2000), np.uint8))).size
-    with pytest.raises(BadImageError, match='2000 x 1501 pixels, more than 3 million'):
-        read_image(write_image(tmp_path / 'a.png', np.zeros((1501, 2000), np.uint8)))
+def test_an_image_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
+    """102 million are a current camera's."""
+    assert Image.MAX_IMAGE_PIXELS > 102e6
+    path = write_image(tmp_path / 'a.png', np.zeros((40, 50), np.uint8))
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 999)
+    with pytest.raises(BadImageError, match='2000 pixels. exceeds limit of 1998'):
+        read_image(path)
 
 
 # ---------------------------------------------------------------- masks
@@ -124,7 +111,6 @@ def saved(mode, values):
 BLACK, PINK, TEAL = (0, 0, 0), (250, 20, 147), (0, 128, 128)
 GOOD_MASKS = {  # -> foreground, ignored
     '0 and 255': ('L', [0, 255, 255], '011', '000'),
-    '0 and 1': ('L', [0, 1, 1], '011', '000'),
     'one bit': ('1', [0, 255, 255], '011', '000'),
     '16 bits': ('I;16', [0, 65535, 0], '010', '000'),
     'class index': ('L', [0, 15, 0], '010', '000'),
@@ -171,7 +157,7 @@ def test_a_mask_has_the_shape_of_its_image(tmp_path):
     mask = np.zeros((60, 80), np.uint8)
     mask[:30, :20] = 255
     path = write_image(tmp_path / 'm.png', mask)
-    for size in ((60, 80), (30, 40), (120, 160), (61, 80)):
+    for size in ((60, 80), (30, 40), (61, 80)):
         foreground, _ = read_true_mask(path, size)
         assert foreground.shape == size
         assert foreground.mean() == pytest.approx(1 / 8, abs=0.01)
@@ -188,8 +174,5 @@ def test_inverted_masks_are_suspicious(rows, columns, expected):
     mask = np.zeros((10, 10), bool)
     mask[rows, columns] = True
     assert is_suspicious(mask) == expected
-    cross = np.zeros((10, 10), bool)
-    cross[5], cross[:, 5] = True, True
-    assert is_suspicious(cross)
-    inverted = ~np.pad(np.ones((4, 4), bool), 3)
-    assert is_suspicious(inverted)
+    mask[5], mask[:, 5] = True, True
+    assert is_suspicious(mask)

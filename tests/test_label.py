@@ -6,12 +6,13 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, refused
 from PIL import Image
 
 from network import SegNet
@@ -81,11 +82,10 @@ def test_labels(photos, label, tmp_path, monkeypatch, objects):
 def test_the_overview_has_relative_links_and_the_least_certain_first(photos, label, tmp_path):
     assert label(photos)[0] == 0
     page = (tmp_path / 'out' / 'overview.html').read_text()
-    links = re.findall(r'src="([^"]+)"', page)
-    assert set(links) == {'overview/ant/1.jpg', 'overview/ant/2.jpg', 'overview/bee/%3Ci%3E.jpg',
-                          'overview/bee/x%20y.jpg'}
-    assert all((tmp_path / 'out' / link.replace('%3C', '<').replace('%3E', '>')
-                .replace('%20', ' ')).is_file() for link in links)
+    links = [unquote(link) for link in re.findall(r'src="([^"]+)"', page)]
+    assert sorted(links) == ['overview/ant/1.jpg', 'overview/ant/2.jpg', 'overview/bee/<i>.jpg',
+                             'overview/bee/x y.jpg']
+    assert all((tmp_path / 'out' / link).is_file() for link in links)
     scores = [float(score) for score in re.findall(r'<figcaption>(\S+)', page)]
     assert scores == sorted(scores)
     assert '<i>' not in page
@@ -113,8 +113,7 @@ def test_other_networks_are_refused_and_nothing_is_lost(photos, label, project, 
     checkpoint = project / 'cub200-seg' / 'out' / 'model-1'
     state = torch.load(checkpoint, weights_only=True)
     torch.save({**state, 'head.bias': state['head.bias'] + 1}, checkpoint)
-    code, _, err = label(photos)
-    assert (code, 'belongs to another run (seg ' in err) == (2, True)
+    refused(label(photos), 'belongs to another run (seg ')
     assert before == {path: path.read_bytes() for path in before}
 
 
@@ -135,26 +134,19 @@ def test_a_threshold_that_nothing_exceeds(photos, label, tmp_path, monkeypatch, 
             (len(images), 1, 40, 40), -level))
     else:
         two_objects(monkeypatch, level)
-    code, out, _ = label(photos, '--threshold', '0.99')
-    assert (code, '4 photographs have no label' in out) == (0, share == 0)
+    assert label(photos, '--threshold', '0.99')[0] == 0
     mask = cv2.imread(str(tmp_path / 'out' / 'masks' / 'ant' / '2.png'), cv2.IMREAD_UNCHANGED)
     assert (mask > 0).mean() == pytest.approx(share, abs=0.03)
 
 
-def test_what_is_wrong(photos, label, project, tmp_path):
+def test_what_is_wrong(photos, label, tmp_path):
     (photos / 'ant' / 'bad.jpg').write_text('no image')
     code, _, err = label(photos)
     assert code == 1
     assert err.endswith('1 files cannot be read as images: ant/bad.jpg\n')
     assert len(json.loads((tmp_path / 'out' / 'labels.json').read_text())['images']) == 4
     (photos / 'ant').rename(photos / 'cat')
-    code, _, err = label(photos)
-    assert (code, 'not trained with the class folder cat' in err) == (2, True)
-    for stage in ('cam', 'seg'):
-        record = project / f'cub200-{stage}' / 'out' / 'model-1.json'
-        record.write_text(json.dumps({**json.loads(record.read_text()), 'class_names': []}))
-    code, _, err = label(photos)
-    assert (code, 'are not known' in err) == (2, True)
+    refused(label(photos), 'not trained with the class folder cat')
 
 
 # ---------------------------------------------------------------- label.sh

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, png_header
+from conftest import png_header, refused
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -17,6 +17,7 @@ import spol
 from network import SegNet
 from spol import Prediction
 from tools import predict
+from utils.files import source_of
 
 BLOBS = ((4, 4, 20, 20), (24, 6, 36, 30))  # of the map of 40 x 40, in front of 0
 
@@ -56,12 +57,10 @@ def records_of(path: Path) -> list[dict]:
 
 
 def test_predictions_masks_and_pictures(call, photos, tmp_path, two_objects):
-    (photos / 'notes.txt').write_text('not an image')
     (photos / '._a.jpg').write_bytes(b'Mac')
-    (photos / 'deep' / 'loop').symlink_to(photos)
-    code, out, err = call('--draw', '--save_maps')
+    code, out, err = call('--draw')
     assert code == 0, err
-    for words in ('cub200-seg/out/model-1', 'sheet.png', 'wrote 3 predictions', '2 hidden files'):
+    for words in ('cub200-seg/out/model-1', 'sheet.png', 'wrote 3 predictions'):
         assert words in out
     written = tmp_path / 'out'
     settings = json.loads((written / 'settings.json').read_text())
@@ -81,7 +80,6 @@ def test_predictions_masks_and_pictures(call, photos, tmp_path, two_objects):
     assert (mask > 0).mean() == pytest.approx(last['foreground'], abs=1e-5)
     assert set(np.unique(mask)) == {0, 255}
     assert cv2.imread(str(written / 'cams' / 'a.jpg.png'), -1).shape == (50, 60)
-    assert np.load(written / 'maps' / 'deep' / 'c.JPG.npy').shape == (40, 40)
     drawn = [cv2.imread(str(written / 'pictures' / f'{record["name"]}.png')) for record in records]
     np.testing.assert_array_equal(cv2.imread(str(written / 'sheet.png')), np.vstack(drawn))
     assert cv2.imread(str(written / 'overlays' / 'a.jpg.png')).shape == (50, 60, 3)
@@ -103,8 +101,6 @@ def test_coco_is_read_by_pycocotools(call, tmp_path, two_objects, objects):
         name = coco.imgs[annotation['image_id']]['file_name']
         png = cv2.imread(str(tmp_path / 'out' / 'masks' / f'{name}.png'), cv2.IMREAD_UNCHANGED)
         assert (png[mask > 0] == 255).all()
-    again = coco.loadRes(list(coco.anns.values()))
-    assert len(again.anns) == len(coco.anns)
 
 
 def test_all_objects_in_json_lines_and_csv(call, tmp_path, two_objects):
@@ -118,6 +114,13 @@ def test_all_objects_in_json_lines_and_csv(call, tmp_path, two_objects):
     assert header.startswith('file,width,height,x0,y0,x1,y1,label,class,class_score,score')
     assert [Path(row.split(',')[0]).name for row in rows] == [
         'a.jpg', 'a.jpg', 'b.png', 'b.png', 'c.JPG', 'c.JPG']
+
+
+def test_masks_of_nothing_are_reported(call, tmp_path, two_objects):
+    code, _, err = call('--format', 'csv', '--threshold', 0.9999)
+    assert (code, '3 of 3 masks cover less than 1%' in err) == (0, True)
+    row = (tmp_path / 'out' / 'predictions.csv').read_text().splitlines()[1]
+    assert row.split(',')[1:7] == ['60', '50', '', '', '', '']
 
 
 def test_bad_files_are_reported_and_the_rest_is_done(call, photos):
@@ -136,19 +139,17 @@ def test_bad_files_are_reported_and_the_rest_is_done(call, photos):
 
 
 @pytest.fixture
-def interrupted(call, tmp_path, monkeypatch):
-    """The output folder of a run that was killed while it wrote its second record, and what the
+def interrupted(call, tmp_path):
+    """The output folder of a run that was killed while it recorded its second picture, and what the
     whole run has written."""
     assert call('--draw')[0] == 0
-    whole = (tmp_path / 'out' / 'predictions.jsonl').read_text()
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, 'unlink', lambda path: None)
-        call('--draw')
-    part = tmp_path / 'out' / '.predictions.jsonl.part'
-    settings, *records = part.read_text().splitlines(keepends=True)
-    part.write_text(settings + records[0] + records[1][:30])
-    shutil.rmtree(tmp_path / 'out' / 'masks')
-    return tmp_path / 'out', whole
+    out = tmp_path / 'out'
+    whole = (out / 'predictions.jsonl').read_text()
+    records = [json.dumps({**record, 'source': source_of(Path(record['file']))})
+               for record in records_of(out / 'predictions.jsonl')]
+    (out / '.predictions.part').write_text(f'\n{records[0]}\n{records[1][:30]}')
+    shutil.rmtree(out / 'masks')
+    return out, whole
 
 
 def test_an_interrupted_run_is_continued(call, interrupted):
@@ -159,27 +160,37 @@ def test_an_interrupted_run_is_continued(call, interrupted):
     assert (out / 'predictions.jsonl').read_text() == whole
     assert sorted(path.name for path in (out / 'masks').rglob('*.png')) == ['b.png.png',
                                                                             'c.JPG.png']
-    assert not (out / '.predictions.jsonl.part').exists()
+    assert not (out / '.predictions.part').exists()
 
 
-@pytest.mark.parametrize('change', ['settings', 'name', 'content'])
-def test_another_run_is_not_continued(call, interrupted, photos, change):
+def test_a_run_with_other_settings_is_not_continued(call, interrupted):
+    part = interrupted[0] / '.predictions.part'
+    before = part.read_text()
+    refused(call('--draw', '--threshold', 0.5), 'threshold 0.2 instead of 0.5')
+    assert part.read_text() == before
+
+
+@pytest.mark.parametrize('change', ['name', 'content'])
+def test_other_pictures_are_predicted_anew(call, interrupted, photos, change):
     if change == 'name':
         (photos / 'a.jpg').rename(photos / 'aa.jpg')
-    elif change == 'content':
+    else:
         Image.new('RGB', (9, 9)).save(photos / 'a.jpg')
-    before = (interrupted[0] / '.predictions.jsonl.part').read_text()
-    code, _, err = call('--draw', *(['--threshold', 0.5] if change == 'settings' else []))
-    assert code == 2
-    assert ('threshold): finish that run' if change == 'settings' else 'on other pictures') in err
-    assert (interrupted[0] / '.predictions.jsonl.part').read_text().startswith(before[:500])
+    assert call('--draw')[0] == 0
+    records = records_of(interrupted[0] / 'predictions.jsonl')
+    assert [(record['name'], record['width']) for record in records] == [
+        ('aa.jpg', 60) if change == 'name' else ('a.jpg', 9), ('b.png', 60), ('deep/c.JPG', 60)]
+    assert len(list((interrupted[0] / 'masks').rglob('*.png'))) == 3
 
 
 # ---------------------------------------------------------------- networks and paths
 
 
-def parsed(**given) -> Namespace:
-    return Namespace(**{**dict.fromkeys(('model', 'run', *predict.STAGES)), **given})
+def networks(**given) -> dict:
+    """The arguments of `load_spol` that are not None."""
+    names = ('model', 'run', *predict.STAGES, 'backbone', 'arch', 'threshold', 'device')
+    found = predict.networks(Namespace(**{**dict.fromkeys(names), **given}))
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def test_the_networks_that_are_named(tiny_project, tmp_path, monkeypatch):
@@ -189,40 +200,31 @@ def test_the_networks_that_are_named(tiny_project, tmp_path, monkeypatch):
         run.mkdir(parents=True)
         for number in (9, 10):
             (run / f'model-{number}').touch()
-    assert predict.networks(parsed()) == {'model': 'birds'}
-    assert predict.networks(parsed(model='butterflies')) == {'model': 'butterflies'}
-    assert predict.networks(parsed(seg='model-8')) == {'seg': 'model-8'}
-    assert predict.networks(parsed(run='mini')) == {
-        stage: tmp_path / f'cub200-{stage}' / 'out' / 'mini' / 'model-10'
-        for stage in ('cam', 'seg')}
+    mini = {stage: tmp_path / f'cub200-{stage}' / 'out' / 'mini' / 'model-10'
+            for stage in ('cam', 'seg')}
+    assert networks() == {'model': 'birds'}
+    assert networks(model='butterflies') == {'model': 'butterflies'}
+    assert networks(seg='model-8', device='cpu') == {'seg': 'model-8', 'device': 'cpu'}
+    assert networks(run='mini') == mini
+    assert networks(run='mini', seg='model-8') == {**mini, 'seg': 'model-8'}
 
 
-@pytest.mark.parametrize(('flags', 'words'), [
-    (['--run', 'none of mine'], 'run demo.sh first'),
-    (['--model', 'birds', '--run', 'mini'], 'give one of them'),
-    (['--model', 'birds', '--seg', 'model-8'], 'give one of them'),
-    (['--model', 'swans'], "model 'swans': give one of resource/"),
-    (['--seg', 'missing'], 'no weights at missing'),
-    (['--threshold', '1.5'], 'is not a number from 0 to below 1')])
-def test_networks_that_are_refused(run_script, photos, tmp_path, monkeypatch, flags, words):
+@pytest.mark.parametrize(('line', 'words'), [
+    ('in --run maxi', 'run demo.sh first'),
+    ('in --model birds --seg model-8', 'without cam and seg'),
+    ('in --model swans', "model 'swans': give one of resource/"),
+    ('in --threshold 1.5', 'is not a number from 0 to below 1'),
+    ('in/a.jpg in/a.jpg', 'have the same names'),
+    ('in none', 'no picture at none'),
+    ('in --out in', 'no pictures in in'),
+    ('in/notes.txt empty --seg missing', 'missing')])
+def test_what_is_refused(run_script, photos, tmp_path, monkeypatch, line, words):
     monkeypatch.setattr(spol, 'SHIPPED', tmp_path)
-    code, _, err = run_script('tools/predict.py', photos, '--out', tmp_path / 'out', *flags)
-    assert (code, words in err) == (2, True), err
-    assert not (tmp_path / 'out').exists()
-
-
-@pytest.mark.parametrize(('paths', 'words'), [
-    (['in', 'in'], 'two of the paths are called in'), (['in', 'none'], 'no picture at'),
-    (['out'], 'is the folder of the pictures'), (['empty'], 'no pictures in'),
-    (['in/notes.txt', 'empty'], 'no weights at')])
-def test_paths_that_are_refused(run_script, photos, tmp_path, paths, words):
-    for name in ('out', 'empty'):
-        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'empty').mkdir()
     (photos / 'notes.txt').touch()
-    code, _, err = run_script('tools/predict.py', *(tmp_path / path for path in paths), '--out',
-                              tmp_path / 'out', '--seg', tmp_path / 'model-9', '--backbone', TINY)
-    assert (code, words in err) == (2, True), err
-    assert not any((tmp_path / 'out').iterdir())
+    refused(run_script('tools/predict.py', '--out', 'out', *line.split()), words)
+    assert not (tmp_path / 'out').exists()
 
 
 def test_links_are_followed_and_hidden_folders_are_not(tmp_path):
@@ -233,13 +235,10 @@ def test_links_are_followed_and_hidden_folders_are_not(tmp_path):
     (tmp_path / 'in' / 'link').symlink_to(tmp_path / 'elsewhere')
     (tmp_path / 'elsewhere' / 'back').symlink_to(tmp_path / 'in')
     (tmp_path / 'in' / 'z').symlink_to(tmp_path / 'in' / 'a')
-    pictures, left_out = predict.find_pictures([tmp_path / 'in'], tmp_path / 'in' / 'out')
-    assert ([str(name) for _, name in pictures], left_out) == (['a/1.JPG', 'link/3.webp'], 1)
-
-
-def test_useless_masks_are_reported(capsys):
-    predict.warn_of_useless_masks([0.95, 0.99, 0.4])
-    assert '2 of 3 masks cover over 90%' in capsys.readouterr().err
+    pictures = predict.find_pictures([tmp_path / 'in'], tmp_path / 'in' / 'out')
+    assert list(pictures) == ['a/1.JPG', 'link/3.webp']
+    assert list(predict.find_pictures([tmp_path / 'in' / 'a', tmp_path / 'in'], tmp_path)) == [
+        'a/1.JPG', 'in/link/3.webp', 'in/out/4.png']
 
 
 def test_views_of_each_network():

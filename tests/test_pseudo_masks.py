@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import TRAIN_NAMES, complaint, refused, write_image
 
+from network.weights import digest
 from utils.errors import InputError
 from utils.files import source_of
 from utils.lists import ImageList
@@ -31,8 +32,6 @@ def masks(tmp_path, images):
     """A folder of masks that run/model-1 has made at 256 pixels."""
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run' / 'model-1').write_bytes(b'weights')
-    from network.weights import digest
-
     made = record(tmp_path / 'run' / 'model-1', digest(tmp_path / 'run' / 'model-1'))
     write_record(tmp_path / 'mask', made, False, {str(images.source): images.checksum()})
     return tmp_path / 'mask'
@@ -51,8 +50,8 @@ def test_another_run_overwrites_no_masks_by_accident(masks, tmp_path):
 
 def test_a_training_says_whose_masks_it_uses_and_warns_of_mismatches(masks, images, tmp_path,
                                                                      capsys):
-    def said(folder=masks, images=images, clsnum=2):
-        describe_masks(folder, images, clsnum)
+    def said(images=images, clsnum=2):
+        describe_masks(masks, images, clsnum)
         return capsys.readouterr()
 
     found = said()
@@ -63,11 +62,8 @@ def test_a_training_says_whose_masks_it_uses_and_warns_of_mismatches(masks, imag
     assert 'not for all of list' in said(images=other).err
     (tmp_path / 'run' / 'model-1').write_bytes(b'trained again')
     assert 'model-1 has changed since' in said().err
-    for content in (None, '', '[]', '{'):
-        (tmp_path / 'none').mkdir(exist_ok=True)
-        if content is not None:
-            (tmp_path / 'none' / 'masks.json').write_text(content)
-        assert 'there is no masks.json' in said(tmp_path / 'none').out
+    (masks / 'masks.json').write_text('{')
+    assert 'there is no masks.json' in said().out
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])
@@ -96,12 +92,8 @@ def contents(paths):
     return [path.read_bytes() for path in paths]
 
 
-def times(paths):
-    return [path.stat().st_mtime_ns for path in paths]
-
-
 def test_resume_makes_what_is_missing_damaged_or_of_another_photograph(stage, project, made):
-    before, written = contents(made), times(made)
+    before, written = contents(made), list(map(source_of, made))
     made[0].unlink()
     made[2].write_bytes(before[2][:20])
     write_image(made[3], np.zeros((50, 60, 3), np.uint8))  # of another program
@@ -113,7 +105,7 @@ def test_resume_makes_what_is_missing_damaged_or_of_another_photograph(stage, pr
     assert 'kept 2 that are up to date' in out
     assert [a == b for a, b in zip(contents(made), before, strict=True)] == [
         True, True, True, True, False, True]
-    assert [a == b for a, b in zip(times(made), written, strict=True)] == [
+    assert [a == b for a, b in zip(map(source_of, made), written, strict=True)] == [
         False, True, False, False, False, True]
     code, out, err = stage('cam', 'test', '--resume')
     assert 'kept 6 that are up to date' in out
@@ -127,19 +119,13 @@ def test_resume_keeps_no_masks_of_other_settings(stage, project, made, change):
     assert code == 0, err
     assert 'wrote 6 pseudo masks' in out
     assert all(a != b for a, b in zip(contents(made), before, strict=True))
-    if change == '--no_prior':
-        assert all(cv2.imread(str(path))[..., 1].max() == 0 for path in made)
-    else:
-        assert any(cv2.imread(str(path))[..., 1].max() > 0 for path in made)
+    has_prior = any(cv2.imread(str(path))[..., 1].any() for path in made)
+    assert has_prior == (change != '--no_prior')
 
 
 def test_a_training_refuses_photographs_that_were_replaced_since(stage, project, made):
     """A few of them; where all differ, the folder was copied."""
-    photograph = project / 'data' / 'image' / TRAIN_NAMES[1]
-    content, before = photograph.read_bytes(), source_of(photograph)
-    photograph.write_bytes(content)
-    os.utime(photograph, ns=(1, 1))
-    assert source_of(photograph) != before
+    os.utime(project / 'data' / 'image' / TRAIN_NAMES[1], ns=(1, 1))
     result = stage('seg', 'train', '--max_steps', 1)
     refused(result, '1 images are newer than their pseudo masks', TRAIN_NAMES[1], '--resume')
     for name in TRAIN_NAMES:

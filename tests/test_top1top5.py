@@ -3,9 +3,11 @@
 import io
 import os
 import pickle
+from contextlib import suppress
 
 import numpy as np
 import pytest
+from conftest import complaint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,10 +35,9 @@ def refused(path, content=None):
     """The message of the InputError with which the file is refused."""
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError) as caught:
-        read_top1top5(path)
-    assert str(path) in str(caught.value)
-    return str(caught.value)
+    message = complaint(read_top1top5, path)
+    assert str(path) in message
+    return message
 
 
 def test_what_is_written_is_read_and_holds_no_pickle(path):
@@ -47,17 +48,6 @@ def test_what_is_written_is_read_and_holds_no_pickle(path):
     assert array.dtype.names == ('name', 'top1', 'top5')
     assert array['name'].tolist() == NAMES
     assert array['top5'].tolist() == [True, True, False]
-
-
-names = st.text(st.characters(exclude_categories=['Cs'], exclude_characters='\0'), min_size=1,
-                max_size=12)
-
-
-@settings(deadline=None)
-@given(st.dictionaries(names, st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=6))
-def test_any_names_round_trip(path, hits):
-    write_top1top5(path, list(hits), np.array(list(hits.values())))
-    assert read_top1top5(path) == hits
 
 
 @pytest.mark.parametrize('content', [AUTHORS, {'a.jpg': [1, 0]}, {'a.jpg': [1.0, 0.0]}, {}],
@@ -166,23 +156,14 @@ def test_a_pickle_of_anything_but_names_and_pairs_is_refused(path, content):
     refused(path, saved(box))
 
 
-def only_input_error(path, content):
-    path.write_bytes(content)
-    try:
-        hits = read_top1top5(path)
-    except InputError:
-        return
-    assert all(isinstance(name, str) and len(pair) == 2 for name, pair in hits.items())
-
-
 # Pickle's memo grows as far as an index in the file says (r: LONG_BINPUT, p: PUT): memory.
-harmless_bytes = st.binary(max_size=120).map(lambda b: b.replace(b'r', b'').replace(b'p', b''))
-
-
 @settings(deadline=None, max_examples=150)
 @given(st.data(), st.sampled_from([GOOD, PICKLED]), st.integers(0, 255).filter(
     lambda value: value not in b'rp'))
 def test_a_file_with_one_wrong_byte_is_read_or_refused(path, data, content, value):
     content = bytearray(content)
     content[data.draw(st.integers(0, len(content) - 1))] = value
-    only_input_error(path, bytes(content))
+    path.write_bytes(content)
+    with suppress(InputError):
+        hits = read_top1top5(path)
+        assert all(isinstance(name, str) and len(pair) == 2 for name, pair in hits.items())

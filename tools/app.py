@@ -14,18 +14,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.predict import STAGES, add_networks, checkpoints_of_run, networks, options, runs, views
-from utils.arguments import Parser, positive_int
+from tools.predict import add_networks, networks, runs, views
+from utils.arguments import ROOT, Parser, positive_int
 from utils.errors import InputError, run
 
-MAX_FILE_SIZE = '20mb'
 BEST_CLASS = 'the best class'
 GIVEN = 'those of the command line'
 LARGE = 1200  # pixels; the side of the large picture
-EXAMPLES = ROOT / 'resource' / 'examples'
 VIEWS = {
     'fused CAM': 'how much each place speaks for the class, from shallow × deep features',
     'Gaussian prior': "Gaussians fitted to the CAM's weak regions, often still the object",
@@ -33,7 +30,6 @@ VIEWS = {
     'mask': 'where the probability (without a segmentation network, the CAM) exceeds the threshold',
     'box': 'around the largest part of the mask',
 }
-DRAWN = '\n\nTrained on drawn birds: boxes and classes mean nothing on photographs.'
 
 
 def main() -> None:
@@ -44,24 +40,18 @@ def main() -> None:
     blocks = page(menu(args))
     print(f'open http://127.0.0.1:{args.port} (Ctrl-C stops the server)', flush=True)
     blocks.launch(server_name='127.0.0.1', server_port=args.port, quiet=True,
-                  max_file_size=MAX_FILE_SIZE, share=False)
+                  max_file_size='20mb', share=False)
 
 
 def menu(args: Namespace) -> dict[str, dict[str, Any]]:
     """The arguments of `load_spol` for each choice, that of the command line first."""
     from spol import shipped_models
 
-    choices = {**{name: {'model': name} for name in shipped_models()},
-               **{name: checkpoints_of_run(name) for name in runs()}}
-    given = args.run or args.model or (
-        GIVEN if any(getattr(args, stage) for stage in STAGES) else next(iter(choices), None))
-    if given is None:
-        raise InputError('no networks in resource/ or cub200-*/out/: run demo.sh first, or give '
-                         '--cls, --cam or --seg')
-    first = choices[given] if given in choices else networks(args)
-    return {given: {**first, **options(args)},
-            **{name: {**networks, 'device': args.device} for name, networks in choices.items()
-               if name != given}}
+    given = networks(args)
+    menu = {args.run or given['model'] or GIVEN: given}
+    for name, found in {**{name: {'model': name} for name in shipped_models()}, **runs()}.items():
+        menu.setdefault(name, {**found, 'device': args.device})
+    return menu
 
 
 def page(choices: dict[str, dict[str, Any]]) -> Any:
@@ -76,18 +66,18 @@ def page(choices: dict[str, dict[str, Any]]) -> Any:
 
     model = lru_cache(maxsize=2)(lambda name: load_spol(**choices[name]))
     first = next(iter(choices))
-    pictures = [[str(path)] for path in sorted(EXAMPLES.glob('*.jpg'))]
+    pictures = [[str(path)] for path in sorted((ROOT / 'resource' / 'examples').glob('*.jpg'))]
     with gr.Blocks(title='SPOL') as blocks:
         gr.Markdown('# SPOL: box and segment an object, learned from image labels alone')
         with gr.Row():
             with gr.Column():
                 file = gr.File(label='picture', file_count='single', height=120)
                 examples = gr.Dataset(components=[gr.Image(visible=False)], samples=pictures,
-                                      label='examples', type='index', visible=bool(pictures))
+                                      label='examples', type='index')
             with gr.Column():
                 network = gr.Dropdown(list(choices), value=first, label='networks',
-                                      info=about(model(first)))
-                label = gr.Dropdown(classes(model(first)), value=BEST_CLASS,
+                                      info=repr(model(first)))
+                label = gr.Dropdown([BEST_CLASS, *model(first).class_names], value=BEST_CLASS,
                                     label='class of the CAM')
                 threshold = gr.Slider(0, 0.9999, model(first).threshold, step=0.0001,
                                       label='threshold')
@@ -103,8 +93,9 @@ def page(choices: dict[str, dict[str, Any]]) -> Any:
             return predict(model(name), path, *chosen)
 
         def change(name):
-            return (gr.Dropdown(info=about(model(name))),
-                    gr.Dropdown(classes(model(name)), value=BEST_CLASS), model(name).threshold)
+            classes = [BEST_CLASS, *model(name).class_names]
+            return (gr.Dropdown(info=repr(model(name))), gr.Dropdown(classes, value=BEST_CLASS),
+                    model(name).threshold)
 
         inputs, outputs = [file, network, label, threshold], [found, *shown]
         file.change(update, inputs, outputs)
@@ -113,14 +104,6 @@ def page(choices: dict[str, dict[str, Any]]) -> Any:
         network.input(change, network, [network, label, threshold]).then(update, inputs, outputs)
         threshold.change(show, [found, threshold], shown, show_progress='hidden')
     return blocks
-
-
-def about(model: Any) -> str:
-    return repr(model) + DRAWN * model.settings['drawn']
-
-
-def classes(model: Any) -> list[str]:
-    return [BEST_CLASS, *(model.class_names if model.cam else [])]
 
 
 def predict(model: Any, path: str | None, label: str, threshold: float) -> tuple:

@@ -12,13 +12,13 @@ but the projections of stages 3 and 4 are ones everywhere: the maps are then abo
 those of a trained network, on which the time after the network depends.
 """
 
-import argparse
 import os
 import runpy
 import subprocess
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
@@ -34,12 +34,12 @@ import cv2
 import torch
 
 from network import CamNet, SegNet
-from utils import log
 from utils.arguments import ROOT, Parser, positive_int, training_parser
 from utils.device import available_cores, choose_device
 from utils.errors import run
 from utils.inference import CPU_CHUNK, Predictor, in_threads
 from utils.losses import distillation_loss, segmentation_loss
+from utils.progress import Progress
 from utils.training import Sgd
 
 CLASSES, PICTURES, SIZE, RESIZE, CROP = 20, 64, (500, 375), 256, 224
@@ -70,8 +70,8 @@ def main():
     args.images = args.images or (16384 if on_cuda else 160)
     print(f'{torch.cuda.get_device_name() if on_cuda else "CPU"}, {available_cores()} cores, '
           f'PyTorch {torch.__version__}; {args.backbone}, batch {args.batch_size}, {args.images} '
-          'images\n\n| stage | images/s | network alone | ratio | seconds to the first batch |\n'
-          '| --- | --- | --- | --- | --- |', flush=True)
+          'images\n\n| stage | images/s | network alone | ratio |\n| --- | --- | --- | --- |',
+          flush=True)
     stages = args.stages or list(STAGES)
     with tempfile.TemporaryDirectory() as folder:
         args.folder = Path(folder)
@@ -79,13 +79,12 @@ def main():
         if 'seg/train' in stages and 'cam/test' not in stages:
             in_a_process(measure_stage, args, 'cam/test')  # makes the masks
         for stage in stages:
-            rate, first = in_a_process(measure_stage, args, stage)
+            rate = in_a_process(measure_stage, args, stage)
             alone = in_a_process(measure_network, args, stage)
-            print(f'| {stage} | {rate:.1f} | {alone:.1f} | {rate / alone:.2f} | {first:.1f} |',
-                  flush=True)
+            print(f'| {stage} | {rate:.1f} | {alone:.1f} | {rate / alone:.2f} |', flush=True)
 
 
-def in_a_process(function: Callable, args: argparse.Namespace, stage: str):
+def in_a_process(function: Callable, args: Namespace, stage: str) -> float:
     with ProcessPoolExecutor(1, get_context('spawn')) as pool:
         return pool.submit(function, args, stage).result()
 
@@ -107,40 +106,33 @@ def make_images(folder: Path, count: int) -> None:
             print(f'{number:05}.jpg,{number % CLASSES},{box}', file=file)
 
 
-def measure_stage(args: argparse.Namespace, stage: str) -> tuple[float, float]:
-    """Run a stage's script; its images per second, and the seconds until the first batch is done,
-    from when all is ready for it."""
+def measure_stage(args: Namespace, stage: str) -> float:
+    """Run a stage's script; its images per second."""
     kind, mode = stage.removesuffix('-paper').split('/')
     script = ROOT / f'cub200-{kind}' / f'{mode}.py'
-    sys.argv = [str(script), '--datapath', args.folder, '--list', args.folder / 'list.txt',
-                '--savepath', args.folder / kind, '--clsnum', CLASSES, '--backbone', args.backbone,
-                '--batch_size', args.batch_size, '--resize', RESIZE, '--device', args.device,
-                '--show', 0, *STAGES[stage]]
+    flags = ['--datapath', args.folder, '--list', args.folder / 'list.txt', '--savepath',
+             args.folder / kind, '--clsnum', CLASSES, '--backbone', args.backbone, '--batch_size',
+             args.batch_size, '--resize', RESIZE, '--device', args.device, '--show', 0,
+             *STAGES[stage]]
     if mode == 'train':
-        sys.argv += ['--pretrained', 'none']
+        flags += ['--pretrained', 'none']
     else:
         snapshot = args.folder / f'{kind}-network'
         torch.save(build(kind, args.backbone).state_dict(), snapshot)
-        sys.argv += ['--snapshot', snapshot]
-    sys.argv = list(map(str, sys.argv))
-    points = []  # (time, images that are done)
+        flags += ['--snapshot', snapshot]
+    points, update = [], Progress.update  # (time, images that are done)
 
-    class Timed(log.Progress):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            points.append((time.perf_counter(), 0))
+    def timed_update(self: Progress, *given: int, **metrics: float) -> None:
+        update(self, *given, **metrics)
+        points.append((time.perf_counter(), self.done))
 
-        def update(self, *arguments, **metrics):
-            super().update(*arguments, **metrics)
-            points.append((time.perf_counter(), self.done))
-
-    log.Progress = sys.modules['utils.inference'].Progress = Timed
+    Progress.update, sys.argv = timed_update, [str(script), *map(str, flags)]
     with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere):
         runpy.run_path(str(script), run_name='__main__')
     least = min(FIRST_BATCH * args.batch_size, args.images // 4)
     begin, before = next(point for point in points if point[1] >= least)
     end, after = points[-1]
-    return (after - before) / (end - begin), points[1][0] - points[0][0]
+    return (after - before) / (end - begin)
 
 
 def build(kind: str, backbone: str) -> CamNet | SegNet:
@@ -154,32 +146,29 @@ def build(kind: str, backbone: str) -> CamNet | SegNet:
     return model
 
 
-def measure_network(args: argparse.Namespace, stage: str) -> float:
+def measure_network(args: Namespace, stage: str) -> float:
     """Images per second of a stage's network alone."""
     kind, mode = stage.removesuffix('-paper').split('/')
     on_cuda, training = args.device == 'cuda', mode == 'train'
     size = args.batch_size if on_cuda or training else CPU_CHUNK
     make = training_step if training else forward_pass
     step = make(build(kind, args.backbone), kind, torch.device(args.device), size)
-    count = 40 if on_cuda else 4
-    rates = []
-    for run_all in [map] if on_cuda or training else [map, in_threads]:
-        list(run_all(step, range(count)))  # plans of the convolutions, memory
-        begin = time.perf_counter()
-        list(run_all(step, range(count)))
-        if on_cuda:
-            torch.cuda.synchronize()
-        rates.append(count * size / (time.perf_counter() - begin))
-    return max(rates) / (2 if stage == 'seg/test' else 1)  # crop and whole image
+    steps, run_all = range(40 if on_cuda else 4), map if on_cuda or training else in_threads
+    list(run_all(step, steps))  # plans of the convolutions, memory
+    begin = time.perf_counter()
+    list(run_all(step, steps))
+    if on_cuda:
+        torch.cuda.synchronize()
+    rate = len(steps) * size / (time.perf_counter() - begin)
+    return rate / 2 if stage == 'seg/test' else rate  # crop and whole image
 
 
 def forward_pass(model: CamNet | SegNet, kind: str, device: torch.device, size: int) -> Callable:
-    predict = Predictor(model, device, method='class_cams' if kind == 'cam' else 'forward')
-    side = RESIZE if kind == 'cam' else CROP
-    batch = [torch.rand((size, side, side, 3), device=device)]
-    if kind == 'cam':
-        batch.append(torch.zeros(size, dtype=torch.long, device=device))
-    return lambda _: predict(*batch)
+    labels = [torch.zeros(size, dtype=torch.long, device=device)] if kind == 'cam' else []
+    predict = Predictor(model, device, method='class_cams' if labels else 'forward')
+    side = RESIZE if labels else CROP
+    images = torch.rand(size, side, side, 3, device=device)
+    return lambda _: predict(images, *labels)
 
 
 def training_step(model: CamNet | SegNet, kind: str, device: torch.device, size: int) -> Callable:

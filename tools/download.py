@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.arguments import ROOT, Parser
-from utils.errors import InputError, run
+from utils.errors import InputError, about, run
 
 URL = 'https://drive.google.com/uc?id={}'
 CHECKPOINTS = {
@@ -40,16 +40,13 @@ def fetch(url: str, path: Path) -> None:
         raise InputError(f'{path} exists already: move it away first')
     path.parent.mkdir(parents=True, exist_ok=True)
     incoming = path.with_name(f'{path.name}.download')
-    try:
+    with about(f'cannot download {url}: run again, or put the file at {path} by hand'):
         gdown.download(url, str(incoming), resume=True)
-    except Exception as error:  # gdown and requests raise many kinds
-        raise InputError(f'cannot download {url} ({" ".join(str(error).split())[:200]}): run '
-                         f'again, or put the file at {path} by hand') from error
     try:
         load_checkpoint(SegNet(pretrained='none'), incoming)
-    except InputError as error:
+    except InputError:
         incoming.unlink(missing_ok=True)
-        raise InputError(f'{url} is not the checkpoint: {error}') from error
+        raise
     incoming.rename(path)
     print(f'wrote {path}')
 

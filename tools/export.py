@@ -3,9 +3,8 @@
     python tools/export.py --name cub50 --out resource/birds
 
 Writes cam.safetensors and seg.safetensors to --out, in float16, each with a JSON beside it: what
-model-N.json records (backbone, sizes, class names, threshold, commit), and the figures of the run's
-results.json. `load_spol(cam=..., seg=...)` and the test scripts read them as float32. To have the
-figures of the float16 file, test it: cub200-seg/test.py --snapshot OUT/seg.safetensors.
+model-N.json records. `load_spol(cam=..., seg=...)` and the test scripts read them as float32. To
+have the figures of the float16 file, test it: cub200-seg/test.py --snapshot OUT/seg.safetensors.
 """
 
 import sys
@@ -13,12 +12,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from safetensors.torch import save
+
+from network.weights import read_state
 from utils.arguments import ROOT, Parser
 from utils.errors import InputError, run
 from utils.files import read_json, write_bytes, write_json
 from utils.results import newest_checkpoint
-
-PATHS = ('datapath', 'maskpath', 'list')  # of the machine that trained
 
 
 def main():
@@ -27,10 +27,6 @@ def main():
     parser.add_argument('--out', type=Path, required=True, help='the output folder')
     parser.add_argument('--data', default='', help='what the networks were trained on, in words')
     args = parser.parse_args()
-    from safetensors.torch import save
-
-    from network.weights import read_state
-
     for stage in ('cam', 'seg'):
         model = newest_checkpoint(ROOT / f'cub200-{stage}' / 'out' / args.name)
         if model is None:
@@ -39,9 +35,9 @@ def main():
                  for key, value in read_state(model).items()}
         write_bytes(args.out / f'{stage}.safetensors', save(state))
         recorded = read_json(model.with_name(f'{model.name}.json'))
-        write_json(args.out / f'{stage}.json', {
-            **{name: value for name, value in recorded.items() if name not in PATHS},
-            'data': args.data})
+        for name in ('datapath', 'maskpath', 'list'):  # of the machine that trained
+            recorded.pop(name, None)
+        write_json(args.out / f'{stage}.json', {**recorded, 'data': args.data})
         print(f'wrote {args.out / stage}.safetensors')
 
 

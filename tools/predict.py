@@ -8,7 +8,7 @@
 
 Writes to --out: predictions.jsonl, a line for each picture, or predictions.json (COCO) or .csv as
 --format says; masks/ and cams/ as PNG; settings.json; with --draw overlays/ (mask, box and class at
-full size), pictures/ (all views) and sheet.png; with --save_maps maps/. A line says:
+full size), pictures/ (all views) and sheet.png. A line says:
 
     file, name, mask, width, height    name: from the folder that was given; mask: its file in --out
     box          x0, y0, x1, y1 in pixels of the upright picture (an EXIF rotation is applied)
@@ -19,16 +19,18 @@ full size), pictures/ (all views) and sheet.png; with --save_maps maps/. A line 
     objects      with --objects all: box, score and run-length encoded mask (COCO's) of each region
 
 COCO: a category's id is its label + 1, without classes 1, `object`; boxes are x, y, width, height
-in whole pixels. Files that cannot be read are reported at the end, and the exit code is then 1. A
-run that was interrupted continues with the same command. Of several paths, each folder's outputs
-are in a folder of its name.
+in whole pixels. Of several folders, each has its outputs in a folder of its name. Files that cannot
+be read are reported at the end, and the exit code is then 1. After an interruption, the same
+command continues.
 """
 
 import json
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,61 +42,63 @@ import utils.errors  # noqa: F401  # it says how to install what is missing belo
 import cv2
 import numpy as np
 
-from utils.arguments import Parser, fraction
-from utils.boxes import find_regions
+from utils.arguments import ROOT, Parser, fraction
 from utils.drawing import Row, contact_sheet, draw_boxes, heatmap, outline
 from utils.errors import InputError, run, warn
-from utils.files import source_of, write_array, write_csv, write_json, write_png, write_text
+from utils.files import keep_settings, source_of, write_csv, write_png, write_text
 from utils.images import read_image, resize
 from utils.pseudo_mask import MASK_SIDE, gaussian_prior
+from utils.regions import find_regions
 from utils.results import newest_checkpoint, versions
 
-ROOT = Path(__file__).resolve().parents[1]
 STAGES = ('cls', 'cam', 'seg')
-# What both OpenCV and Pillow read, by the usual names.
-SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.apng', '.webp', '.avif', '.avifs', '.gif',
-            '.bmp', '.tif', '.tiff', '.jp2', '.j2k', '.jpf', '.jpx', '.pbm', '.pgm', '.ppm', '.pnm'}
+# What both OpenCV and Pillow read.
+SUFFIXES = {'.jpg', '.jpeg', '.jfif', '.png', '.webp', '.avif', '.gif', '.bmp', '.tif', '.tiff',
+            '.jp2', '.pgm', '.ppm'}
 ON_SHEET = 24           # pictures
 CELL = 240              # pixels; the side of a view
 TINY, HUGE = 0.01, 0.9  # a mask's share of the picture that makes it useless
 RESULTS = {'jsonl': 'predictions.jsonl', 'coco': 'predictions.json', 'csv': 'predictions.csv'}
-COLUMNS = ('file', 'width', 'height', 'x0', 'y0', 'x1', 'y1', 'label', 'class', 'class_score',
-           'score', 'mask')
 
 
 def main() -> None:
     args = parse()
-    pictures, left_out = find_pictures(args.paths, args.out)
-    note = f' (left out: {left_out} hidden files, or no images by their names)' * bool(left_out)
-    if not pictures:
-        raise InputError(f'no pictures in {", ".join(map(str, args.paths))}{note}')
+    pictures = find_pictures(args.paths, args.out)
     from tqdm import tqdm
 
     from spol import load_spol
     from utils.inference import in_chunks
 
     cv2.setNumThreads(0)  # each core has pictures of its own already
-    model = load_spol(**networks(args), **options(args))
+    model = load_spol(**networks(args))
     print(model)
-    settings = {**model.settings, **{name: getattr(args, name) for name in (
-        'objects', 'draw', 'save_maps', 'format')}}
-    result = args.out / RESULTS[args.format]
-    records = Records(result.with_name(f'.{result.name}.part'), settings)
-    write_json(args.out / 'settings.json', {**settings, 'versions': versions()})
-    todo = pictures[count_done(records, pictures):]
-    work = in_chunks(lambda chunk: predict(model, chunk, args), todo, model.chunk_size)
-    for record in tqdm(work, total=len(todo), unit='img', disable=None):
-        records.append(record)
-    errors = [record['error'] for record in records if 'error' in record]
-    done = [(record['name'], record['foreground']) for record in records if 'error' not in record]
-    if args.draw and done:
-        drawn = [args.out / 'pictures' / f'{name}.png' for name, _ in done[:ON_SHEET]]
-        write_png(args.out / 'sheet.png', np.vstack(list(map(read_image, drawn))))
+    part, settings = args.out / '.predictions.part', args.out / 'settings.json'
+    if not part.exists():  # what is there is of a run that has ended
+        settings.unlink(missing_ok=True)
+    keep_settings(settings, {**model.settings, 'objects': args.objects, 'draw': args.draw,
+                             'format': args.format, 'versions': versions()})
+    done, errors = read_records(part, pictures), []
+    todo = [(name, path) for name, path in pictures.items() if name not in done]
+    work = in_chunks(partial(predict, model, args), todo, model.chunk_size)
+    for name, record in tqdm(work, total=len(todo), unit='img', disable=None):
+        if isinstance(record, InputError):
+            errors.append(record)
+        else:
+            append_record(part, record)
+            done[name] = record
+    records = [done[name] for name in pictures if name in done]
+    if args.draw and records:
+        drawn = [args.out / 'pictures' / f'{record["name"]}.png' for record in records[:ON_SHEET]]
+        write_png(args.out / 'sheet.png', np.vstack([read_image(path) for path in drawn]))
         print(f'wrote {args.out / "sheet.png"}')
-    write_result(result, args.format, (record for record in records if 'error' not in record))
-    records.path.unlink()
-    print(f'wrote {len(done)} predictions to {result}{note}')
-    warn_of_useless_masks([share for _, share in done])
+    result = args.out / RESULTS[args.format]
+    write_result(result, args.format, records)
+    part.unlink(missing_ok=True)
+    print(f'wrote {len(records)} predictions to {result}')
+    useless = sum(not TINY <= record['foreground'] <= HUGE for record in records)
+    if 2 * useless > len(records):
+        warn(f'{useless} of {len(records)} masks cover less than {TINY:.0%} or over {HUGE:.0%} of '
+             'their pictures: try another --threshold, or train on pictures of this kind')
     if errors:
         print(f'{len(errors)} files cannot be read:', *errors, sep='\n  ', file=sys.stderr)
         sys.exit(1)
@@ -110,18 +114,7 @@ def parse() -> Namespace:
     add('--objects', choices=['largest', 'all'], default='largest',
         help='all: every region of at least 1 %% of the picture has a box and mask of its own')
     add('--draw', action='store_true', help='also draw each picture with its maps, mask and box')
-    add('--save_maps', action='store_true', help='also write maps for tools/evaluate_maps.py')
-    args = parser.parse_args()
-    names = [path.resolve().name if path.is_dir() else path.name for path in args.paths]
-    for path, name in zip(args.paths, names, strict=True):
-        if not path.exists():
-            raise InputError(f'no picture at {path}: check the path')
-        if path.resolve() == args.out.resolve():
-            raise InputError(f'--out {args.out} is the folder of the pictures: choose another')
-        if names.count(name) > 1:
-            raise InputError(f'two of the paths are called {name}: predict them one after the '
-                             'other, each with its own --out')
-    return args
+    return parser.parse_args()
 
 
 def add_networks(parser: Parser) -> None:
@@ -141,95 +134,100 @@ def add_networks(parser: Parser) -> None:
 
 
 def networks(args: Namespace) -> dict[str, Any]:
-    checkpoints = {stage: getattr(args, stage) for stage in STAGES if getattr(args, stage)}
-    if sum(map(bool, (args.model, args.run, checkpoints))) > 1:
-        raise InputError('--model, --run and checkpoints (--cls, --cam, --seg): give one of them')
+    """The arguments of `load_spol`."""
+    chosen = {stage: getattr(args, stage) for stage in STAGES if getattr(args, stage)}
     if args.run:
-        return checkpoints_of_run(args.run)
-    return checkpoints or {'model': args.model or 'birds'}
+        found = runs()
+        if args.run not in found:
+            raise InputError(f'--run {args.run}: cub200-*/out has {", ".join(found) or "no run"}: '
+                             'run demo.sh first')
+        chosen = {**found[args.run], **chosen}
+    return {**chosen, 'model': args.model or (None if chosen else 'birds'),
+            'backbone': args.backbone, 'arch': args.arch, 'threshold': args.threshold,
+            'device': args.device}
 
 
-def options(args: Namespace) -> dict[str, Any]:
-    return {name: getattr(args, name) for name in ('backbone', 'arch', 'threshold', 'device')}
+def runs() -> dict[str, dict[str, Path]]:
+    """The newest checkpoint of each stage of each run of demo.sh."""
+    found: dict[str, dict[str, Path]] = {}
+    for stage in STAGES:
+        for folder in sorted(ROOT.glob(f'cub200-{stage}/out/*')):
+            if checkpoint := newest_checkpoint(folder):
+                found.setdefault(folder.name, {})[stage] = checkpoint
+    return found
 
 
-def runs() -> list[str]:
-    """The runs of demo.sh that have a cam or seg network."""
-    return sorted({model.parent.name for stage in ('cam', 'seg')
-                   for model in ROOT.glob(f'cub200-{stage}/out/*/model-*')})
-
-
-def checkpoints_of_run(name: str) -> dict[str, Path]:
-    if name not in runs():
-        raise InputError(f'--run {name}: no networks in cub200-*/out/{name}; there are '
-                         f'{", ".join(runs()) or "none"}: run demo.sh first')
-    found = {stage: newest_checkpoint(ROOT / f'cub200-{stage}' / 'out' / name) for stage in STAGES}
-    return {stage: checkpoint for stage, checkpoint in found.items() if checkpoint}
-
-
-def find_pictures(paths: list[Path], out: Path) -> tuple[list[tuple[Path, Path]], int]:
-    """The pictures of paths, as (file, its name among the outputs), and how many other files there
-    are. Links are followed; the output folder and hidden folders are left out."""
-    found, left_out = [], 0
+def find_pictures(paths: list[Path], out: Path) -> dict[str, Path]:
+    """The pictures by their names among the outputs. Links are followed; `out`, hidden files and
+    hidden folders are left out. Raises InputError."""
+    found, seen = [], {out.resolve()}
     for path in paths:
+        if not path.exists():
+            raise InputError(f'no picture at {path}: check the path')
         if path.is_file():
-            found.append((path, Path(path.name)))
+            found.append((path.name, path))
             continue
-        parent, seen = Path(path.resolve().name if len(paths) > 1 else ''), {out.resolve()}
-        for folder, below, names in os.walk(path, followlinks=True,
-                                            onerror=lambda error: warn(str(error))):
+        parent = path.resolve().name if len(paths) > 1 else ''
+        for folder, below, names in os.walk(path, followlinks=True):
             real = Path(folder).resolve()
             if real in seen:
                 below.clear()
                 continue
             seen.add(real)
             below[:] = sorted(name for name in below if name[0] != '.')
-            chosen = [Path(folder, name) for name in sorted(names) if name[0] != '.'
-                      and Path(name).suffix.lower() in SUFFIXES]
-            found += [(file, parent / file.relative_to(path)) for file in chosen]
-            left_out += len(names) - len(chosen)
-    return found, left_out
+            files = [Path(folder, name) for name in names
+                     if name[0] != '.' and Path(name).suffix.lower() in SUFFIXES]
+            found += [(Path(parent, file.relative_to(path)).as_posix(), file) for file in files]
+    pictures = dict(sorted(found))
+    if not pictures:
+        raise InputError(f'no pictures in {", ".join(map(str, paths))}')
+    if len(pictures) < len(found):
+        raise InputError('two of the paths have the same names: predict them one after the other, '
+                         'each with its own --out')
+    return pictures
 
 
-def count_done(records: 'Records', pictures: list[tuple[Path, Path]]) -> int:
-    """How many pictures an interrupted run has done. Raises InputError if it was on others."""
-    count = 0
-    for count, record in enumerate(records, 1):
-        file = pictures[count - 1][0] if count <= len(pictures) else None
-        if record['file'] != str(file) or record['source'] != state_of(file):
-            raise InputError(f'{records.path} belongs to a run on other pictures (there '
-                             f'{record["file"]}, now {file}, or it was replaced): finish that run, '
-                             'or use another --out')
-    return count
+def read_records(path: Path, files: dict[str, Path]) -> dict[str, dict]:
+    """The records of an interrupted run by name, of those `files` that have not been replaced."""
+    found = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with suppress(ValueError):  # of a line that was not written to its end
+            record = json.loads(line)
+            found[record.get('name')] = record
+    return {name: record for name, record in found.items()
+            if name in files and record['source'] == source_of(files[name])}
 
 
-def state_of(path: Path | None) -> str | None:
-    return source_of(path) if path and path.exists() else None
+def append_record(path: Path, record: dict[str, Any]) -> None:
+    with open(path, 'a') as file:
+        file.write(f'\n{json.dumps(record)}')
 
 
-def predict(model: Any, chunk: list[tuple[Path, Path]], args: Namespace) -> Iterator[dict]:
-    """Predict some of the pictures and write their files; the record of each."""
-    for (path, name), found in zip(chunk, model.predict(path for path, _ in chunk), strict=True):
-        record = {'file': str(path), 'source': state_of(path)}
+def predict(model: Any, args: Namespace, chunk: list[tuple[str, Path]]
+            ) -> Iterator[tuple[str, dict | InputError]]:
+    """Predict some of the pictures and write their files; the record of each, or its error."""
+    for (name, path), found in zip(chunk, model.predict(path for _, path in chunk), strict=True):
         if isinstance(found, InputError):
-            yield {**record, 'error': str(found)}
+            yield name, found
         else:
-            yield {**record, **write_prediction(found, name, args)}
+            yield name, {'file': str(path), 'source': source_of(path),
+                         **write_prediction(found, name, args)}
 
 
-def write_prediction(found: Any, name: Path, args: Namespace) -> dict[str, Any]:
+def write_prediction(found: Any, name: str, args: Namespace) -> dict[str, Any]:
     """Write a prediction's files; its record."""
     png = f'{name}.png'
     write_png(args.out / 'masks' / png, found.mask)
     if found.cam is not None:
         write_png(args.out / 'cams' / png, (255 * found.cam.clip(0, 1)).round().astype('u1'))
     if args.draw:
-        write_png(args.out / 'pictures' / png, draw(found, name, args.objects))
+        pictures = views(found, args.objects)
+        write_png(args.out / 'pictures' / png, contact_sheet(
+            [Row(list(pictures.values()), found.caption)],
+            [Path(name).name, *list(pictures)[1:]], side=CELL))
         write_png(args.out / 'overlays' / png, found.overlay(args.objects))
-    if args.save_maps:
-        write_array(args.out / 'maps' / f'{name}.npy', found.score_map)
     height, width = found.image.shape[:2]
-    record = {'name': name.as_posix(), 'mask': f'masks/{png}', 'width': width, 'height': height,
+    record = {'name': name, 'mask': f'masks/{png}', 'width': width, 'height': height,
               'box': found.box and [round(value, 2) for value in found.box],
               'score': rounded(found.score), 'foreground': rounded(float(found.mask.mean())),
               'label': found.label, 'class': found.classes[0][0] if found.classes else None,
@@ -246,8 +244,12 @@ def rounded(value: float | None) -> float | None:
 
 
 def describe(region: Any) -> dict[str, Any]:
+    """An object of a record; its mask in COCO's run-length encoding, column by column from the
+    background."""
+    changes = np.flatnonzero(np.diff(region.mask.ravel(order='F'), prepend=False))
+    lengths = np.diff(changes, prepend=0, append=region.mask.size)
     return {'box': list(region.box), 'score': rounded(region.score),
-            'segmentation': run_lengths(region.mask)}
+            'segmentation': {'size': list(region.mask.shape), 'counts': lengths.tolist()}}
 
 
 def views(prediction: Any, objects: str = 'largest') -> dict[str, np.ndarray]:
@@ -267,51 +269,14 @@ def views(prediction: Any, objects: str = 'largest') -> dict[str, np.ndarray]:
     return pictures
 
 
-def draw(prediction: Any, name: Path, objects: str) -> np.ndarray:
-    """The views side by side, below their names."""
-    pictures = views(prediction, objects)
-    row = Row(list(pictures.values()), prediction.caption)
-    return contact_sheet([row], [name.name, *list(pictures)[1:]], side=CELL)
-
-
-class Records:
-    """The records of a run, appended to a hidden file until all are there; an interrupted run
-    leaves that file, and the next one continues. Its first line has the settings."""
-
-    def __init__(self, path: Path, settings: dict[str, Any]):
-        self.path = path
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        # A line that a process has not written to its end is cut.
-        lines = [line for line in lines if line.endswith('\n')] or [json.dumps(settings) + '\n']
-        write_text(path, ''.join(lines))
-        recorded = json.loads(lines[0])
-        names = [name for name in settings if recorded.get(name) != settings[name]]
-        if names:
-            raise InputError(f'{path} belongs to a run with other settings ({", ".join(names)}): '
-                             'finish that run, or use another --out')
-
-    def __iter__(self) -> Iterator[dict]:
-        with open(self.path) as file:
-            next(file)
-            yield from map(json.loads, file)
-
-    def append(self, record: dict[str, Any]) -> None:
-        with open(self.path, 'a') as file:
-            file.write(json.dumps(record) + '\n')
-
-
-def warn_of_useless_masks(shares: list[float]) -> None:
-    """`shares`: of the pictures, what their masks cover."""
-    for text, useless in ((f'less than {TINY:.0%}', [share < TINY for share in shares]),
-                          (f'over {HUGE:.0%}', [share > HUGE for share in shares])):
-        if 2 * sum(useless) > len(shares):
-            warn(f'{sum(useless)} of {len(shares)} masks cover {text} of their pictures: try '
-                 'another --threshold, or train on pictures of this kind')
-
-
-def write_result(path: Path, format: str, records: Iterable[dict]) -> None:
-    if format == 'csv':
-        write_csv(path, COLUMNS, csv_rows(records))
+def write_result(path: Path, format: str, records: list[dict]) -> None:
+    if format == 'csv':  # a row for each picture, or for each of its objects
+        header = ('file', 'width', 'height', 'x0', 'y0', 'x1', 'y1', 'label', 'class',
+                  'class_score', 'score', 'mask')
+        write_csv(path, header, (
+            [record['file'], record['width'], record['height'], *(found['box'] or [None] * 4),
+             record['label'], record['class'], record['class_score'], found['score'],
+             record['mask']] for record in records for found in record.get('objects') or [record]))
     elif format == 'coco':
         write_text(path, json.dumps(coco(records)))
     else:
@@ -320,16 +285,7 @@ def write_result(path: Path, format: str, records: Iterable[dict]) -> None:
             for record in records))
 
 
-def csv_rows(records: Iterable[dict]) -> Iterator[list]:
-    """A row for each picture, or for each of its objects."""
-    for record in records:
-        for found in record.get('objects') or [record]:
-            yield [record['file'], record['width'], record['height'],
-                   *(found['box'] or [None] * 4), record['label'], record['class'],
-                   record['class_score'], found['score'], record['mask']]
-
-
-def coco(records: Iterable[dict]) -> dict[str, Any]:
+def coco(records: list[dict]) -> dict[str, Any]:
     """COCO's format, an annotation for each of a record's `objects`; ids count from 1."""
     images, annotations, categories = [], [], {}
     for number, record in enumerate(records, 1):
@@ -347,14 +303,6 @@ def coco(records: Iterable[dict]) -> dict[str, Any]:
     return {'info': {'description': 'SPOL: boxes and masks', 'version': '1.0'}, 'licenses': [],
             'images': images, 'annotations': annotations,
             'categories': [{'id': key, 'name': name} for key, name in sorted(categories.items())]}
-
-
-def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:
-    """A mask, bool H x W -> COCO's run-length encoding, column by column from the background."""
-    pixels = mask.ravel(order='F')
-    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    lengths = np.diff([0, *changes, pixels.size]).tolist()
-    return {'size': list(mask.shape), 'counts': [0] * bool(pixels[0]) + lengths}
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@ Ground truth is a list in the CUB layout, or a folder with the files of the WSOL
 al., CVPR 2020):
 
     image_ids.txt       id
-    class_labels.txt    id,label                  optional
+    class_labels.txt    id,label
     image_sizes.txt     id,width,height           not needed with masks
     localization.txt    id,x0,y0,x1,y1            a line for each box
                         id,mask,ignored region    OpenImages: a line for each mask
@@ -20,10 +20,11 @@ import numpy as np
 from tqdm import tqdm
 
 from utils import lists
-from utils.errors import InputError, warn
+from utils.errors import InputError, about, warn
 from utils.evaluation import Evaluated, stack
-from utils.images import BadImageError, is_suspicious, read_grey, read_header, read_true_mask
+from utils.images import read_grey, read_header
 from utils.metrics import BENCHMARK_SIDE, level_ious, pixel_counts
+from utils.true_masks import is_suspicious, read_true_mask
 
 SIZE = (BENCHMARK_SIDE, BENCHMARK_SIDE)
 BASELINES = ('whole image', 'centre box', 'centre Gaussian', 'noise')
@@ -36,16 +37,16 @@ class GroundTruth(NamedTuple):
     """What is known of an image; None where it is not.
 
     name: its path below the folder of the images; size: (height, width); boxes: (K, 4) x0, y0, x1,
-    y1 in pixels of the image; masks: the files of its objects' masks; ignored: the mask of what
+    y1 in pixels of the image; masks: the files of its objects' masks; ignored: the masks of what
     PxAP ignores, unless it is an object's; image: its file.
     """
 
     name: str
-    label: int | None
+    label: int
     size: tuple[int, int] | None
     boxes: np.ndarray | None
-    masks: tuple[Path, ...] = ()
-    ignored: Path | None = None
+    masks: Sequence[Path] = ()
+    ignored: Sequence[Path] = ()
     image: Path | None = None
 
 
@@ -55,15 +56,13 @@ def from_list(path: Path) -> list[GroundTruth]:
     if images.boxes is None and not images.segmentation:
         raise InputError(f'{path} has no boxes, and there is no segmentation/ beside it: add '
                          'ground truth to evaluate against')
-    sizes = [read_header(images.path(index))[0] for index in range(len(images))]
-    if images.boxes is not None and len(images) > lists.SAMPLE:  # cub_images checks a sample
-        lists.check_scale(images.boxes, sizes, images.names.tolist(), path)
     truths = []
-    for index, (size, label) in enumerate(zip(sizes, images.labels.tolist(), strict=True)):
+    for index, label in enumerate(images.labels.tolist()):
+        image = images.path(index)
         boxes = None if images.boxes is None else images.boxes[index]
-        masks = (images.mask_path(images.segmentation, index),) if images.segmentation else ()
-        truths.append(GroundTruth(images.name(index), label, size, boxes, masks,
-                                  image=images.path(index)))
+        masks = [images.mask_path(images.segmentation, index)] if images.segmentation else []
+        truths.append(GroundTruth(images.name(index), label, read_header(image)[0], boxes, masks,
+                                  image=image))
     return truths
 
 
@@ -71,70 +70,45 @@ def from_metadata(metadata: Path, masks: Path | None = None) -> list[GroundTruth
     """The ground truth in the benchmark's files, in the order of image_ids.txt.
 
     masks: the folder that the paths of masks start from (default: metadata).
-    Raises InputError for anything that is not as the benchmark has it.
+    Raises InputError for lines that are not as the benchmark has them, and for boxes of another
+    scale.
     """
-    if not (metadata / 'image_ids.txt').is_file():
-        raise InputError(f'no {metadata / "image_ids.txt"}: give the folder of a split, such as '
-                         'metadata/CUB/test')
-    ids = read_table(metadata / 'image_ids.txt', (0,))
-    found = read_table(metadata / 'localization.txt', (2, 4))
-    has_masks = len(next(iter(found.values()))[0]) == 2
-    counts = {} if has_masks else {'image_sizes.txt': 2}
-    if (metadata / 'class_labels.txt').is_file():
-        counts['class_labels.txt'] = 1
-    tables = {file: read_table(metadata / file, (count,)) for file, count in counts.items()}
-    for file, table in {'image_ids.txt': ids, 'localization.txt': found, **tables}.items():
+    ids = list(read_table(metadata / 'image_ids.txt'))
+    found = read_table(metadata / 'localization.txt', ids)
+    labels, truths = read_table(metadata / 'class_labels.txt', ids), []
+    with about(metadata):
+        has_masks = len(found[ids[0]][0]) == 2
+        sizes = {} if has_masks else read_table(metadata / 'image_sizes.txt', ids)
         for name in ids:
-            lines = len(table.get(name, ()))
-            if lines == 0 or (lines > 1 and table is not found):
-                raise InputError(f'{metadata / file} has {lines} lines of {name}: correct it')
-    truths = []
-    for name in ids:
-        one = {file: numbers(metadata / file, table[name], int)[0].tolist()
-               for file, table in tables.items()}
-        truth = GroundTruth(name, one.get('class_labels.txt', [None])[0], None, None)
-        if has_masks:
-            truths.append(with_masks(truth, found[name], masks or metadata))
-        else:
-            boxes = numbers(metadata / 'localization.txt', found[name], float)
-            truths.append(truth._replace(size=tuple(one['image_sizes.txt'][::-1]), boxes=boxes))
-            if not (boxes[:, 2:] >= boxes[:, :2]).all() or min(truths[-1].size) < 1:
-                raise InputError(f'{metadata}: {name} has a box that ends before it begins, or no '
-                                 'size: write x0,y0,x1,y1 and width,height')
+            label = int(labels[name][0][0])
+            if has_masks:
+                paths = [[(masks or metadata) / lists.checked_name(file, name) for file in files
+                          if file] for files in zip(*found[name], strict=True)]
+                truths.append(GroundTruth(name, label, None, None, *paths))
+                continue
+            width, height = map(int, sizes[name][0])
+            x0, y0, x1, y1 = np.array(found[name], float).T
+            if not ((x1 >= x0) & (y1 >= y0)).all():
+                raise InputError(f'{metadata}: {name} has a box that ends before it begins: write '
+                                 'x0,y0,x1,y1')
+            truths.append(GroundTruth(name, label, (height, width), np.stack([x0, y0, x1, y1], 1)))
     if not has_masks:
-        lists.check_scale([truth.boxes for truth in truths], [truth.size for truth in truths],
-                          list(ids), metadata)
+        lists.check_scale([truth.boxes for truth in truths], [truth.size for truth in truths], ids,
+                          metadata)
     return truths
 
 
-def read_table(path: Path, counts: tuple[int, ...]) -> dict[str, list[list[str]]]:
-    """id -> the other fields of its lines; in all lines their number is the same of `counts`."""
-    result: dict[str, list[list[str]]] = {}
-    for number, text in lists.read_lines(path):
-        name, *values = text.split(',')
-        if len(values) not in counts:
-            raise InputError(f'{path}, line {number}: expected {" or ".join(map(str, counts))} '
-                             f'fields after the id, found {text[:80]!r}: correct the line')
-        counts = (len(values),)
-        result.setdefault(lists.image_name(name, str(path)), []).append(values)
-    if not result:
-        raise InputError(f'{path} is empty: it needs a line for each image')
-    return result
-
-
-def numbers(path: Path, lines: list[list[str]], kind: type) -> np.ndarray:
-    try:
-        return np.array(lines).astype(kind)
-    except ValueError as error:
-        raise InputError(f'{path}: {error}: correct the line') from error
-
-
-def with_masks(truth: GroundTruth, lines: list[list[str]], folder: Path) -> GroundTruth:
-    masks, regions = ([folder / lists.checked_name(name, truth.name) for name in names if name]
-                      for names in zip(*lines, strict=True))
-    if len(set(regions)) > 1:
-        raise InputError(f'{truth.name} has a second ignored region: correct localization.txt')
-    return truth._replace(masks=tuple(masks), ignored=regions[0] if regions else None)
+def read_table(path: Path, ids: Sequence[str] = ()) -> dict[str, list[list[str]]]:
+    """id -> the other fields of its lines. Raises InputError where lines of `ids` are missing."""
+    with about(path):
+        lines = np.loadtxt(path, str, delimiter=',', comments=None, ndmin=2, encoding='utf-8')
+    table: dict[str, list[list[str]]] = {}
+    for name, *fields in lines.tolist():
+        table.setdefault(lists.image_name(name, str(path)), []).append(fields)
+    if missing := set(ids) - table.keys():
+        raise InputError(f'{path} has no line of {len(missing)} images of image_ids.txt, such as '
+                         f'{min(missing)}: add them')
+    return table
 
 
 def read_masks(truth: GroundTruth) -> tuple[np.ndarray, np.ndarray]:
@@ -142,27 +116,23 @@ def read_masks(truth: GroundTruth) -> tuple[np.ndarray, np.ndarray]:
     foreground, ignored = read_true_mask(truth.masks[0], truth.size)
     for path in truth.masks[1:]:
         foreground = foreground | read_true_mask(path, foreground.shape)[0]
-    if truth.ignored:
-        ignored = ignored | read_true_mask(truth.ignored, foreground.shape)[0]
+    for path in truth.ignored:
+        ignored = ignored | read_true_mask(path, foreground.shape)[0]
     return foreground, ignored & ~foreground
 
 
-def find_maps(folder: Path, truths: Sequence[GroundTruth]) -> list[Path]:
+def find_maps(folder: str, truths: Sequence[GroundTruth]) -> list[Path]:
     """The map of each image: NAME.npy or NAME.png, NAME with or without the image's suffix. Raises
-    InputError where images have no map, or two."""
-    found, missing = [], []
+    InputError where an image has no map, or two."""
+    found = []
     for truth in truths:
-        image = folder / truth.name
-        names = dict.fromkeys(f'{stem}.{kind}' for stem in (image.name, image.stem)
-                              for kind in ('npy', 'png'))
+        image = Path(folder, truth.name)
+        names = {f'{stem}.{kind}' for stem in (image.name, image.stem) for kind in ('npy', 'png')}
         maps = [path for path in map(image.with_name, names) if path.is_file()]
-        if len(maps) > 1:
-            raise InputError(f'{truth.name} has two maps, {maps[0]} and {maps[1]}: move one away')
+        if len(maps) != 1:
+            raise InputError(f'{folder} has {len(maps)} maps of {truth.name}: expected one, '
+                             f'{truth.name}.npy or {truth.name}.png')
         found += maps
-        missing += [] if maps else [truth.name]
-    if missing:
-        raise InputError(f'{folder} has no map of {len(missing)} of {len(truths)} images, the '
-                         f'first is {missing[0]}: expected {missing[0]}.npy or {missing[0]}.png')
     return found
 
 
@@ -170,16 +140,9 @@ def read_score_map(path: Path) -> np.ndarray:
     """A map, float64 H x W, of .npy (any number type) or PNG (8 or 16 bits, one channel). Raises
     InputError for anything else; nothing in a file is executed."""
     if path.suffix == '.png':
-        try:
-            return read_grey(path).astype(np.float64)
-        except BadImageError as error:  # its message is about images
-            raise InputError(f'{path} is damaged: write it again') from error
-    try:
-        array = np.load(path, allow_pickle=False)
-        array = array.squeeze().astype(np.float64, casting='same_kind')
-    except Exception as error:  # numpy raises a dozen kinds on damaged files
-        raise InputError(f'{path} has no array of real numbers ({str(error)[:80]}): write it with '
-                         'numpy.save') from error
+        return read_grey(path).astype(np.float64)
+    with about(path):
+        array = np.load(path, allow_pickle=False).squeeze().astype(np.float64, casting='same_kind')
     if array.ndim != 2 or np.isinf(array).any():
         raise InputError(f'{path}, an array of shape {array.shape}, is no map: a score map is '
                          'H x W, without infinite values')
@@ -218,40 +181,38 @@ def measure_all(source: list[Path] | str, truths: Sequence[GroundTruth], map_ima
     """The table of the maps of all images, computed by `map_images`, as `map`.
 
     source: the files of the maps, or the name of a baseline; hits: (N, 2) bool, the classifier's.
-    Warns of maps and masks that are probably wrong. Raises InputError for transposed maps.
+    Warns of constant maps and inverted masks. Raises InputError for transposed maps.
     """
     count = len(truths)
     sources = [source] * count if isinstance(source, str) else source
-    measured = tqdm(map_images(measure, range(count), sources, truths), label, count, unit='img',
-                    disable=None)
-    rows, odd = zip(*measured, strict=True)
-    flat, turned, upright, full = np.array(odd).sum(0)
+    rows, odd = zip(*tqdm(map_images(measure, sources, truths), label, count, unit='img',
+                          disable=None), strict=True)
+    flat, turned, upright, inverted = np.sum(odd, 0)
     if turned and not upright:
         raise InputError(f'{label}: {turned} of {count} maps have the size of their image turned '
                          'by 90 degrees, and none has its size: write H x W, not W x H')
     if flat:
         warn(f'{label}: {flat} of {count} maps are constant or have NaN, and count as 0 '
              'everywhere, without a box')
-    if full > count / 2:
-        warn(f'{full} of {count} ground-truth masks touch all four borders, or cover over 95 %: '
-             'are they inverted?')
+    if inverted > count / 2:
+        warn(f'{inverted} of {count} ground-truth masks touch all four borders, or cover over '
+             '95 %: are they inverted?')
     return stack(rows)._replace(hits=hits)
 
 
-def measure(index: int, source: Path | str, truth: GroundTruth
-            ) -> tuple[Evaluated, tuple[bool, bool, bool, bool]]:
-    """An image's row, and whether its map is constant, has the size of the turned image or of the
-    image, which is not square, and whether its mask is suspicious."""
+def measure(source: Path | str, truth: GroundTruth) -> tuple[Evaluated, list[bool]]:
+    """What the benchmark's metrics need of an image, and whether its map is constant, and has the
+    size of the turned image or of the image, which is not square, and its mask is suspicious."""
     is_file = isinstance(source, Path)
     score_map = read_score_map(source) if is_file else baseline_map(source, truth.name)
     height, width = truth.size or SIZE
-    shapes = [height != width and score_map.shape == size
-              for size in ((width, height), (height, width))]
-    score_map, levels, pixels, full = at_benchmark_size(score_map), None, None, False
+    odd = [not score_map.max() > score_map.min(),
+           height != width and score_map.shape == (width, height),
+           height != width and score_map.shape == (height, width), False]
+    score_map, levels, pixels = at_benchmark_size(score_map), None, None
     if truth.boxes is not None:
         levels = level_ious(score_map, truth.boxes, truth.size)
     if truth.masks:
         foreground, ignored = read_masks(truth)
-        pixels, full = pixel_counts(score_map, foreground, ignored), is_suspicious(foreground)
-    row = Evaluated(np.int64(index), np.array((height, width)), None, None, None, levels, pixels)
-    return row, (not score_map.max() > score_map.min(), *shapes, full)
+        pixels, odd[-1] = pixel_counts(score_map, foreground, ignored), is_suspicious(foreground)
+    return Evaluated(*[None] * 5, levels, pixels), odd

@@ -16,18 +16,31 @@ Prints a row for each run, GT-known (strict count, centre crop of the validation
 with the chosen threshold in parentheses. The first three need no boxes.
 """
 
-import argparse
 import sys
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
+
+from network.mffnet import load_seg
 from utils.arguments import ROOT, Parser
+from utils.boxes import CentreCrop, largest_box
+from utils.device import choose_device
 from utils.errors import InputError, run
+from utils.evaluation import concatenate
+from utils.images import read_stored_mask
+from utils.inference import ListInference, Predictor
+from utils.lists import ImageList, cub_images
+from utils.localization import Measuring
 from utils.results import newest_checkpoint, training_settings
+from utils.threshold import MOST_IMAGES, THRESHOLDS, Agreeing
 
 COLUMNS = ('0.2', 'CAMs', 'pseudo boxes', 'other boxes', 'best')
 CAM_THRESHOLD = 0.2
+OPTIONS = Namespace(batch_size=16, num_workers=0, skip_bad=False)
 
 
 def main():
@@ -44,68 +57,49 @@ def main():
         print(f'| {name} | {" | ".join(compare(checkpoint, args))} |', flush=True)
 
 
-def compare(checkpoint: Path, args: argparse.Namespace) -> list[str]:
+def compare(checkpoint: Path, args: Namespace) -> list[str]:
     """The cells of a run's row."""
-    import numpy as np
-
-    from network.mffnet import load_seg
-    from utils.boxes import CentreCrop
-    from utils.device import choose_device
-    from utils.evaluation import concatenate
-    from utils.inference import ListInference, Predictor
-    from utils.lists import cub_images
-    from utils.localization import Measuring
-    from utils.threshold import MOST_IMAGES, THRESHOLDS, Agreeing
-
-    options = argparse.Namespace(batch_size=16, num_workers=0, skip_bad=False)
     trained = training_settings(checkpoint)
     datapath, classes = Path(trained['datapath']), trained['clsnum']
+    masks = Path(trained.get('maskpath', datapath / 'mask'))
     predict = Predictor(load_seg(checkpoint, trained['backbone']), choose_device(args.device))
     crop, whole = CentreCrop(trained['resize'], trained['crop']), CentreCrop(trained['resize'])
     thresholds = np.union1d(THRESHOLDS, CAM_THRESHOLD)
 
-    def table(images, view):
+    def correct(images: ImageList, view: CentreCrop) -> np.ndarray:  # bool (images, thresholds)
         measuring = Measuring(images, view, thresholds, ('SPOL',))
-        found = ListInference(predict, images, {'image': view}, measuring, options).run('testing')
-        return concatenate([part['SPOL'] for part in found])
+        found = ListInference(predict, images, {'image': view}, measuring, OPTIONS).run('testing')
+        return concatenate([part['SPOL'] for part in found]).correct
 
     train = cub_images(datapath, trained['list'], classes)
     sample = train.sample(MOST_IMAGES)
-    masks = Path(trained.get('maskpath', datapath / 'mask'))
     agreeing = ListInference(predict, train, {'image': whole},
-                             Agreeing(train, masks, whole.side), options)
+                             Agreeing(train, masks, whole.side), OPTIONS)
     agreement = sum(agreeing.run('CAMs', sample), np.zeros(len(THRESHOLDS)))
-    pseudo = table(with_pseudo_boxes(train, sample, masks), whole).correct.sum(0)
-    correct = table(cub_images(datapath, args.list, classes), crop).correct
-    halves = correct[::2], correct[1::2]
-    chosen = [int(half.sum(0).argmax()) for half in halves]
+    pseudo = correct(with_pseudo_boxes(train, sample, masks), whole)
+    tested = correct(cub_images(datapath, args.list, classes), crop)
+    halves = tested[::2], tested[1::2]
+    chosen = [half.sum(0).argmax() for half in halves]
     crossed = np.mean([halves[1 - k][:, chosen[k]].mean() for k in (0, 1)])
 
     def cell(number: int) -> str:
-        return f'{100 * correct[:, number].mean():.1f} ({thresholds[number]:g})'
+        return f'{100 * tested[:, number].mean():.1f} ({thresholds[number]:g})'
 
-    return [cell(int(np.flatnonzero(thresholds == CAM_THRESHOLD)[0])),
-            cell(int(np.flatnonzero(thresholds == THRESHOLDS[agreement.argmax()])[0])),
-            cell(int(pseudo.argmax())),
+    return [cell(np.searchsorted(thresholds, CAM_THRESHOLD)),
+            cell(np.searchsorted(thresholds, THRESHOLDS[agreement.argmax()])),
+            cell(pseudo.sum(0).argmax()),
             f'{100 * crossed:.1f} ({", ".join(f"{thresholds[k]:g}" for k in chosen)})',
-            cell(int(correct.sum(0).argmax()))]
+            cell(tested.sum(0).argmax())]
 
 
-def with_pseudo_boxes(images, indices: range, masks: Path):
+def with_pseudo_boxes(images: ImageList, indices: range, masks: Path) -> ImageList:
     """The images at these places of a list, their boxes those of their stored CAMs."""
-    from dataclasses import replace
-
-    import numpy as np
-
-    from utils.boxes import largest_box
-    from utils.images import read_stored_mask
-
-    boxes = [largest_box(read_stored_mask(images.mask_path(masks, index))[..., 0] / 255,
-                         CAM_THRESHOLD) for index in indices]
-    kept = [number for number, box in enumerate(boxes) if box]
-    places = [indices[number] for number in kept]
-    return replace(images, names=images.names[places], labels=images.labels[places],
-                   boxes=[np.array([boxes[number]], float) for number in kept])
+    found = {index: largest_box(
+        read_stored_mask(images.mask_path(masks, index))[..., 0] / 255, CAM_THRESHOLD)
+        for index in indices}
+    kept = [index for index, box in found.items() if box]
+    return replace(images, names=images.names[kept], labels=images.labels[kept],
+                   boxes=[np.array([found[index]], float) for index in kept])
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,14 +23,11 @@ from utils.images import BadImageError, read_image, read_stored_mask
 from utils.lists import ImageList
 from utils.pseudo_mask import seg_target
 
-if TYPE_CHECKING:
-    import albumentations as A  # takes seconds to import, and tests do without
 
-
-def train_transform(resize: int, crop: int) -> 'A.Compose':
-    """The augmentation of all trainings: resize, random crop (0: none), horizontal flip. Training
-    itself normalises the image and makes the tensor. A mask is transformed with its image."""
-    import albumentations as A
+def train_transform(resize: int, crop: int) -> Any:
+    """The augmentation of all trainings: resize, random crop (0: none), horizontal flip; training
+    itself normalises. A mask is transformed with its image."""
+    import albumentations as A  # takes seconds, and tests do without
 
     return A.Compose([A.Resize(resize, resize, interpolation=cv2.INTER_LINEAR),
                       A.RandomCrop(crop or resize, crop or resize), A.HorizontalFlip(p=0.5)])
@@ -39,14 +36,11 @@ def train_transform(resize: int, crop: int) -> 'A.Compose':
 @dataclass(frozen=True)
 class TrainImages(Dataset):
     """(epoch, index) -> {'image': uint8 H x W x 3, 'label': int, 'index': int, 'skipped': int}, H
-    and W as `transform` says.
-
-    With `skip_bad` the next image of the list takes the place of one that cannot be decoded;
-    'skipped' counts these.
-    """
+    and W as `transform` says. With `skip_bad` the next image of the list takes the place of one
+    that cannot be decoded; 'skipped' counts these."""
 
     images: ImageList
-    transform: 'A.Compose'
+    transform: Any  # albumentations.Compose
     seed: int
     skip_bad: bool = False
 
@@ -58,24 +52,21 @@ class TrainImages(Dataset):
         for skipped in range(len(self)):
             index = (first + skipped) % len(self)
             try:
-                return {**self.item(epoch, index), 'label': self.images.labels[index],
-                        'index': first, 'skipped': skipped}
+                arrays = self.read(index)
             except BadImageError:
                 if not self.skip_bad:
                     raise
+                continue
+            state = np.random.SeedSequence((self.seed, epoch, index))
+            # set_random_seed would give each step the same stream: all apply together or none.
+            self.transform.set_random_state(np.random.default_rng(state), random.Random(
+                int(state.generate_state(1, np.uint64)[0])))
+            return {**self.transform(**arrays), 'label': self.images.labels[index],
+                    'index': first, 'skipped': skipped}
         raise InputError(f'none of the images of {self.images.source} can be decoded')
 
-    def item(self, epoch: int, index: int) -> dict[str, np.ndarray]:
-        image = read_image(self.images.path(index))
-        return {'image': self.transformed(epoch, index, image=image)['image']}
-
-    def transformed(self, epoch: int, index: int, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """The transform of an image and what belongs to it, which depends on its place alone."""
-        state = np.random.SeedSequence((self.seed, epoch, index))
-        # set_random_seed would give each step the same stream, so that all apply together or none.
-        self.transform.set_random_state(np.random.default_rng(state), random.Random(
-            int(state.generate_state(1, np.uint64)[0])))
-        return self.transform(**arrays)
+    def read(self, index: int) -> dict[str, np.ndarray]:
+        return {'image': read_image(self.images.path(index))}
 
     def fingerprint(self) -> dict[str, Any]:
         """What two runs must have in common to see the same items."""
@@ -85,23 +76,24 @@ class TrainImages(Dataset):
 
 @dataclass(frozen=True)
 class TrainMasks(TrainImages):
-    """(epoch, index) -> the image as above, with its segmentation target 'foreground' and
-    'valid', bool H x W, which is false in the paper's conflict region
-    (`utils.pseudo_mask.seg_target`)."""
+    """(epoch, index) -> the image as above, with its segmentation target 'foreground' and 'valid',
+    bool H x W each (`utils.pseudo_mask.seg_target`)."""
 
     mask_folder: Path = Path('mask')
 
-    def item(self, epoch: int, index: int) -> dict[str, np.ndarray]:
+    def read(self, index: int) -> dict[str, np.ndarray]:
         image = read_image(self.images.path(index))
         path = self.images.mask_path(self.mask_folder, index)
-        stored = read_stored_mask(path)
-        if stored.shape[:2] != image.shape[:2]:
-            raise InputError(f'{path} is {stored.shape[1]} x {stored.shape[0]} pixels, but its '
-                             f'image {image.shape[1]} x {image.shape[0]}: make the pseudo masks '
-                             'of these images with the cam stage\'s test.py')
-        item = self.transformed(epoch, index, image=image, mask=stored)
-        foreground, valid = seg_target(item['mask'])
-        return {'image': item['image'], 'foreground': foreground, 'valid': valid}
+        mask = read_stored_mask(path)
+        if mask.shape[:2] != image.shape[:2]:
+            raise InputError(f'{path} does not have the size of its image: make the pseudo masks '
+                             "of these images with the cam stage's test.py")
+        return {'image': image, 'mask': mask}
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        item = super().__getitem__(key)
+        foreground, valid = seg_target(item.pop('mask'))
+        return {**item, 'foreground': foreground, 'valid': valid}
 
     def fingerprint(self) -> dict[str, Any]:
         return {**super().fingerprint(), '--maskpath': str(self.mask_folder)}
@@ -128,11 +120,8 @@ class EvalImages(Dataset):
 @dataclass
 class TrainBatches(Sampler):
     """The batches of a training, of (epoch, index), one stream over all epochs from step `start`
-    to `stop`; each rank gets its share of every batch. Shuffled by (seed, epoch).
-
-    A last batch of an epoch with a single image for a rank is left out: batch norm cannot train on
-    it.
-    """
+    to `stop`, shuffled by (seed, epoch); each rank gets its share of every batch. A last batch of
+    an epoch with a single image for a rank is left out: batch norm cannot train on it."""
 
     count: int
     batch_size: int
@@ -152,12 +141,10 @@ class TrainBatches(Sampler):
         return self.stop - self.start
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order, order_of = None, -1
         for step in range(self.start, self.stop):
             epoch, number = divmod(step, self.per_epoch)
-            if epoch != order_of:
+            if step == self.start or number == 0:
                 order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
-                order_of = epoch
             batch = order[number * self.batch_size:(number + 1) * self.batch_size]
             yield [(epoch, int(index)) for index in batch[self.rank::self.world_size]]
 
@@ -166,12 +153,12 @@ class TrainBatches(Sampler):
         return min(self.batch_size, self.count - step % self.per_epoch * self.batch_size)
 
 
+@dataclass(frozen=True)
 class ErrorsAsItems(Dataset):
     """A data set whose InputErrors are items: raised in a worker process, they would lose their
     type on the way out."""
 
-    def __init__(self, dataset: Dataset):
-        self.dataset = dataset
+    dataset: Dataset
 
     def __getitem__(self, key: Any) -> Any:
         try:
@@ -184,9 +171,9 @@ def load_batches(dataset: Dataset, batches: Any, workers: int, pin_memory: bool
                  ) -> Iterator[dict[str, Any] | list[InputError]]:
     """Read batches, lists of the data set's keys, in `workers` processes. A batch has the stacked
     items, and under 'errors' the InputErrors in place of others."""
-    return iter(DataLoader(ErrorsAsItems(dataset), batch_sampler=batches, num_workers=workers,
-                           collate_fn=collate, pin_memory=pin_memory,
-                           worker_init_fn=init_worker))
+    return iter(DataLoader(
+        ErrorsAsItems(dataset), batch_sampler=batches, num_workers=workers, collate_fn=collate,
+        pin_memory=pin_memory, worker_init_fn=init_worker))
 
 
 def collate(items: list[Any]) -> dict[str, Any]:

@@ -15,11 +15,8 @@ DTYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16}
 
 
 def init_device(name: str, seed: int, tf32: bool = False, test: bool = False) -> torch.device:
-    """Prepare this process for a stage, and return its device (`choose_device`).
-
-    Joins the other processes where there are several, and seeds PyTorch, so that networks built
-    next start from the same weights each time.
-    """
+    """Prepare this process for a stage: choose its device, join the other processes, seed PyTorch
+    (networks built next start from the same weights each time). Returns the device."""
     device = choose_device(name, tf32, test)
     init_process_group(device, test)
     cv2.setNumThreads(0)  # readers and PyTorch share the cores already
@@ -28,12 +25,9 @@ def init_device(name: str, seed: int, tf32: bool = False, test: bool = False) ->
 
 
 def choose_device(name: str, tf32: bool = False, test: bool = False) -> torch.device:
-    """The device called `name`; `auto` is CUDA where there is one.
-
-    Of several processes on a machine each takes the GPU of its local rank; in tests, several may
-    share one. TF32 is off unless `tf32`: float32 then means float32, also in the layers that mixed
-    precision keeps in float32.
-    Raises InputError for a device that this machine, or this PyTorch, does not have.
+    """The device called `name`; `auto` is CUDA where there is one. Of several processes on a
+    machine each takes the GPU of its local rank; in tests, several may share one. TF32 is off
+    unless `tf32`. Raises InputError for a device that this machine or PyTorch does not have.
     """
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -58,14 +52,13 @@ def choose_device(name: str, tf32: bool = False, test: bool = False) -> torch.de
 
 
 def available_cores() -> int:
-    """This process's share of the cores that the processes of this machine may use, at least 1."""
+    """This process's share of the machine's cores, at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     return max(1, cores // local_world_size())
 
 
 def default_workers(device: torch.device, given: int | None = None) -> int:
-    """Processes that read images: as many as given, else all cores but two, at most 14 on CUDA and
-    8 on the CPU."""
+    """Processes that read images: as given, else all cores but two, at most 14 on CUDA, else 8."""
     most = 14 if device.type == 'cuda' else 8
     return min(most, max(0, available_cores() - 2)) if given is None else given
 
@@ -86,12 +79,9 @@ def gains_from_bf16(model: nn.Module, device: torch.device) -> bool:
 
 
 class Precision:
-    """The precision that `amp` names: `auto` | `fp16` | `bf16` | `off`.
-
-    `auto` is bf16 where the network gains from it, since bf16 needs no loss scaling; else fp16 on
-    CUDA and float32 on CPUs. `name` is the precision in use, `dtype` autocast's type (None for
-    float32). `scaler` scales the loss in fp16, and does nothing otherwise.
-    """
+    """The precision that `amp` names. `auto` is bf16 where the network gains from it, since bf16
+    needs no loss scaling; else fp16 on CUDA and float32 on CPUs. `name` is the precision in use,
+    `dtype` autocast's type (None: float32); `scaler` scales the loss in fp16 alone."""
 
     def __init__(self, amp: str, device: torch.device, model: nn.Module):
         if amp == 'auto':
@@ -127,10 +117,8 @@ class ApexScaler:
 
 class Normalize(nn.Module):
     """Images N x H x W x 3, uint8 or float32 in [0, 1] -> float32 N x 3 x H x W, channels last in
-    memory, with `mean` subtracted and divided by `std` (RGB, of images in [0, 1]).
-
-    Both are buffers, since tensors made in each step would be blocking copies to the GPU.
-    """
+    memory, with `mean` subtracted and divided by `std` (RGB, of images in [0, 1]). Both are
+    buffers: tensors made in each step would be blocking copies to the GPU."""
 
     def __init__(self, mean: Iterable[float], std: Iterable[float]):
         super().__init__()

@@ -1,5 +1,4 @@
-"""Several processes, as torchrun or a cluster's launcher starts them. Otherwise there is one, of
-rank 0."""
+"""Several processes, as torchrun or a cluster's launcher starts them; else one, of rank 0."""
 
 import os
 from datetime import timedelta
@@ -16,13 +15,9 @@ TEST_TIMEOUT = timedelta(hours=6)  # a rank that has tested its share waits for 
 
 
 def init_process_group(device: torch.device, test: bool) -> None:
-    """Join the other processes where the environment names several (RANK, WORLD_SIZE,
-    MASTER_ADDR): NCCL on CUDA and gloo on the CPU; gloo alone in tests, which only gather their
-    results, and wait long for them.
-
-    Raises InputError for an incomplete environment, and where torchrun could not restart the ranks
-    after a failure.
-    """
+    """Join the other processes where the environment names several: by NCCL on CUDA and gloo on
+    the CPU; in tests, which only gather results, by gloo. Raises InputError for an incomplete
+    environment, and where torchrun could not restart the ranks after a failure."""
     if environment_size() == 1 or dist.is_initialized():
         return
     missing = [name for name in ('RANK', 'MASTER_ADDR', 'MASTER_PORT') if not os.environ.get(name)]
@@ -65,7 +60,7 @@ def world_size() -> int:
 
 
 def is_main_process() -> bool:
-    """Whether this is rank 0, which writes the results."""
+    """Rank 0 writes the results."""
     return rank() == 0
 
 

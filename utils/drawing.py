@@ -12,9 +12,8 @@ import numpy as np
 from utils.boxes import contours_of
 
 TITLE_HEIGHT, GAP, STRIPES = 26, 4, 8
-GT_COLOUR, PRED_COLOUR = (40, 200, 60), (250, 60, 40)
-OUTLINE_COLOUR = (255, 220, 0)
-FONT = cv2.FONT_HERSHEY_SIMPLEX
+GT_COLOUR, PRED_COLOUR, OUTLINE_COLOUR = (40, 200, 60), (250, 60, 40), (255, 220, 0)
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 
 def heatmap(image: np.ndarray, score_map: np.ndarray) -> np.ndarray:
@@ -29,9 +28,9 @@ def target_image(foreground: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """A segmentation target (bool H x W each): foreground white, background black, and what the
     loss ignores hatched."""
     rows, columns = np.indices(foreground.shape)
-    hatching = ((rows + columns) % STRIPES < STRIPES // 4) * np.uint8(170) + np.uint8(40)
-    grey = np.where(foreground, np.uint8(255), np.where(valid, np.uint8(0), hatching))
-    return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
+    hatching = np.where((rows + columns) % STRIPES < STRIPES // 4, 210, 40)
+    grey = np.where(foreground, 255, np.where(valid, 0, hatching))
+    return cv2.cvtColor(grey.astype(np.uint8), cv2.COLOR_GRAY2RGB)
 
 
 def outline(image: np.ndarray, foreground: np.ndarray) -> np.ndarray:
@@ -44,11 +43,12 @@ def outline(image: np.ndarray, foreground: np.ndarray) -> np.ndarray:
 def draw_boxes(image: np.ndarray, gt_boxes: np.ndarray | None, box: tuple | None) -> np.ndarray:
     """Ground-truth boxes (K, 4) in green and the predicted `box` in red."""
     picture = image.copy()
-    truth = [(corners, GT_COLOUR) for corners in ([] if gt_boxes is None else gt_boxes)]
-    for corners, colour in [*truth, (box, PRED_COLOUR)]:
-        if corners is not None and not np.isnan(corners).any():
-            x0, y0, x1, y1 = (round(float(value)) for value in corners)
-            cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), colour, line_width(image))
+    boxes = [] if gt_boxes is None else [(corners, GT_COLOUR) for corners in gt_boxes]
+    if box is not None:
+        boxes.append((box, PRED_COLOUR))
+    for corners, colour in boxes:
+        x0, y0, x1, y1 = np.round(corners).astype(int).tolist()
+        cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), colour, line_width(image))
     return picture
 
 
@@ -61,47 +61,33 @@ def overlay(image: np.ndarray, foreground: np.ndarray, box: tuple | None, text: 
     the top."""
     picture = draw_boxes(outline(image, foreground), None, box)
     if text:
-        height = max(TITLE_HEIGHT, image.shape[1] // 30)
-        picture[:height] = PRED_COLOUR
-        write(picture[:height], text, (255, 255, 255))
+        bar = text_bar(text, max(TITLE_HEIGHT, image.shape[1] // 30), image.shape[1], WHITE,
+                       PRED_COLOUR)
+        picture[:len(bar)] = bar[:len(picture)]
     return picture
 
 
 class Row(NamedTuple):
-    """A row of a contact sheet: pictures of any size, one for each title (None leaves the cell
-    empty), and a caption below the last; `mark` colours the caption."""
+    """A row of a contact sheet: pictures of any size, one for each title, and a caption."""
 
-    pictures: list[np.ndarray | None]
+    pictures: list[np.ndarray]
     caption: str = ''
-    mark: tuple[int, int, int] = (255, 255, 255)
 
 
 def contact_sheet(rows: list[Row], titles: list[str], side: int = 160) -> np.ndarray:
     """Rows of pictures, each fitted into side x side, below their titles. A row is as high as its
-    highest picture."""
+    highest picture, and its caption is below it."""
     step = side + GAP
-    sheet = [blank(TITLE_HEIGHT, len(titles) * step)]
-    for column, title in enumerate(titles):
-        write(sheet[0][:, column * step:column * step + side], title)
+    sheet = [np.hstack([text_bar(title, TITLE_HEIGHT, step) for title in titles])]
     for row in rows:
-        fitted = [None if picture is None else fit(picture, side) for picture in row.pictures]
-        height = max(len(picture) for picture in fitted if picture is not None)
-        strip = blank(height + GAP + TITLE_HEIGHT * bool(row.caption), sheet[0].shape[1])
-        for column, picture in enumerate(fitted):
-            if picture is not None:
-                top = (height - len(picture)) // 2
-                left = column * step + (side - picture.shape[1]) // 2
-                strip[top:top + len(picture), left:left + picture.shape[1]] = picture
+        cells = [fit(picture, side) for picture in row.pictures]
+        height = max(map(len, cells)) + GAP
+        sheet.append(np.hstack([
+            np.pad(cell, ((0, height - len(cell)), (0, step - cell.shape[1]), (0, 0)),
+                   constant_values=255) for cell in cells]))
         if row.caption:
-            below = strip[height:height + TITLE_HEIGHT - 2, column * step:column * step + side]
-            below[:] = row.mark
-            write(below, row.caption)
-        sheet.append(strip)
+            sheet.append(text_bar(row.caption, TITLE_HEIGHT, len(cells) * step))
     return np.vstack(sheet)
-
-
-def blank(height: int, width: int) -> np.ndarray:
-    return np.full((height, width, 3), 255, np.uint8)
 
 
 def fit(picture: np.ndarray, side: int) -> np.ndarray:
@@ -112,26 +98,14 @@ def fit(picture: np.ndarray, side: int) -> np.ndarray:
                       interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
-def write(picture: np.ndarray, text: str, colour: tuple[int, int, int] = (0, 0, 0)) -> None:
-    """Write a line of text into a picture, a view of a larger one, as large as it fits."""
-    height, width = picture.shape[:2]
-    (length, _), _ = cv2.getTextSize(text, FONT, 1, 1)
+def text_bar(text: str, height: int, width: int, colour: tuple = BLACK, background: tuple = WHITE
+             ) -> np.ndarray:
+    """A line of text, as large as it fits."""
+    bar = np.full((height, width, 3), background, np.uint8)
+    (length, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 1, 1)
     scale = min(height / 50, (width - 4) / max(length, 1))
-    line = np.ascontiguousarray(picture)
-    cv2.putText(line, text, (2, 2 * height // 3), FONT, scale, colour, 1, cv2.LINE_AA)
-    picture[:] = line
-
-
-def sweep_curves(sweeps: dict[str, dict]) -> bytes:
-    """GT-known over the threshold by both counts, a pair of curves for each of the named sweeps
-    (`utils.evaluation.sweep_of`), as the content of a PNG file."""
-    figure, axes = threshold_axes('GT-known')
-    for number, (name, sweep) in enumerate(sweeps.items()):
-        for count, style in (('strict', '-'), ('paper', ':')):
-            axes.plot(sweep['thresholds'], sweep[count], style, color=f'C{number}',
-                      label=f'{name}, {count} count')
-    axes.legend()
-    return png_of(figure)
+    return cv2.putText(bar, text, (2, 2 * height // 3), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1,
+                       cv2.LINE_AA)
 
 
 def threshold_axes(label: str) -> tuple[Any, Any]:

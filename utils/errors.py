@@ -1,34 +1,41 @@
 """How a script ends: bad input gives one line on stderr and exit code 2, without a traceback."""
 
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import active_children
 from pathlib import Path
 
 from network import InputError
 
-__all__ = ['InputError', 'run', 'warn']
+__all__ = ['InputError', 'about', 'run', 'warn']
 
 ROOT = Path(__file__).resolve().parents[1]
 # What libraries say in their errors -> what to do about it.
 HINTS = {
-    'out of memory': 'try a smaller --batch_size, or a smaller --resize and --crop',
-    'allocate memory': 'try a smaller --batch_size, or a smaller --resize and --crop',
-    'Insufficient memory': 'try a smaller --batch_size or --num_workers',
+    'out of memory|allocate memory|Insufficient memory':
+        'try a smaller --batch_size, --resize and --crop, or --num_workers',
     'shared memory': 'allow more shared memory (/dev/shm), or use --num_workers 0',
-    'DataLoader worker': 'a process that reads images has ended (out of memory?): try a smaller '
-                         '--num_workers, and continue with --resume',
-    'terminated abruptly': 'a process has ended (out of memory?): try a smaller '
-                                   '--num_workers or --jobs',
-    'onnection': 'the connection to the other ranks is lost: see the message of the one that ended',
-    'NCCL': 'the connection to the other ranks is lost: see the message of the one that ended',
+    'DataLoader worker|terminated abruptly': 'a process has ended (out of memory?): try a smaller '
+                                             '--num_workers or --jobs, and continue with --resume',
+    'onnection|NCCL':
+        'the connection to the other ranks is lost: see the message of the one that ended',
 }
 
 
-class Terminated(SystemExit):
-    """SIGTERM; the exit code is the shell's, 143."""
+@contextmanager
+def about(path: object) -> Iterator[None]:
+    """Turn the exception of a library inside the block into an InputError that names the file."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        text = getattr(error, 'strerror', None) or str(error).strip() or type(error).__name__
+        raise InputError(f'{path}: {text.splitlines()[0]}') from error
 
 
 def run(main: Callable[[], None]) -> None:
@@ -38,8 +45,8 @@ def run(main: Callable[[], None]) -> None:
     knows, each in one line on stderr; 130 for Ctrl-C, 143 for SIGTERM. Other exceptions are
     defects, and keep their traceback.
     """
-    signal.signal(signal.SIGTERM, _terminate)
-    for stream in filter(None, (sys.stdout, sys.stderr)):
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors='backslashreplace')  # names that the encoding does not have
     try:
         main()
@@ -47,11 +54,8 @@ def run(main: Callable[[], None]) -> None:
         print('\ninterrupted', file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        message = _message(error)
-        if message is None:
+        if not _report(error):
             raise
-        rank = f'rank {os.environ["RANK"]}: ' if os.environ.get('RANK') else ''
-        print('error:', rank + ' '.join(message.split()), file=sys.stderr)
         sys.exit(2)
     finally:
         if 'torch.distributed' in sys.modules:
@@ -70,23 +74,25 @@ def _end_children() -> None:
     signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
-def _terminate(number: int, frame: object) -> None:
-    raise Terminated(143)
+def _report(error: BaseException) -> bool:
+    """Print an error that the user can do something about; False for a defect."""
+    message = _message(error)
+    if message:
+        rank = f'rank {os.environ["RANK"]}: ' if os.environ.get('RANK') else ''
+        print('error:', rank + ' '.join(message.split()), file=sys.stderr)
+    return bool(message)
 
 
-def _message(error: Exception) -> str | None:
-    """One line for an error that the user can do something about; None for a defect."""
+def _message(error: BaseException) -> str | None:
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
         return _missing_package(error)
-    text = str(error).strip() or type(error).__name__
-    hint = next((hint for words, hint in HINTS.items() if words in text), None)
-    if isinstance(error, MemoryError):
-        hint = hint or HINTS['out of memory']
-    if hint:
-        return f'{text.splitlines()[0]}: {hint}'
-    return text if isinstance(error, OSError) else None
+    text = 'out of memory' if isinstance(error, MemoryError) else str(error).strip()
+    for words, hint in HINTS.items():
+        if re.search(words, text):
+            return f'{text.splitlines()[0]}: {hint}'
+    return (text or type(error).__name__) if isinstance(error, OSError) else None
 
 
 def _missing_package(error: ModuleNotFoundError) -> str | None:
@@ -100,13 +106,10 @@ def _missing_package(error: ModuleNotFoundError) -> str | None:
 
 
 def _excepthook(kind: type[BaseException], error: BaseException, traceback: object) -> None:
-    """A package that is missing when a script's own imports run, before `run` is called."""
-    message = _missing_package(error) if isinstance(error, ModuleNotFoundError) else None
-    if message is None:
-        sys.__excepthook__(kind, error, traceback)
-    else:
-        print('error:', message, file=sys.stderr)
+    """Report a package that is missing when a script's own imports run, before `run` is called."""
+    if _report(error):
         os._exit(2)
+    sys.__excepthook__(kind, error, traceback)
 
 
 def warn(message: str) -> None:

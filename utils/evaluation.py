@@ -5,20 +5,13 @@ correct when the box at a fixed threshold has an IoU above 0.5 with a ground-tru
 benchmark's (utils/metrics.py) looks at the whole image at 224 x 224, at all thresholds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from utils.bootstrap import (
-    CONFIDENCE,
-    RESAMPLES,
-    interval,
-    resampling_weights,
-    weighted_sums,
-    wilson,
-)
-from utils.boxes import CentreCrop, clip_to_image, iou, largest_box
+from utils import resampling
+from utils.boxes import CentreCrop, iou, largest_box
 from utils.metrics import (
     IOU_UNITS,
     average_precision,
@@ -78,31 +71,27 @@ def measure(index: int, size: tuple[int, int], maps: Sequence[np.ndarray],
     benchmark's metrics are wanted, 2-d float in [0, 1]; boxes: (K, 4), the ground truth in pixels
     of the image, None where not known; mask: (foreground, ignored), bool of any size.
     """
-    truth = np.empty((0, 4))
-    if boxes is not None:
-        truth = crop.to_crop(clip_to_image(boxes, size), size)
-        truth = truth[~np.isnan(truth[:, 0])]
-    found = [largest_box(maps[0], threshold) for threshold in thresholds]
-    ious = [0 if box is None else iou(np.array(box), truth).max(initial=0) for box in found]
+    truth = np.empty((0, 4)) if boxes is None else crop.true_boxes(boxes, size)
+    found = np.array([largest_box(maps[0], threshold) or NO_BOX for threshold in thresholds],
+                     np.int16)
     levels = pixels = None
     if boxes is not None and len(maps) > 1:
         levels = level_ious(maps[1], boxes, size)
         pixels = None if mask is None else pixel_counts(maps[1], *mask)
-    return Evaluated(np.array(index), np.array(size), np.array(
-        [NO_BOX if box is None else box for box in found], np.int16), np.array(ious, np.float64),
-        np.array(len(truth) > 0), levels, pixels)
+    return Evaluated(np.array(index), np.array(size), found,
+                     iou(found[:, None], truth).max(1, initial=0), np.array(len(truth) > 0),
+                     levels, pixels)
 
 
-def stack(rows: Sequence[Evaluated]) -> Evaluated:
-    """The rows of images as a table. Raises ValueError without rows."""
-    return Evaluated(*(None if column[0] is None else np.stack(column)
+def stack(rows: Sequence[Evaluated], join: Callable = np.stack) -> Evaluated:
+    """The rows of images as a table."""
+    return Evaluated(*(None if column[0] is None else join(column)
                        for column in zip(*rows, strict=True)))
 
 
 def concatenate(parts: Sequence[Evaluated]) -> Evaluated:
     """Parts of a list as one table, in the order of the list."""
-    joined = Evaluated(*(None if column[0] is None else np.concatenate(column)
-                         for column in zip(*parts, strict=True)))
+    joined = stack(parts, np.concatenate)
     order = joined.index.argsort()
     return Evaluated(*(None if column is None else column[order] for column in joined))
 
@@ -115,21 +104,16 @@ def at_threshold(results: Evaluated, number: int) -> dict[str, Any]:
     counts: the paper's leaves out images without a contour, and those without a ground-truth box
     after the crop; the strict one does not. Top-1 and Top-5 are None without a classifier."""
     contour, correct = results.contour[:, number], results.correct[:, number]
-    counted = int((contour & results.has_box).sum())
     right = {'top1': None, 'top5': None, 'gt_known': int(correct.sum())}
     if results.hits is not None:
-        right |= dict(zip(('top1', 'top5'), (results.hits & correct[:, None]).sum(0).tolist(),
-                          strict=True))
-    count = len(correct)
-
-    def shares(denominator: int) -> dict[str, float | None]:
-        return {name: None if value is None else value / max(denominator, 1)
-                for name, value in right.items()}
-
+        right['top1'], right['top5'] = (results.hits & correct[:, None]).sum(0).tolist()
+    count, counted = len(correct), int((contour & results.has_box).sum())
+    paper, strict = ({name: None if value is None else value / max(images, 1)
+                      for name, value in right.items()} for images in (counted, count))
     return {'count': count, 'no_contour': int((~contour).sum()),
-            'no_box': int((~results.has_box).sum()), 'paper': shares(counted),
-            'strict': shares(count), 'intervals': {'strict': {
-                name: wilson(value, count) for name, value in right.items() if value is not None}}}
+            'no_box': int((~results.has_box).sum()), 'paper': paper, 'strict': strict,
+            'intervals': {'strict': {name: resampling.wilson(value, count)
+                                     for name, value in right.items() if value is not None}}}
 
 
 def sweep_of(results: Evaluated, thresholds: np.ndarray) -> dict[str, Any]:
@@ -141,7 +125,7 @@ def sweep_of(results: Evaluated, thresholds: np.ndarray) -> dict[str, Any]:
     return {'best_threshold': float(thresholds[best]), 'best': at_threshold(results, best),
             'thresholds': thresholds[numbers].tolist(),
             'paper': (correct / np.maximum(counted, 1)).tolist(),
-            'strict': (correct / max(len(results.index), 1)).tolist()}
+            'strict': (correct / len(results.index)).tolist()}
 
 
 def summarize(results: Evaluated, thresholds: np.ndarray, threshold: float, sweep: bool = False,
@@ -152,20 +136,21 @@ def summarize(results: Evaluated, thresholds: np.ndarray, threshold: float, swee
     by the names under which their metrics are added.
     """
     def at(value: float) -> dict[str, Any]:
-        return at_threshold(results, int(np.flatnonzero(thresholds == value)[0]))
+        return at_threshold(results, thresholds.tolist().index(value))
 
     metrics = {**at(threshold), **dict.fromkeys(BENCHMARK_METRICS), 'best_threshold': None}
-    metrics['intervals'] |= {'confidence': CONFIDENCE, 'resamples': RESAMPLES}
-    samples = benchmark(results, resampling_weights(len(results.index)))
+    metrics['intervals'] |= {'confidence': resampling.CONFIDENCE,
+                             'resamples': resampling.RESAMPLES}
+    samples = benchmark(results, resampling.resampling_weights(len(results.index)))
     for name in BENCHMARK_METRICS:
         if name in samples:
             metrics[name] = float(samples[name][0])
-            metrics['intervals'][name] = interval(samples[name][1:])
+            metrics['intervals'][name] = resampling.interval(samples[name][1:])
     if results.levels is not None:
         metrics['best_threshold'] = threshold_of(best_levels(results)[0])
     if results.hits is not None:
-        top1, top5 = results.hits.mean(0).tolist()
-        metrics['classification'] = {'top1': top1, 'top5': top5}
+        metrics['classification'] = dict(zip(('top1', 'top5'), results.hits.mean(0).tolist(),
+                                             strict=True))
     if sweep:
         metrics['sweep'] = sweep_of(results, thresholds)
     return metrics | {name: {'threshold': value, **at(value)} for name, value in others.items()}
@@ -201,14 +186,15 @@ def benchmark(results: Evaluated, weights: np.ndarray, thresholds: Sequence[floa
     """
     metrics = {}
     if results.levels is not None:
-        rates = weighted_sums(weights, correct_boxes(results)) / weights.shape[1]
+        rates = resampling.weighted_sums(weights, correct_boxes(results)) / weights.shape[1]
         if levels is not None:
             metrics = {f'transferred_{name}': values
                        for name, values in _metrics_at(rates, levels[None]).items()}
         metrics |= _metrics_at(rates, rates[:, :1 + len(V2_DELTAS)].argmax(2))
         metrics |= {f'gt_known_{t}': rates[:, 0, level_of(t)] for t in thresholds}
     if results.pixels is not None and results.pixels[:, 1].any():
-        metrics['pxap'] = average_precision(weighted_sums(weights, results.pixels))
+        metrics['pxap'] = average_precision(
+            resampling.weighted_sums(weights, results.pixels))
     return metrics
 
 
@@ -216,7 +202,6 @@ def _metrics_at(rates: np.ndarray, levels: np.ndarray) -> dict[str, np.ndarray]:
     """rates: (R, C, 255), means of `correct_boxes`; levels: (R or 1, 4)."""
     names = ['max_box_acc', *(f'max_box_acc_v2_iou_{delta}' for delta in V2_DELTAS),
              'top1', 'top5'][:rates.shape[1]]
-    levels = np.hstack([levels, levels[:, :1], levels[:, :1]])[:, :len(names)]
-    levels = np.broadcast_to(levels, rates.shape[:2])[..., None]
+    levels = levels[:, [0, 1, 2, 3, 0, 0][:len(names)], None]
     metrics = dict(zip(names, np.take_along_axis(rates, levels, 2)[..., 0].T, strict=True))
     return metrics | {'max_box_acc_v2': np.mean([metrics[name] for name in names[1:4]], axis=0)}

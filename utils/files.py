@@ -1,28 +1,20 @@
 """Outputs: written under a temporary name and renamed, so that no file is ever half written."""
 
-import contextlib
 import csv
 import io
 import json
 import os
-import struct
-import zlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
-import cv2
 import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from utils.errors import InputError
-
-try:
-    from isal import isal_zlib
-except ImportError:  # it has no wheel for this platform
-    isal_zlib = None
-PNG_HEADER = 33  # bytes of the signature and the chunk IHDR
-STAMP = b'tEXtstamp\0'
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -40,7 +32,7 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise InputError(f'cannot write {path} ({error.strerror or error}): '
                          'check the folder, its rights and the free space') from error
     finally:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             temporary.unlink()
 
 
@@ -77,47 +69,22 @@ def write_csv(path: Path, header: tuple, rows: Iterable[Iterable]) -> None:
     write_text(path, text.getvalue())
 
 
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Write an RGB image, uint8 H x W x 3, grey levels, uint8 H x W, or a mask, bool H x W (as 0
-    and 255), as PNG."""
+def write_png(path: Path, image: np.ndarray, stamp: str = '') -> None:
+    """Write an RGB image, uint8 H x W x 3, grey levels, uint8 or uint16 H x W, or a mask, bool
+    H x W (as 0 and 255), as PNG; with a text that says what it was made of."""
     if image.dtype == bool:
         image = 255 * image.view(np.uint8)
-    if image.ndim == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    write_bytes(path, cv2.imencode('.png', image)[1])
+    text = PngInfo()
+    text.add_text('stamp', stamp)
+    atomic_write(path, lambda file: Image.fromarray(image).save(
+        file, 'PNG', compress_level=1, pnginfo=text))
 
 
-def encode_png(image: np.ndarray, stamp: str) -> bytes:
-    """A PNG, quickly, of an image in OpenCV's order of channels, uint8 H x W x 3, with a text.
-
-    Each row is stored as its difference to the row above (PNG's filter Up), which suits smooth
-    maps, and compressed by isal, five times as fast as OpenCV does it.
-    """
-    height, width = image.shape[:2]
-    pixels = cv2.cvtColor(image, cv2.COLOR_BGR2RGB).reshape(height, 3 * width)
-    rows = np.empty((height, 1 + 3 * width), np.uint8)
-    rows[:, 0] = 2  # the filter Up
-    rows[0, 1:] = pixels[0]
-    np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])
-    compressed = isal_zlib.compress(rows, 1) if isal_zlib else zlib.compress(rows, 1)
-    header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB
-    chunks = (b'IHDR' + header, STAMP + stamp.encode('latin-1', 'replace'), b'IDAT' + compressed,
-              b'IEND')
-    return b'\x89PNG\r\n\x1a\n' + b''.join(
-        struct.pack('>I', len(chunk) - 4) + chunk + struct.pack('>I', zlib.crc32(chunk))
-        for chunk in chunks)
-
-
-def read_stamp(path: Path) -> str | None:
-    """The text that `encode_png` has written into a file; None without one."""
-    try:
-        with open(path, 'rb') as file:
-            start = file.read(PNG_HEADER + 512)[PNG_HEADER:]
-    except OSError:
-        return None
-    if start[4:4 + len(STAMP)] != STAMP:
-        return None
-    return start[4 + len(STAMP):8 + struct.unpack('>I', start[:4])[0]].decode('latin-1')
+def read_stamp(path: Path) -> str:
+    """The text that `write_png` has written into a file; empty where there is none."""
+    with suppress(Exception), Image.open(path) as image:  # it may be missing or damaged
+        return image.info.get('stamp', '')
+    return ''
 
 
 def source_of(path: Path) -> str:

@@ -24,7 +24,7 @@ from utils.device import Normalize, Precision, available_cores, default_workers
 from utils.distributed import gather_to_main, rank, world_size
 from utils.errors import InputError
 from utils.images import BadImageError
-from utils.log import Progress, bad_summary, write_bad_images
+from utils.progress import Progress, write_bad_images
 from utils.results import RunFolder
 
 CPU_CHUNK = 4  # images; feature maps above 32 MiB are allocated anew, with page faults, each time
@@ -101,6 +101,8 @@ class ListInference:
             if result is not None:
                 yield result
         progress.close()
+        if self.bad and len(self.bad) == progress.total:
+            raise InputError(f'none of the images of {self.images.source} can be decoded')
 
     def _by_threads(self, batches: list[Sequence[int]]) -> Iterator[tuple[int, Any]]:
         """Each thread, one per core, takes a chunk of a batch from reading to finishing."""
@@ -173,13 +175,8 @@ class ListInference:
 
     def gather(self, result: Any, run: RunFolder) -> tuple[list[Any], str]:
         """All ranks' results on rank 0 (elsewhere an empty list), and the end of a last line."""
-        results, names = gather_to_main(result), gather_to_main(self.bad)
-        if results and self.options.skip_bad:
-            self.bad = write_bad_images(run, names)
-            if len(self.bad) == len(self.images):
-                raise InputError('none of the images can be decoded: see '
-                                 f'{run.file("bad_images.txt")}')
-        return results, bad_summary(run, self.bad)
+        left_out = write_bad_images(run, self.bad) if self.options.skip_bad else ''
+        return gather_to_main(result), left_out
 
 
 def as_arrays(outputs: dict[str, Any]) -> dict[str, Any]:

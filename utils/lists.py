@@ -1,40 +1,26 @@
 """Image lists: which images there are, their classes, and their boxes where these are known.
 
-The CUB-200-2011 layout of a data folder:
+The CUB-200-2011 layout of a data folder (`utils/imagenet.py` has the other):
 
     train.txt, val.txt              `name,label,xmin ymin xmax ymax`
     image/<class>/<name>.jpg
     segmentation/<class>/<name>.png ground-truth masks; optional
-
-The ImageNet-1K layout:
-
-    train.txt, val.txt              `name label`; train names with their folder
-    train/<wnid>/<name>.JPEG        val/<name>.JPEG
-    box/<name>.xml                  boxes of the val images, PASCAL VOC style; optional
-    segmentation/                   ground-truth masks; optional
-    wnids.txt                       the classes, one per line, if they are not ImageNet-1K's
 """
 
 import os
 from array import array
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from posixpath import normpath
-from xml.etree.ElementTree import ParseError
 from zlib import crc32
 
 import numpy as np
-from defusedxml.common import DefusedXmlException
-from defusedxml.ElementTree import parse as parse_xml
 
-from utils.errors import InputError, warn
+from utils.errors import InputError, about, warn
 from utils.images import BadImageError, read_header
 
-WNIDS = Path(__file__).resolve().parents[1] / 'dataset' / 'imagenet_wnids.txt'
-WRONG_LABEL = 'ILSVRC2012_val_00033202.JPEG'  # left out where images are localized
 SAMPLE = 256  # images of a list whose headers are looked at, which takes some tenths of a second
 
 
@@ -43,8 +29,8 @@ class ImageList:
     """The images of a list, in its order.
 
     Arguments:
-        names: (N,) numpy str, the images' paths relative to `folder`. An array rather than a list,
-            so that worker processes share its memory.
+        names: (N,) numpy str, the images' paths relative to `folder`. Worker processes share the
+            memory of an array, not that of a list.
         labels: (N,) int64, from 0.
         boxes: for each image (K, 4) float64, xmin ymin xmax ymax in pixels of the original image;
             None if the list has no boxes.
@@ -94,45 +80,14 @@ def cub_images(datapath: Path, name: str, classes: int) -> ImageList:
     `name,label`, with a further field for each box of the image, or with none in the whole list.
     Lines of equal name and label are one image with all their boxes.
 
-    Raises InputError, with the line's number, for anything else: a label outside 0 ... classes-1,
-    a box without area, a name that leaves the data folder, an image under two labels, two images
-    that would share a mask; and for boxes of another scale than the images'.
+    Raises InputError for anything else: a label outside 0 ... classes-1, a box without area, a
+    name that leaves the data folder, an image under two labels, two images that would share a
+    mask; and for boxes of another scale than the images'.
     """
-    def fields(line: str, where: str) -> list[str]:
-        if ',' not in line:
-            raise InputError(f'{where}: expected `name,label,xmin ymin xmax ymax`, found '
-                             f'{line[:80]!r}: separate name, label and boxes by commas')
-        return line.split(',')
-
     path = list_path(datapath, name)
-    names, labels, rows = read_list(path, fields, classes)
-    boxes: Sequence[np.ndarray] | None = None
-    if rows[0]:
-        boxes = [np.array(row, dtype=np.float64) for row in rows]
-        if len({len(row) for row in rows}) == 1:
-            boxes = np.array(boxes)  # one array, whose memory worker processes share
-    return _checked(ImageList(names, labels, boxes, datapath / 'image', source=path), datapath)
-
-
-def imagenet_images(datapath: Path, name: str, classes: int, split: str = 'train',
-                    boxes: bool = False) -> ImageList:
-    """The images of a list in the ImageNet layout, of lines `name label`; `split`: the folder of
-    the images. With `boxes` (for localization) those of the XML files, without the one image whose
-    label is known to be wrong. Raises InputError as `cub_images`."""
-    def fields(line: str, where: str) -> list[str]:
-        found = line.rsplit(maxsplit=1)
-        if len(found) < 2 or ',' in line:
-            raise InputError(f'{where}: expected `name label`, found {line[:80]!r}: correct the '
-                             'line, or use the cub200 scripts for lists with commas')
-        return found
-
-    path, own, xml = list_path(datapath, name), datapath / 'wnids.txt', None
-    wnids = [line for _, line in read_lines(own if own.is_file() else WNIDS)] if boxes else []
-    names, labels, _ = read_list(path, fields, min(classes, len(wnids)) if boxes else classes,
-                                 leave_out=WRONG_LABEL if boxes else None)
-    if boxes and (datapath / 'box').is_dir():
-        xml = XmlBoxes(names, [wnids[label] for label in labels], datapath / 'box')
-    return _checked(ImageList(names, labels, xml, datapath / split, source=path), datapath)
+    names, labels, boxes = read_list(path, classes, 'name,label,xmin ymin xmax ymax',
+                                     lambda line: line.split(','))
+    return checked(ImageList(names, labels, boxes, datapath / 'image', source=path), datapath)
 
 
 def list_path(datapath: Path, name: str) -> Path:
@@ -141,52 +96,47 @@ def list_path(datapath: Path, name: str) -> Path:
     return given if given.is_file() and given.name != name else datapath / name
 
 
-def read_list(path: Path, fields_of: Callable[[str, str], list[str]], classes: int,
-              leave_out: str | None = None) -> tuple[np.ndarray, np.ndarray, list[list[tuple]]]:
-    """The names, labels and boxes of the images of a list, whose lines `fields_of` splits into
-    name, label and boxes. Raises InputError as `cub_images`."""
-    names, labels, boxes, lines = [], array('q'), [], array('q')
-    images: dict[str, int] = {}  # masks are called by the name without its suffix
-    count = 0
+def read_list(path: Path, classes: int, form: str, split: Callable[[str], list[str]]
+              ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray] | None]:
+    """The names, labels and boxes of the images of a list, whose lines are of a `form` that
+    `split` takes apart into name, label and boxes. Raises InputError as `cub_images`."""
+    names, labels, boxes, count = [], array('q'), {}, 0
+    rows: dict[str, int] = {}  # by the name without its suffix, which masks are called by
     for number, line in read_lines(path):
         where = f'{path}, line {number}'
-        name, text, *fields = fields_of(line, where)
-        if name == leave_out:
-            continue
-        name, label = image_name(name, where), checked_label(text.strip(), classes, where)
-        count += 1
-        row = images.setdefault(os.path.splitext(name)[0], len(names))
+        name, *fields = split(line)
+        if not fields:
+            raise InputError(f'{where}: expected `{form}`, found {line[:80]!r}')
+        name, label = image_name(name, where), checked_label(fields[0].strip(), classes, where)
+        row = rows.setdefault(os.path.splitext(name)[0], len(names))
         if row == len(names):
             names.append(name)
             labels.append(label)
-            boxes.append([])
-            lines.append(number)
-        where_both = f'{path}, lines {lines[row]} and {number}'
-        if name != names[row]:
-            raise InputError(f'{where_both}: {name} and {names[row]} would share a mask: rename '
-                             'one of them')
-        if label != labels[row]:
-            raise InputError(f'{where_both}: {name} has the labels {labels[row]} and {label}, but '
-                             'an image has one class: delete one of the lines')
-        boxes[row] += [parse_box(field, where) for field in fields]
-        if bool(fields) != bool(boxes[0]):
-            raise InputError(f'{where}: some lines have a box and some have none: give one to '
-                             'all or to none')
+        if (name, label) != (names[row], labels[row]):
+            raise InputError(f'{where}: {name} of class {label}, after {names[row]} of class '
+                             f'{labels[row]}: an image has one class, and two images have no mask '
+                             '(NAME.png) in common')
+        if fields[1:]:
+            boxes.setdefault(row, []).extend(parse_box(field, where) for field in fields[1:])
+        count += 1
     if not names:
         raise InputError(f'{path} is empty: expected one line per image')
+    if 0 < len(boxes) < len(names):
+        first = next(name for row, name in enumerate(names) if row not in boxes)
+        raise InputError(f'{path}: {len(names) - len(boxes)} of {len(names)} images have no box, '
+                         f'the first is {first}: give a box to all or to none')
     if len(names) < count:
         warn(f'{path}: {count} lines are of {len(names)} images; an image counts once, with the '
              'boxes of all its lines')
-    return np.array(names), np.array(labels, np.int64), boxes
+    return np.array(names), np.array(labels), [
+        np.array(boxes[row], np.float64) for row in range(len(names))] if boxes else None
 
 
-def _checked(images: ImageList, datapath: Path) -> ImageList:
+def checked(images: ImageList, datapath: Path) -> ImageList:
     """The list with its folder of ground-truth masks, some of its files looked at."""
-    segmentation = datapath / 'segmentation'
-    if segmentation.is_dir():
-        images = replace(images, segmentation=segmentation)
     check_files(images)
-    return images
+    masks = datapath / 'segmentation'
+    return replace(images, segmentation=masks) if masks.is_dir() else images
 
 
 def check_files(images: ImageList) -> None:
@@ -213,61 +163,34 @@ def check_scale(boxes: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]],
     Raises InputError where all are fractions of the images, one lies outside its image, or many
     reach far beyond theirs. Warns of a few that do, and where none comes near the image's end.
     """
-    reach, beyond = [], []
-    for found, (height, width), name in zip(boxes, sizes, names, strict=True):
-        for box in found:
-            if box[2] <= 0 or box[3] <= 0 or box[0] >= width or box[1] >= height:
-                raise InputError(f'{source}: the box {" ".join(f"{value:g}" for value in box)} of '
-                                 f'{name} lies outside its image of {width} x {height} pixels '
-                                 '(width x height): boxes are in pixels of the stored image')
-            reach.append(max(box[2] / width, box[3] / height))
-            if reach[-1] > 1.05 or min(box[0] / width, box[1] / height) < -0.05:
-                beyond.append(name)
-    if reach and max(float(np.max(found, initial=0)) for found in boxes) <= 1:
-        raise InputError(f'{source}: all boxes lie in 0 ... 1: they are fractions of the image '
-                         '(YOLO?); multiply x by the width and y by the height')
-    if len(beyond) > max(2, len(reach) / 10):
-        raise InputError(f'{source}: {len(beyond)} of {len(reach)} boxes reach far beyond their '
-                         f'images, the first is that of {beyond[0]}: they have another scale, or '
-                         'are x y width height')
-    if beyond:
-        warn(f'{source}: {len(beyond)} of {len(reach)} boxes looked at reach far beyond their '
-             f'images, the first is that of {beyond[0]}')
-    if len(reach) >= 20 and max(reach) < 0.6:
-        warn(f'{source}: no box reaches beyond {100 * max(reach):.0f} % of its image: do the boxes '
+    owner = np.repeat(np.arange(len(boxes)), [len(found) for found in boxes])
+    if not len(owner):
+        return
+    every = np.concatenate(list(boxes)).astype(float)
+    size = np.array(sizes, float)[owner, ::-1]  # width, height
+    start, end = every[:, :2] / size, every[:, 2:] / size
+    outside = ((end <= 0) | (start >= 1)).any(1)
+    beyond = ((end > 1.05) | (start < -0.05)).any(1)
+    far = (f'{beyond.sum()} of {len(every)} boxes looked at reach far beyond their images, the '
+           f'first is that of {names[owner[beyond.argmax()]]}')
+    fault = ''
+    if outside.any():
+        row = outside.argmax()
+        fault = (f'the box {" ".join(f"{side:g}" for side in every[row])} of {names[owner[row]]} '
+                 f'lies outside its image of {size[row, 0]:g} x {size[row, 1]:g} pixels (width x '
+                 'height)')
+    elif every.max() <= 1:
+        fault = ('all boxes lie in 0 ... 1: they are fractions of the image (YOLO?); multiply x by '
+                 'the width and y by the height')
+    elif beyond.sum() > max(2, len(every) / 10):
+        fault = f'{far}: they have another scale, or are x y width height'
+    if fault:
+        raise InputError(f'{source}: {fault}')
+    if beyond.any():
+        warn(f'{source}: {far}')
+    if len(every) >= 20 and end.max() < 0.6:
+        warn(f'{source}: no box reaches beyond {100 * end.max():.0f} % of its image: do the boxes '
              'have the scale of smaller copies?')
-
-
-@dataclass(frozen=True)
-class XmlBoxes(Sequence):
-    """The boxes of each image of a list, (K, 4) float64, read on access; an image without an XML
-    file has none. Of the objects in a file, those with the wnid of the image's label count."""
-
-    names: Sequence[str]
-    wnids: Sequence[str]
-    folder: Path
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        path = self.folder / PurePosixPath(str(self.names[index])).with_suffix('.xml').name
-        objects = read_xml_objects(path) if path.exists() else []
-        boxes = [box for wnid, box in objects if wnid == self.wnids[index]]
-        return np.array(boxes, dtype=np.float64).reshape(-1, 4)
-
-
-def read_xml_objects(path: Path) -> list[tuple[str, tuple[float, ...]]]:
-    """(wnid, box) of the objects in a PASCAL VOC style XML file. Raises InputError if the file is
-    missing, is not such XML, has a DTD, or has a box without area."""
-    try:
-        objects = parse_xml(path, forbid_dtd=True).getroot().findall('object')
-    except (OSError, ParseError, DefusedXmlException, ValueError, LookupError) as error:
-        raise InputError(f'{path} is not a valid PASCAL VOC XML file ({error}): replace it'
-                         ) from error
-    return [(found.findtext('name', '').strip(), parse_box(' '.join(
-        found.findtext(f'bndbox/{side}', '') for side in ('xmin', 'ymin', 'xmax', 'ymax')),
-        str(path))) for found in objects]
 
 
 def image_name(text: str, where: str) -> str:
@@ -278,12 +201,10 @@ def image_name(text: str, where: str) -> str:
 
 def checked_name(name: str, where: str) -> str:
     """`name` if it is a relative path that stays in its folder, else InputError."""
-    if '\\' in name:
-        raise InputError(f'{where}: the name {name[:80]!r} has backslashes: write / instead')
-    if (not name.strip('./') or name.startswith('/') or '\0' in name
+    if ('\\' in name or not name.strip('./') or name.startswith('/')
             or ('..' in name and '..' in name.split('/'))):
-        raise InputError(f'{where}: the name {name[:80]!r} does not stay in the data folder: '
-                         'use a path relative to the image folder')
+        raise InputError(f'{where}: the name {name[:80]!r} does not stay in the data folder: use '
+                         'a path relative to the image folder, with / and without backslashes')
     return name
 
 
@@ -291,10 +212,8 @@ def checked_label(text: str, classes: int, where: str) -> int:
     """The label in `text` if it is an integer in 0 ... classes-1, else InputError."""
     label = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
     if not 0 <= label < classes:
-        advice = ('if the labels count from 1, subtract 1, else correct --clsnum'
-                  if label == classes else 'correct the line or --clsnum')
-        raise InputError(f'{where}: the label {text[:80]!r} is not in 0 ... {classes - 1}: '
-                         + advice)
+        raise InputError(f'{where}: the label {text[:80]!r} is not in 0 ... {classes - 1}: correct '
+                         'it or --clsnum; if the labels count from 1, subtract 1')
     return label
 
 
@@ -304,28 +223,20 @@ def parse_box(text: str, where: str) -> tuple[float, ...]:
         box = tuple(float(value) for value in text.split())
     except ValueError:
         box = ()
-    if len(box) != 4 or not np.isfinite(box).all():
-        raise InputError(f'{where}: expected a box `xmin ymin xmax ymax`, found {text[:80]!r}: '
-                         'write four numbers with spaces between')
-    if box[2] <= box[0] or box[3] <= box[1]:
-        raise InputError(f'{where}: the box {text[:80]!r} has no area: xmax > xmin and ymax > ymin')
+    if len(box) != 4 or not np.isfinite(box).all() or box[2] <= box[0] or box[3] <= box[1]:
+        raise InputError(f'{where}: expected a box `xmin ymin xmax ymax`, four numbers with spaces '
+                         f'between, xmax > xmin and ymax > ymin, found {text[:80]!r}')
     return box
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number (from 1) and content of the lines that are not blank.
-
-    Raises InputError for a file that is missing, cannot be read, or is UTF-16.
-    """
-    try:
-        file = open(path, encoding='utf-8-sig', errors='surrogateescape')  # noqa: SIM115
-    except OSError as error:
-        raise InputError(f'no list at {path} ({error.strerror}): check --datapath and --list'
-                         ) from error
-    with file:
-        if file.buffer.peek(2)[:2] in (BOM_UTF16_LE, BOM_UTF16_BE):
-            raise InputError(f'{path} is UTF-16, as PowerShell writes it: save it as UTF-8 '
-                             '(Out-File -Encoding utf8)')
+    """Number (from 1) and content of the lines that are not blank. Raises InputError for a file
+    that is missing, cannot be read, or is UTF-16."""
+    with (about(f'no list at {path} (check --datapath and --list)'),
+          open(path, encoding='utf-8-sig', errors='surrogateescape') as file):
         for number, line in enumerate(file, 1):
+            if '\0' in line:
+                raise InputError(f'{path}, line {number}: a NUL character: if the file is UTF-16, '
+                                 'as PowerShell writes it, save it as UTF-8')
             if line := line.strip():
                 yield number, line

@@ -18,13 +18,12 @@ def write_record(folder: Path, record: dict[str, Any], overwrite: bool,
     Raises InputError if the masks in the folder are another run's, unless `overwrite`."""
     old = read_json(folder / RECORD)
     same = all(old.get(name) == value for name, value in record.items() if name != 'checkpoint')
-    made_by, checkpoint = Path(str(old.get('checkpoint'))), Path(record['checkpoint'])
-    if old and not same and made_by.parent != checkpoint.parent and not overwrite:
+    made_by = Path(old.get('checkpoint', ''))
+    if old and not (same or overwrite or made_by.parent == Path(record['checkpoint']).parent):
         raise InputError(f'the masks in {folder} were made by {made_by} at --resize '
-                         f'{old.get("resize")}, another run: give another --maskpath, or '
-                         '--overwrite')
+                         f'{old["resize"]}, another run: give another --maskpath, or --overwrite')
     if lists is None:
-        lists = old.get('lists', {}) if same else {}
+        lists = old['lists'] if same else {}
     if is_main_process():
         write_json(folder / RECORD, {**record, 'lists': lists})
     return lists
@@ -37,21 +36,20 @@ def describe_masks(folder: Path, images: ImageList, clsnum: int) -> None:
         return
     looked_at = images.sample(1000)
     stamps = {index: read_stamp(images.mask_path(folder, index)) for index in looked_at}
-    old = [images.name(index) for index, stamp in stamps.items() if stamp
-           and images.path(index).exists()
-           and stamp.split()[-1] != source_of(images.path(index))]
+    old = [images.name(index) for index, stamp in stamps.items()
+           if stamp and stamp.split()[-1] != source_of(images.path(index))]
     if old and len(old) < len(looked_at) / 2:  # if all differ, the images were copied
         raise InputError(f'{len(old)} images are newer than their pseudo masks in {folder}, the '
                          f"first is {old[0]}: run the cam stage's test.py --resume")
     record = read_json(folder / RECORD)
-    path = Path(str(record.get('checkpoint')))
     if not record:
         print(f'pseudo masks: {folder}; there is no {RECORD} that says what has made them')
         return
-    doubts = {f'made for {record["clsnum"]} classes, not {clsnum}': record['clsnum'] != clsnum,
-              f'not for all of {images.source}': images.checksum() not in record['lists'].values(),
-              f'{path.name} has changed since':
-                  path.is_file() and digest(path) != record['sha256']}
-    for doubt in (doubt for doubt, applies in doubts.items() if applies):
-        warn(f'{folder}: {doubt}')
+    path = Path(record['checkpoint'])
+    if record['clsnum'] != clsnum:
+        warn(f'{folder}: made for {record["clsnum"]} classes, not {clsnum}')
+    if images.checksum() not in record['lists'].values():
+        warn(f'{folder}: not for all of {images.source}')
+    if path.is_file() and digest(path) != record['sha256']:
+        warn(f'{folder}: {path.name} has changed since')
     print(f'pseudo masks: {folder}, made by {path} at --resize {record["resize"]}')

@@ -4,12 +4,12 @@ Choe et al., "Evaluating Weakly Supervised Object Localization Methods Right", C
 maps are 224 x 224; thresholds are 0, 0.001, ..., 0.999. Metrics are fractions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from utils.boxes import contours_of
+from utils.boxes import XYXY, contours_of, iou
 from utils.images import resize_nearest
 
 BENCHMARK_SIDE = 224
@@ -20,6 +20,7 @@ LEVEL_OF_STEP = (THRESHOLDS * LEVELS).astype(int)
 STEP_OF_LEVEL = np.searchsorted(LEVEL_OF_STEP, np.arange(LEVELS))
 IOU_UNITS = 60_000  # an IoU of 0.3, 0.5 or 0.7 is a whole number of them
 NO_BOX = (0, 0, 0, 0)
+LAST_PIXEL = (0, 0, 1, 1)  # the benchmark's boxes include it, those of utils/boxes.py do not
 
 
 class MaxBoxAcc:
@@ -48,12 +49,9 @@ class MaxBoxAcc:
         self.hits += (every if self.multi_contour else largest) >= self.deltas[:, None]
 
     def compute(self) -> tuple[np.ndarray, np.ndarray]:
-        """(metrics, thresholds), each (len(deltas),): the best fraction, and where it is first
-        reached. Raises ValueError when nothing was accumulated."""
-        if not self.count:
-            raise ValueError('no image was accumulated')
-        best = self.hits.argmax(1)
-        return self.hits.max(1) / self.count, THRESHOLDS[best]
+        """(metrics, thresholds), each (len(deltas),): the best fraction, NaN without images, and
+        where it is first reached."""
+        return self.hits.max(1) / self.count, THRESHOLDS[self.hits.argmax(1)]
 
 
 def threshold_ious(score_map: np.ndarray, boxes: np.ndarray, size: tuple[int, int]
@@ -64,22 +62,20 @@ def threshold_ious(score_map: np.ndarray, boxes: np.ndarray, size: tuple[int, in
     The map is quantized to 256 levels, so contours are found once for each level that occurs, not
     once for each threshold.
     """
-    boxes = _boxes_in_map(boxes, size)
     levels = (normalise_map(score_map) * 255).astype(np.uint8)
     cuts = (THRESHOLDS * levels.max()).astype(np.uint8)
     pixels_below = np.bincount(levels.ravel(), minlength=256).cumsum()[cuts]
     _, first, inverse = np.unique(pixels_below, return_index=True, return_inverse=True)
-    rectangles: list[Sequence[int]] = []
-    starts, largest = [], []
-    for contours in _nested_contours(levels, cuts[first]):
-        areas = [cv2.contourArea(contour) for contour in contours]
+    starts, rectangles = [], list[Sequence[int]]()
+    for cut in cuts[first]:
+        contours = sorted(contours_of(levels > cut), key=cv2.contourArea, reverse=True)
         starts.append(len(rectangles))
-        largest.append(len(rectangles) + (areas.index(max(areas)) if areas else 0))
         rectangles += [cv2.boundingRect(contour) for contour in contours] or [NO_BOX]
     found = np.array(rectangles)
     found[:, 2:] = (found[:, :2] + found[:, 2:]).clip(max=BENCHMARK_SIDE - 1)
-    ious = _inclusive_iou(found[:, None], boxes).max(1, initial=0)
-    return ious[largest][inverse], np.maximum.reduceat(ious, starts)[inverse]
+    truth = (np.asarray(boxes) * BENCHMARK_SIDE / np.array(size)[XYXY]).astype(np.int64)
+    ious = iou(found[:, None] + LAST_PIXEL, truth + LAST_PIXEL).max(1, initial=0)
+    return ious[starts][inverse], np.maximum.reduceat(ious, starts)[inverse]
 
 
 def level_ious(score_map: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -99,20 +95,6 @@ def threshold_of(level: int) -> float:
     return float(THRESHOLDS[STEP_OF_LEVEL[level]])
 
 
-def _nested_contours(levels: np.ndarray, cuts: np.ndarray) -> Iterator[Sequence[np.ndarray]]:
-    """The contours of levels > cut for each cut, looked for only in the rectangle that holds
-    them."""
-    rows, columns = _extents(levels.max(1), cuts), _extents(levels.max(0), cuts)
-    for cut, (top, bottom), (left, right) in zip(cuts, rows, columns, strict=True):
-        yield contours_of(levels[top:bottom, left:right] > cut, offset=(left, top))
-
-
-def _extents(values: np.ndarray, cuts: np.ndarray) -> list[list[int]]:
-    """For each cut, where the values above it begin and end (all of them, if there is none)."""
-    above = values > cuts[:, None]
-    return np.stack([above.argmax(1), len(values) - above[:, ::-1].argmax(1)], 1).tolist()
-
-
 class PxAP:
     """Pixel average precision: the area under the curve of precision over recall, the pixels of
     all images pooled."""
@@ -126,9 +108,7 @@ class PxAP:
         self.counts += pixel_counts(score_map, mask)
 
     def compute(self) -> float:
-        """The average precision. Raises ValueError when no foreground was accumulated."""
-        if not self.counts[1].any():
-            raise ValueError('no foreground pixel was accumulated')
+        """The average precision, NaN without foreground."""
         return float(average_precision(self.counts))
 
 
@@ -146,38 +126,20 @@ def pixel_counts(score_map: np.ndarray, mask: np.ndarray, ignored: np.ndarray | 
     """Histogram, (2, 1002) uint16, of background and foreground pixels by the number of thresholds
     0, 0.001, ..., 1 that a pixel reaches. Arguments as in `PxAP.accumulate`; pixels in `ignored`,
     bool of any size, are not counted."""
-    score_map = normalise_map(score_map)
-    mask = resize_nearest(mask.astype(np.uint8), (BENCHMARK_SIDE, BENCHMARK_SIDE))
-    thresholds = np.append(np.arange(STEPS + 1) / STEPS, np.inf)
-    reached = (score_map * STEPS).astype(np.int64)  # the next two lines correct its rounding
-    reached += thresholds[reached + 1] <= score_map
-    reached += thresholds[reached] <= score_map
-    bins = (mask > 0) * (STEPS + 2) + reached
+    reached = np.searchsorted(np.arange(STEPS + 1) / STEPS, normalise_map(score_map), 'right')
+    bins = _at_benchmark_size(mask) * (STEPS + 2) + reached
     if ignored is not None:
-        kept = resize_nearest(ignored.astype(np.uint8), bins.shape) == 0
-        bins = bins[kept]
+        bins = bins[~_at_benchmark_size(ignored)]
     counts = np.bincount(bins.ravel(), minlength=2 * (STEPS + 2))
     return counts.reshape(2, -1).astype(np.uint16)
+
+
+def _at_benchmark_size(mask: np.ndarray) -> np.ndarray:
+    return resize_nearest(mask.astype(np.uint8), (BENCHMARK_SIDE, BENCHMARK_SIDE)) > 0
 
 
 def normalise_map(score_map: np.ndarray) -> np.ndarray:
     """A score map -> float64 in [0, 1]; a constant map, or one with NaN, becomes 0."""
     score_map = score_map.astype(np.float64)
     low, high = score_map.min(), score_map.max()
-    if not high > low:
-        return np.zeros_like(score_map)
-    return (score_map - low) / (high - low)
-
-
-def _boxes_in_map(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    height, width = size
-    return (np.asarray(boxes) * BENCHMARK_SIDE / np.array([width, height] * 2)).astype(np.int64)
-
-
-def _inclusive_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of integer boxes (..., 4) whose last pixels belong to them: + 1 on widths, heights."""
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1
-    intersection = sides.clip(0).prod(-1)
-    area_a = (a[..., 2:] - a[..., :2] + 1).prod(-1)
-    area_b = (b[..., 2:] - b[..., :2] + 1).prod(-1)
-    return intersection / (area_a + area_b - intersection)
+    return (score_map - low) / (high - low) if high > low else np.zeros_like(score_map)

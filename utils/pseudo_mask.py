@@ -5,37 +5,18 @@ The foreground is where the CAM or a Gaussian is high, the background where the 
 between is the conflict region, which the loss of MFF-Net 2 ignores.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
-
 import cv2
 import numpy as np
 
 from utils.boxes import contours_of
 from utils.images import resize
 
-MASK_SIDE = 256                         # pseudo masks are made at MASK_SIDE x MASK_SIDE
-WEAK = (0.1, 0.5)                  # the Gaussian is fitted where the CAM lies between these
-MIN_CONTOUR_AREA = 20                 # pixels; contours below it are specks
-SHRINK = 10                        # the fitted covariance is divided by this
-NEGLIGIBLE = 1e-5                  # of a Gaussian: 1/400 of a grey level
+MASK_SIDE = 256        # pseudo masks are made at MASK_SIDE x MASK_SIDE
+WEAK = (0.1, 0.5)      # the Gaussian is fitted where the CAM lies between these
+MIN_CONTOUR_AREA = 20  # pixels; contours below it are specks
+SHRINK = 10            # the fitted covariance is divided by this
+NEGLIGIBLE = 1e-5      # of a Gaussian: 1/400 of a grey level
 FOREGROUND, BACKGROUND = 0.25, 0.01
-
-
-class Gaussian(NamedTuple):
-    """A Gaussian with maximum 1; mean and covariance in pixels, x across and y down."""
-
-    mean_x: float
-    mean_y: float
-    sx: float
-    sy: float
-    sxy: float
-
-    @property
-    def is_degenerate(self) -> bool:
-        """Whether it is that of a line, which has no area to fill."""
-        sx, sy, sxy = self[2:]
-        return min(sx, sy) < 1e-9 or sx * sy - sxy**2 <= 1e-9 * sx * sy
 
 
 def pseudo_mask(cam: np.ndarray, size: tuple[int, int], prior: bool = True) -> np.ndarray:
@@ -48,7 +29,7 @@ def pseudo_mask(cam: np.ndarray, size: tuple[int, int], prior: bool = True) -> n
     bumps = gaussian_prior(cam) if prior else np.zeros_like(cam)
     channels = np.dstack([255 * cam, 255 * bumps])
     stored = resize(channels, size).astype(np.uint8)  # truncates
-    return cv2.merge([*cv2.split(stored), np.zeros(size, np.uint8)])
+    return np.dstack([stored, np.zeros(size, np.uint8)])
 
 
 def scaled_cam(cam: np.ndarray, side: int) -> np.ndarray:
@@ -61,41 +42,30 @@ def gaussian_prior(cam: np.ndarray) -> np.ndarray:
     in [0, 1], float64 of the same shape; 0 where there is no such region, and where it would be
     below NEGLIGIBLE."""
     prior = np.zeros(cam.shape)
-    for gaussian in fit_gaussians(cam):
-        _add_gaussian(prior, gaussian)
-    return prior
-
-
-def fit_gaussians(cam: np.ndarray) -> Iterator[Gaussian]:
-    """The Gaussian of each contour of a CAM's weak regions; none for specks and lines.
-
-    Its mean and covariance are those of the CAM inside the contour, the covariance divided by
-    SHRINK. `cam`: 2-d float in [0, 1].
-    """
     is_weak = (cam >= WEAK[0]) & (cam <= WEAK[1])
     weak = cam * is_weak
     for contour in contours_of(is_weak):
         if cv2.contourArea(contour) >= MIN_CONTOUR_AREA:
-            gaussian = _fit(contour, weak)
-            if not gaussian.is_degenerate:
-                yield gaussian
+            add_gaussian(prior, *fit_gaussian(contour, weak))
+    return prior
 
 
-def _fit(contour: np.ndarray, weak: np.ndarray) -> Gaussian:
+def fit_gaussian(contour: np.ndarray, weak: np.ndarray) -> tuple[float, float, float, float, float]:
+    """The means of x and y inside a contour, weighted by `weak`, in pixels, and their variances and
+    covariance, divided by SHRINK."""
     x, y, width, height = cv2.boundingRect(contour)
     weight = np.zeros((height, width), weak.dtype)
     cv2.drawContours(weight, [contour], -1, 1, cv2.FILLED, offset=(-x, -y))
-    weight *= weak[y:y + height, x:x + width]
-    moments = cv2.moments(weight)
+    moments = cv2.moments(weight * weak[y:y + height, x:x + width])
     mass = moments['m00']
     sx, sy, sxy = (moments[name] / mass / SHRINK for name in ('mu20', 'mu02', 'mu11'))
-    return Gaussian(x + moments['m10'] / mass, y + moments['m01'] / mass, sx, sy, sxy)
+    return x + moments['m10'] / mass, y + moments['m01'] / mass, sx, sy, sxy
 
 
-def _add_gaussian(prior: np.ndarray, gaussian: Gaussian) -> None:
-    """Update `prior` in place to the pixelwise maximum with the Gaussian, within the rectangle
-    outside of which the Gaussian is NEGLIGIBLE."""
-    mean_x, mean_y, sx, sy, sxy = gaussian
+def add_gaussian(prior: np.ndarray, mean_x: float, mean_y: float, sx: float, sy: float, sxy: float
+                 ) -> None:
+    """Update `prior` in place to the pixelwise maximum with the Gaussian of maximum 1, within the
+    rectangle outside of which it is NEGLIGIBLE."""
     columns, dx = _near(mean_x, sx, prior.shape[1])
     rows, dy = _near(mean_y, sy, prior.shape[0])
     # The exponent is a(column) + b(row) + c(pixel): only c, a product of dx and dy, needs 2-d work.

@@ -11,7 +11,7 @@ import numpy as np
 from network.weights import digest
 from utils.boxes import CentreCrop
 from utils.errors import InputError
-from utils.files import encode_png, read_stamp, source_of, write_bytes
+from utils.files import read_stamp, source_of, write_png
 from utils.inference import ListInference, Predictor
 from utils.lists import ImageList
 from utils.mask_record import write_record
@@ -20,12 +20,12 @@ from utils.results import RunFolder
 
 
 def make_pseudo_masks(predict: Predictor, images: ImageList, options: Any, run: RunFolder) -> None:
-    """Write a pseudo mask for each image of a list to options.maskpath, and results.json.
+    """Write a pseudo mask for each image of a list, seen whole, to options.maskpath; masks.json,
+    which checkpoint made the masks of which lists; and results.json.
 
-    The network sees whole images. Each mask carries a stamp of the checkpoint, its settings and
-    the image's file; with options.resume, masks whose stamp is the one to be written are kept.
-    masks.json says which checkpoint made the masks of which lists. Raises InputError if the masks
-    are another run's, unless options.overwrite.
+    Each mask has a stamp of the checkpoint, its settings and the image's file. With options.resume,
+    masks whose stamp is the one to be written are kept. Raises InputError if the masks are another
+    run's, unless options.overwrite.
     """
     begin, folder = time.monotonic(), options.maskpath
     record = {'checkpoint': str(options.snapshot), 'sha256': digest(options.snapshot),
@@ -47,8 +47,8 @@ def make_pseudo_masks(predict: Predictor, images: ImageList, options: Any, run: 
     write_record(folder, record, True, {**lists, str(images.source): images.checksum()})
     run.write_results({'count': made + kept, 'made': made, 'empty': empty},
                       time.monotonic() - begin, made)
-    print(f'wrote {made} pseudo masks to {folder}' + (f', kept {kept} that are up to date' if kept
-          else '') + (f'; {empty} of them have no foreground' if empty else '') + left_out)
+    print(f'wrote {made} pseudo masks to {folder}, kept {kept} that are up to date; {empty} of '
+          f'those written have no foreground{left_out}')
 
 
 @dataclass(frozen=True)
@@ -64,22 +64,20 @@ class MaskWriter:
     def __call__(self, batch: Mapping[str, Any], outputs: dict[str, Any]) -> np.ndarray:
         _, cams = outputs['image']
         if not np.isfinite(cams).all():
-            raise InputError('a CAM is not finite, so its mask would be empty: stopped; try '
-                             '--amp off')
+            raise InputError('a CAM is not finite, so its mask would be empty: try --amp off')
         empty = 0
         for name, size, cam in zip(batch['name'], batch['size'].tolist(), cams, strict=True):
             stored = pseudo_mask(cam, tuple(size), self.prior)
-            write_bytes(self._file(name), encode_png(stored, self._stamp_of(name)))
+            path, stamp = self._place(name)
+            write_png(path, stored[..., ::-1], stamp)  # OpenCV's order of channels
             empty += not has_foreground(stored)
         return np.array([len(cams), empty])
 
-    def _file(self, name: str) -> Path:
-        return self.folder / Path(name).with_suffix('.png')
-
-    def _stamp_of(self, name: str) -> str:
-        return f'{self.stamp} {source_of(self.image_folder / name)}'
-
     def is_current(self, name: str) -> bool:
         """Whether the image's mask is the one that would be written."""
-        return ((self.image_folder / name).exists()
-                and read_stamp(self._file(name)) == self._stamp_of(name))
+        path, stamp = self._place(name)
+        return read_stamp(path) == stamp
+
+    def _place(self, name: str) -> tuple[Path, str]:
+        return ((self.folder / name).with_suffix('.png'),
+                f'{self.stamp} {source_of(self.image_folder / name)}')

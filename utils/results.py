@@ -14,10 +14,8 @@ from utils.files import read_json, write_json
 
 SECTIONS = ('training', 'evaluation')
 # What of a training's arguments is recorded in model-N.json: what the network depends on.
-MODEL_ARGUMENTS = {
-    'stage': str, 'backbone': str, 'arch': str, 'stages': str, 'fusion': str, 'no_attention': bool,
-    'resize': int, 'crop': int, 'clsnum': int, 'seed': int, 'threshold': (int, float),
-    'list': str, 'datapath': str, 'maskpath': str}
+MODEL_ARGUMENTS = ('stage', 'backbone', 'arch', 'stages', 'fusion', 'no_attention', 'resize',
+                   'crop', 'clsnum', 'seed', 'threshold', 'list', 'datapath', 'maskpath')
 PACKAGES = {'torch': 'torch', 'torchvision': 'torchvision', 'timm': 'timm',
             'albumentations': 'albumentations', 'opencv': 'cv2', 'numpy': 'numpy'}
 
@@ -38,9 +36,9 @@ class RunFolder:
                       section: str | None = None) -> Path:
         """Write results.json and return its path.
 
-        `metrics` are plain Python values. They are written at the top level, or under `section`
-        (`training` or `evaluation`). Writing `training` discards all earlier results; otherwise
-        the other sections are kept.
+        `metrics`, plain Python values, are written at the top level, or under `section` (`training`
+        or `evaluation`). Writing `training` discards all earlier results; otherwise the other
+        sections are kept.
         """
         path = self.file('results.json')
         record = {**metrics, 'arguments': _plain(self.arguments), 'versions': versions(),
@@ -56,7 +54,7 @@ class RunFolder:
     def describe_model(self, model: Path) -> None:
         """Write `model-N.json`."""
         arguments = _plain(self.arguments)
-        write_json(model.with_name(f'{model.name}.json'), {
+        write_json(settings_path(model), {
             **{name: arguments[name] for name in MODEL_ARGUMENTS if name in arguments},
             'class_names': list(self.class_names), 'versions': versions(), 'commit': commit()})
 
@@ -76,16 +74,14 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 def training_settings(checkpoint: str | Path) -> dict[str, Any]:
     """What is recorded of a checkpoint's training, in model-N.json beside model-N (or NAME.json
-    beside NAME.safetensors): the flags of the training script by their names. A flag of another
-    type than expected counts as not recorded; empty where nothing is recorded."""
+    beside NAME.safetensors): the flags of the training script by their names, and more; empty where
+    nothing is recorded."""
+    return read_json(settings_path(checkpoint))
+
+
+def settings_path(checkpoint: str | Path) -> Path:
     path = Path(checkpoint)
-    recorded = read_json(path.with_name(path.name.removesuffix('.safetensors') + '.json'))
-    if not recorded:  # a checkpoint of an earlier version
-        section = read_json(path.with_name('results.json')).get('training')
-        arguments = section.get('arguments') if isinstance(section, dict) else None
-        recorded = arguments if isinstance(arguments, dict) else {}
-    return {name: value for name, value in recorded.items()
-            if isinstance(value, MODEL_ARGUMENTS.get(name, object))}
+    return path.with_name(path.name.removesuffix('.safetensors') + '.json')
 
 
 def recorded_fusion(checkpoint: str | Path) -> dict[str, Any]:
@@ -98,8 +94,7 @@ def recorded_fusion(checkpoint: str | Path) -> dict[str, Any]:
 
 def recorded_class_names(checkpoint: str | Path) -> list[str]:
     """The names of the classes that the checkpoint was trained on; empty where not recorded."""
-    names = training_settings(checkpoint).get('class_names')
-    return list(map(str, names)) if isinstance(names, list) else []
+    return training_settings(checkpoint).get('class_names', [])
 
 
 def versions() -> dict[str, str]:
@@ -112,12 +107,10 @@ def versions() -> dict[str, str]:
 @cache
 def commit() -> str | None:
     """The commit of this repository; None where it is not a git repository."""
-    root = Path(__file__).resolve().parents[1]
-    if not (root / '.git').exists():
-        return None
+    repository = Path(__file__).resolve().parents[1] / '.git'
     try:
-        found = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=root, capture_output=True,
-                               text=True, check=False)
+        found = subprocess.run(['git', '--git-dir', repository, 'rev-parse', 'HEAD'], text=True,
+                               capture_output=True, check=False)
     except OSError:  # no git
         return None
     return found.stdout.strip() or None

@@ -20,13 +20,12 @@ from utils.images import read_stored_mask, resize
 from utils.inference import ListInference, Predictor
 from utils.lists import ImageList
 from utils.losses import segmentation_probability
-from utils.results import training_settings
+from utils.results import settings_path, training_settings
 
 MOST_IMAGES = 500  # of the training list, evenly spread
 # Logits from -4 to 9.2 in steps of 0.1, as probabilities: near 1, steps of 0.01 are too coarse.
 THRESHOLDS = np.round(1 / (1 + np.exp(-np.arange(-40, 93) / 10)), 4)
-RULE = ('the threshold at which masks of training images correlate best with their fused CAMs; '
-        'no boxes')
+RULE = 'masks of training images correlate best with their fused CAMs; no boxes'
 
 
 def agreement(probability: np.ndarray, cam: np.ndarray) -> np.ndarray:
@@ -37,16 +36,12 @@ def agreement(probability: np.ndarray, cam: np.ndarray) -> np.ndarray:
     """
     exceeded = np.searchsorted(THRESHOLDS, probability.ravel().astype(np.float64))
     deviation = cam.ravel().astype(np.float64) - cam.mean(dtype=np.float64)
-    bins = len(THRESHOLDS) + 1
-    area = _above(np.bincount(exceeded, minlength=bins)) / cam.size
-    covariance = _above(np.bincount(exceeded, deviation, bins)) / cam.size
+    # Means over all pixels of what lies above each threshold.
+    area, covariance = (
+        np.bincount(exceeded, weights, len(THRESHOLDS) + 1)[::-1].cumsum()[-2::-1] / cam.size
+        for weights in (None, deviation))
     scale = deviation.std() * np.sqrt(area * (1 - area))
     return np.divide(covariance, scale, out=np.zeros(len(THRESHOLDS)), where=scale > 1e-12)
-
-
-def _above(histogram: np.ndarray) -> np.ndarray:
-    """The sum over the pixels above each threshold."""
-    return histogram[::-1].cumsum()[-2::-1]
 
 
 def set_threshold(options: Any, predict: Predictor, read_list: Callable[[str], ImageList]) -> None:
@@ -58,16 +53,15 @@ def set_threshold(options: Any, predict: Predictor, read_list: Callable[[str], I
     images = read_list(recorded.get('list', 'train.txt'))
     inference = ListInference(predict, images, {'image': CentreCrop(side)},
                               Agreeing(images, masks, side), options)
-    total = sum(inference.run('choosing a threshold', images.sample(MOST_IMAGES)),
-                np.zeros(len(THRESHOLDS)))
-    total = sum_over_ranks(total)
+    found = inference.run('choosing a threshold', images.sample(MOST_IMAGES))
+    total = sum_over_ranks(sum(found, np.zeros(len(THRESHOLDS))))
     if total.max() <= 0:
         options.threshold = options.paper_threshold
-        warn(f'--threshold auto: masks of {options.snapshot} do not follow the CAMs in {masks} at '
-             f'any threshold: {options.threshold} is used; train for more steps')
+        warn(f'--threshold auto: masks of {options.snapshot} do not follow the CAMs in {masks}: '
+             f'{options.threshold} is used; train for more steps')
         return
     options.threshold = float(THRESHOLDS[total.argmax()])
-    path = options.snapshot.with_name(f'{options.snapshot.name}.json')
+    path = settings_path(options.snapshot)
     if is_main_process():
         write_json(path, {**read_json(path), 'threshold': options.threshold,
                           'threshold_rule': RULE})
@@ -84,8 +78,8 @@ class Agreeing:
 
     def __call__(self, batch: Mapping[str, np.ndarray], outputs: dict[str, Any]) -> np.ndarray:
         maps = segmentation_probability(torch.from_numpy(outputs['image']), self.side).numpy()
-        cams = [read_stored_mask(self.images.mask_path(self.masks, index))[..., 0]
-                for index in batch['index'].tolist()]
-        size = self.side, self.side
-        return sum(agreement(probability, resize(cam.astype(np.float32), size))
-                   for probability, cam in zip(maps, cams, strict=True))
+        total = np.zeros(len(THRESHOLDS))
+        for index, probability in zip(batch['index'].tolist(), maps, strict=True):
+            cam = read_stored_mask(self.images.mask_path(self.masks, index))[..., 0]
+            total += agreement(probability, resize(cam.astype(np.float32), maps.shape[1:]))
+        return total

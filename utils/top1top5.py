@@ -12,13 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import InputError
+from utils.errors import InputError, about
 from utils.files import write_array
 
 Hits = dict[str, tuple[bool, bool]]
-FIELDS = [('name', 'U'), ('top1', 'b'), ('top5', 'b')]
-READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0,
-               (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def write_top1top5(path: Path, names: list[str], hits: np.ndarray) -> None:
@@ -34,18 +31,15 @@ def read_top1top5(path: Path, names: Iterable[str] = ()) -> Hits:
     Raises InputError if the file is missing, corrupted, contains anything else, or lacks one of
     `names`. Nothing in it is executed.
     """
-    try:
-        with open(path, 'rb') as file:
-            _, _, dtype = READ_HEADER[np.lib.format.read_magic(file)](file)
-            hits = _read_released(file) if dtype.hasobject else _from_array(
-                np.load(path, allow_pickle=False))
-    except FileNotFoundError as error:
+    if not path.is_file():
         raise InputError(f'no classification result at {path}: run the cls stage\'s test.py, give '
-                         'its file with --top1top5, or --top1top5 none for GT-known only'
-                         ) from error
-    except Exception as error:  # numpy and pickle raise almost any on a damaged file
-        raise InputError(f'{path} is not a valid top1top5.npy ({str(error)[:80]}): run the cls '
-                         "stage's test.py again") from error
+                         'its file with --top1top5, or --top1top5 none for GT-known only')
+    with about(f'{path} is not a valid top1top5.npy'), open(path, 'rb') as file:
+        np.lib.format.read_magic(file)
+        dtype = np.lib.format.read_array_header_1_0(file)[2]
+        hits = _read_released(file.read()) if dtype.hasobject else {
+            str(name): (bool(top1), bool(top5))
+            for name, top1, top5 in np.load(path, allow_pickle=False).tolist()}
     for name in names:
         if name not in hits:
             raise InputError(f'{path} has no image {name}: it was made from another list; run the '
@@ -53,28 +47,17 @@ def read_top1top5(path: Path, names: Iterable[str] = ()) -> Hits:
     return hits
 
 
-def _from_array(array: np.ndarray) -> Hits:
-    fields = array.dtype.fields or {}
-    if [(name, field[0].kind) for name, field in fields.items()] != FIELDS or array.ndim != 1:
-        raise ValueError('it needs the fields name (text), top1, top5 (bool)')
-    return {str(name): (bool(top1), bool(top5)) for name, top1, top5 in array.tolist()}
-
-
-def _read_released(file: io.BufferedReader) -> Hits:
-    content = _Unpickler(io.BytesIO(file.read())).load()
-    if isinstance(content, _Array) and len(content.items) == 1:
-        content = content.items[0]
-    if not isinstance(content, dict):
-        raise ValueError('it needs a dict of image names')
-    hits = {}
+def _read_released(pickled: bytes) -> Hits:
+    content = _Unpickler(io.BytesIO(pickled)).load()
+    if isinstance(content, _Array):
+        content, = content.items
     for name, pair in content.items():
         # The message names types, not values: the text of nested shared lists can be endless.
         if not (isinstance(name, str) and isinstance(pair, list) and len(pair) == 2 and all(
                 isinstance(hit, (bool, int, float)) and hit in (0, 1) for hit in pair)):
             raise ValueError(f'it has {type(name).__name__} -> {type(pair).__name__}, not a name '
                              'and two hits')
-        hits[name] = bool(pair[0]), bool(pair[1])
-    return hits
+    return {name: (bool(top1), bool(top5)) for name, (top1, top5) in content.items()}
 
 
 class _Inert:

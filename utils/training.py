@@ -6,7 +6,6 @@ restart would lose, so a resumed run ends where an undisturbed one does.
 
 import fcntl
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from network.weights import LOAD_ERRORS, first_line, load_checkpoint
+from network.weights import first_line, load_checkpoint
 from utils.datasets import TrainBatches, TrainImages, load_batches
 from utils.device import ApexScaler, Normalize, Precision, default_workers
 from utils.distributed import data_parallel, is_main_process, largest_over_ranks, rank, world_size
@@ -154,17 +153,10 @@ class Sgd:
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
-    def state_dict(self) -> dict[str, Any]:
-        return {'model': self.model.state_dict(), 'optimizer': self.optimizer.state_dict(),
-                'scaler': self.scaler.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        fused = [group['fused'] for group in self.optimizer.param_groups]
-        self.model.load_state_dict(state['model'])
-        self.optimizer.load_state_dict(state['optimizer'])
-        for group, value in zip(self.optimizer.param_groups, fused, strict=True):
-            group['fused'] = value  # a property of this process, not of the run
-        self.scaler.load_state_dict(state['scaler'])
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What has a state, by its name in last.ckpt."""
+        return {'model': self.model, 'optimizer': self.optimizer, 'scaler': self.scaler}
 
 
 class Saves:
@@ -191,7 +183,7 @@ class Saves:
             return self._resumed_step()
         if found and resume is None:
             state = self._read()
-            if state['step'] < state.get('last', 0):
+            if state['step'] < state['last']:
                 raise InputError(f'{self.path} is an unfinished run, at step {state["step"]} of '
                                  f'{state["last"]}: continue it with --resume, or give --resume no '
                                  'to start again and lose it')
@@ -212,8 +204,9 @@ class Saves:
             self.save_state(step)
 
     def save_state(self, step: int) -> None:
-        self._write({**self.sgd.state_dict(), 'step': step, 'run': self.settings,
-                     'last': self.batches.stop}, self.path, step)
+        states = {name: part.state_dict() for name, part in self.sgd.parts.items()}
+        self._write({**states, 'step': step, 'run': self.settings, 'last': self.batches.stop},
+                    self.path, step)
         self.saved_at = time.monotonic()
 
     def save_model(self, step: int, number: int) -> None:
@@ -240,15 +233,19 @@ class Saves:
         return path
 
     def _write(self, state: dict[str, Any], path: Path, step: int) -> None:
-        """Write a checkpoint. Raises InputError if the model is not finite. Buffers are checked
-        too: an overflow in the forward pass may corrupt the statistics of batch norm alone."""
+        """Write a checkpoint. Raises InputError if the model is not finite (buffers are checked
+        too: an overflow in the forward pass may corrupt the statistics of batch norm alone), and
+        if the file cannot be written."""
         if not is_main_process():
             return
         for name, value in self.sgd.model.state_dict().items():
             if value.is_floating_point() and not value.isfinite().all():
                 raise InputError(f'{name} is no longer finite at step {step}: stopped without '
                                  'saving; try a lower --lr or --amp off')
-        write_checkpoint(state, path)
+        try:
+            atomic_write(path, lambda file: torch.save(state, file))
+        except RuntimeError as error:  # torch.save hides the file's own error, as of a full disk
+            raise InputError(f'cannot write {path}: {error.__context__ or error}') from error
 
     def _resumed_step(self) -> int:
         if self.sgd.precision.name == 'apex':
@@ -264,30 +261,17 @@ class Saves:
         if differing:
             raise InputError(f'--resume: {self.path} was written with {", ".join(differing)}: '
                              'give the same flags, or --resume no to start again')
-        self.sgd.load_state_dict(state)
+        for name, part in self.sgd.parts.items():
+            part.load_state_dict(state[name])
         return step
 
     def _read(self) -> dict[str, Any]:
         try:
             state = torch.load(self.path, map_location='cpu', weights_only=True)
-            if {'model', 'optimizer', 'scaler', 'step', 'run'} <= state.keys():
-                return state
-            problem = 'it is not the state of a run'
-        except LOAD_ERRORS as error:
-            problem = first_line(error)
-        raise InputError(f'--resume: {self.path} cannot be read ({problem}): give --resume no to '
-                         'start again')
-
-
-def write_checkpoint(state: dict, path: Path) -> None:
-    """Write a checkpoint. Raises InputError if it cannot be written; `path` is then unchanged."""
-    def write(file: Any) -> None:
-        try:
-            torch.save(state, file)
-        except RuntimeError as error:  # hides the file's own error, as of a full disk
-            raise error.__context__ or error from error
-
-    atomic_write(path, write)
+            return {name: state[name] for name in (*self.sgd.parts, 'step', 'run', 'last')}
+        except Exception as error:  # PyTorch raises many kinds
+            raise InputError(f'{self.path} cannot be resumed ({first_line(error)}): give --resume '
+                             'no to start again') from error
 
 
 @contextmanager
@@ -300,13 +284,10 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            file.seek(0)
-            raise InputError(f'process {file.read().strip()} is training in {folder}: wait for it, '
-                             'or give another --savepath') from error
+            raise InputError(f'another process is training in {folder}: wait for it, or give '
+                             'another --savepath') from error
         except OSError:  # a file system without locks
             warn(f'{folder} cannot be locked: do not start two trainings in it')
-        file.truncate(0)
-        print(os.getpid(), file=file, flush=True)
         yield
         Path(file.name).unlink()
 
@@ -334,15 +315,16 @@ class Interruption:
             raise KeyboardInterrupt
         self.received = self.received or number
 
-    def exit_code(self) -> int | None:
-        """128 + the signal that any rank has received. All ranks must call it after each step;
-        they talk to each other once a second, after equal numbers of steps."""
-        self._steps += 1
-        if world_size() > 1 and self._steps >= self._until_check:
-            now = time.monotonic()
-            received, pace = largest_over_ranks(
-                self.received, (now - self._checked_at) / self._steps)
-            self._checked_at, self._steps = now, 0
-            self._until_check = max(1, round(SECONDS_BETWEEN_CHECKS / max(pace, 1e-6)))
-            return 128 + int(received) if received else None
-        return 128 + self.received if self.received and world_size() == 1 else None
+    def exit_code(self) -> int:
+        """128 + the signal that any rank has received; 0 without one. All ranks must call it after
+        each step; they talk to each other once a second, after equal numbers of steps."""
+        received = self.received
+        if world_size() > 1:
+            self._steps += 1
+            if self._steps < self._until_check:
+                return 0
+            seconds = (time.monotonic() - self._checked_at) / self._steps
+            received, seconds = largest_over_ranks(received, seconds)
+            self._checked_at, self._steps = time.monotonic(), 0
+            self._until_check = max(1, round(SECONDS_BETWEEN_CHECKS / max(seconds, 1e-6)))
+        return 128 + int(received) if received else 0

@@ -5,7 +5,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from conftest import refused
@@ -24,18 +23,15 @@ NAMES = [f'{"ab"[number % 2]}/{number}.png' for number in range(8)]
 BOX = [1, 2, 10.5, 12]
 
 
-def save(path: Path, content: int | np.ndarray | Image.Image, **options) -> None:
+def save(path: Path, content: int | np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, int):
         content = np.full((20, 30, 3), content, np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = content if isinstance(content, Image.Image) else Image.fromarray(content)
-    image.save(path, **options)
+    Image.fromarray(content).save(path)
 
 
-def rectangle(value: int = 255, size: tuple[int, int] = (20, 30), void: int = 0) -> np.ndarray:
-    """A mask; `void`: the value of a frame round the object."""
+def rectangle(value: int = 255, size: tuple[int, int] = (20, 30)) -> np.ndarray:
     mask = np.zeros(size, np.uint8)
-    mask[4:10, 2:11] = void
     mask[5:9, 3:10] = value
     return mask
 
@@ -59,19 +55,17 @@ def lists() -> dict[str, tuple[str, int, list]]:
     """{image: (its list, label, boxes)} in out/."""
     found = {}
     for name in ('train', 'val'):
-        if Path('out', f'{name}.txt').exists():
-            images = cub_images(Path('out'), f'{name}.txt', 9)
-            for index in range(len(images)):
-                boxes = [] if images.boxes is None else images.boxes[index].tolist()
-                found[images.name(index)] = name, int(images.labels[index]), boxes
+        images = cub_images(Path('out'), f'{name}.txt', 9)
+        for index in range(len(images)):
+            boxes = [] if images.boxes is None else images.boxes[index].tolist()
+            found[images.name(index)] = name, int(images.labels[index]), boxes
     return found
 
 
-def masks(mask=None, name: str = '{}') -> list[str]:
+def masks(mask=None, name: str = '{0}.png') -> list[str]:
     """A mask of each image in masks/; the arguments that read them."""
-    for image in NAMES:
-        own = name.format(image.removesuffix('.png'), image.split('/')[1].removesuffix('.png'))
-        own = own if Path(own).suffix else f'{own}.png'
+    for image in map(Path, NAMES):
+        own = name.format(image.with_suffix(''), image.stem)
         save(Path('masks', own), rectangle() if mask is None else mask)
     return ['--masks', 'masks']
 
@@ -90,7 +84,7 @@ def test_class_folders(prepare):
     assert '2 classes, 7 training and 2 val images, no masks' in out
     found = lists()
     assert {name: label for name, (_, label, _) in found.items()} == {
-        **{name: 'ab'.index(name[0]) for name in NAMES}, 'b/deep er/it\'s ünï "x".PNG': 1}
+        name: 'ab'.index(name[0]) for name in [*NAMES, 'b/deep er/it\'s ünï "x".PNG']}
     assert all(Path('out/image', name).samefile(Path('photos', name)) for name in found)
     assert sorted(os.listdir()) == ['out', 'photos']
 
@@ -109,8 +103,7 @@ def test_system_folders_are_left_out_links_followed_and_loose_files_counted(prep
     code, out, err = prepare()
     assert (code, '3 classes' in out) == (0, True), err
     assert sorted(lists()) == sorted([*NAMES, 'a/more/a9.png', 'c/c1.png'])
-    assert '1 files beside the class folders are left out: loose.jpg' in err
-    assert '1 files are no images by their suffix, and ignored: x.HEIC' in err
+    assert '2 files are no images in class folders, and left out: loose.jpg, x.HEIC' in err
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), min_size=1, max_size=40),
@@ -130,29 +123,23 @@ def test_split_of_any_images(images, share, seed):
             assert held_out or count == 1 or not share
 
 
-@pytest.mark.parametrize('mask', [
-    rectangle(1), np.dstack([np.full((20, 30, 3), 7, np.uint8), rectangle()]),
-    np.repeat(np.repeat(rectangle(), 2, 0), 2, 1)], ids=['0 and 1', 'alpha', 'twice the size'])
-def test_masks_of_any_kind(prepare, mask):
-    code, out, err = prepare(*masks(mask))
+@pytest.mark.parametrize(('mask', 'name'), [
+    (rectangle(1), '{0}.png'), (np.repeat(np.repeat(rectangle(), 2, 0), 2, 1), '{0}_mask.png'),
+    (np.dstack([np.full((20, 30, 3), 7, np.uint8), rectangle()]), '{1}.png'),
+    (rectangle(), '{0}.gif'), (rectangle(), '{0}.TIF'),
+], ids=['0 and 1', 'twice the size', 'alpha', 'GIF', 'TIFF'])
+def test_masks_of_any_kind_and_name(prepare, mask, name):
+    code, out, err = prepare(*masks(mask, name))
     assert (code, '8 masks' in out) == (0, True), err
     assert [found for _, _, found in lists().values()] == [[[3, 5, 10, 9]]] * 8
-    written = cv2.imread('out/segmentation/a/0.png', cv2.IMREAD_UNCHANGED)
-    assert np.array_equal(written, rectangle())
-
-
-@pytest.mark.parametrize('name', ['{0}_mask.png', '{0}.gif', '{0}.TIF', '{1}.png'])
-def test_names_of_masks(prepare, name):
-    code, out, err = prepare(*masks(name=name))
-    assert (code, '8 masks' in out) == (0, True), err
+    assert np.array_equal(np.array(Image.open('out/segmentation/a/0.png')), rectangle())
 
 
 @pytest.mark.parametrize('table', [
     ('{},1,2,10.5,12',), ('{},1,2,10.5,12', 'name,xmin,ymin,xmax,ymax', 'utf-8-sig'),
     ('{},1,2,10.5,12,0.8,1', 'name,x0,y0,x1,y1,iou,correct'),
-    ('{};1;2;10,5;12', 'Name;Xmin;Ymin;Xmax;Ymax\r\n;;;;\r\n'),
-    ('{}\t1\t2\t10.5\t12', '', 'utf-16'), ('"{}", 1, 2, 10.5, 12',),
-], ids=['plain', 'BOM', 'our own', 'Excel', 'UTF-16', 'spaces'])
+    ('{};1;2;10.5;12', 'Name;Xmin;Ymin;Xmax;Ymax\r\n;;;;\r\n'), ('"{}", 1, 2, 10.5, 12',),
+], ids=['plain', 'BOM', 'our own', 'Excel', 'spaces'])
 def test_boxes(prepare, table):
     code, _, err = prepare(*boxes(*table))
     assert (code, err) == (0, '')
@@ -163,7 +150,8 @@ def test_several_boxes_file_names_and_accents(prepare):
     save(Path('photos/a/caf\u00e9.png'), 50)
     rows = [*(f'{name},1,2,10.5,12' for name in NAMES), '0.png,4,5,30,20',
             'a/cafe\u0301.png,0,0,9,9']
-    assert prepare(*boxes('\n'.join(rows)))[0] == 0
+    code, _, err = prepare(*boxes('\n'.join([*rows, 'a/9.png,1,2,3,4'])))
+    assert (code, '1 names fit no image, or several: a/9.png' in err) == (0, True)
     found = {name: boxes for name, (_, _, boxes) in lists().items()}
     assert found['a/0.png'] == [BOX, [4, 5, 30, 20]]
     assert found['b/1.png'] == [BOX]
@@ -178,10 +166,7 @@ def test_inverted_masks_are_suspected(prepare):
 
 def rename(*names: str) -> None:
     """Other images instead of those in photos/."""
-    for name in NAMES:
-        Path('photos', name).unlink()
-    for name in ('a', 'b'):
-        Path('photos', name).rmdir()
+    shutil.rmtree('photos')
     for number, name in enumerate(names):
         save(Path('photos', name), number)
 
@@ -206,10 +191,8 @@ def rotten_masks() -> list[str]:
 
 
 BAD = [
-    (lambda: [Path('photos', name).unlink() for name in NAMES][:0],
-     ['no image in']),
     (lambda: rename('train/a/1.png', 'train/b/2.png', 'val/a/3.png'),
-     ['the folders train, val', 'photos/train', '--val 0']),
+     ['the folders train, val', '--val 0']),
     (lambda: rename('images/a/1.png', 'masks/a/1.png'), ['images, masks', '--masks']),
     (lambda: rename('a/1.png'), ['1 class folders', '2 or more']),
     (lambda: Path('photos/c').mkdir(), ['1 of 3 classes have no usable image', 'c']),
@@ -221,12 +204,11 @@ BAD = [
     (lambda: damage(*NAMES[::2]), ['1 of 2 classes have no usable image']),
     (lambda: masks(np.where(rectangle(), 1, 2).astype(np.uint8)), ['the values 1, 2', 'trimaps']),
     (lambda: masks(rectangle(size=(30, 20))), ['20 x 30 pixels', '30 x 20', 'turned']),
-    (lambda: masks(name='zebra'), ['looked for a/0.png, a/0_mask.png', 'zebra.png']),
+    (lambda: masks(name='zebra.png'), ['8 of 8 images', 'a/0.png: it has 0 masks']),
     (two_masks, ['a/0.png: it has 2 masks']),
     (rotten_masks, ['3 of 8 images', 'without foreground', 'a/2.png: it has 0 masks', 'b/1.png']),
-    (lambda: boxes('a/0.png,0,1,2,3,4'), ['line 1', 'expected name,xmin']),
+    (lambda: boxes('a/0.png,0,1,2,3,4'), ['line 1', "'0 1 2 3 4'"]),
     (lambda: boxes('{},1,2,3,4', 'name,x,y,width,height'), ['line 1', "'x y width height'"]),
-    (lambda: boxes('a/9.png,1,2,3,4'), ['line 1', "no images are called 'a/9.png'", "'a/0.png'"]),
     (lambda: boxes('{},0,0,0.5,1'), ['0 ... 1', 'YOLO', 'multiply']),
     (lambda: boxes('{},40,0,50,9'), ['of a/0.png lies outside its image']),
     (lambda: boxes('{},9,9,55,39'), ['8 of 8 boxes', 'another scale']),

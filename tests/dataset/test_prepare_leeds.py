@@ -4,7 +4,6 @@ import shutil
 import tarfile
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from conftest import refused
@@ -15,11 +14,9 @@ from utils.lists import cub_images
 SCRIPT = 'dataset/prepare_leeds.py'
 
 
-def indexed_mask() -> np.ndarray:
-    """Indices as in the data set: 0 and 2 are background, 1 and 3 foreground."""
-    mask = np.zeros((20, 30), np.uint8)
-    mask[5:9, 3:10], mask[9:12, 3:10], mask[0:5, 3:10] = 1, 3, 2
-    return mask
+# Indices as in the data set: 0 and 2 are background, 1 and 3 foreground.
+MASK = np.zeros((20, 30), np.uint8)
+MASK[5:9, 3:10], MASK[9:12, 3:10], MASK[0:5, 3:10] = 1, 3, 2
 
 
 @pytest.fixture
@@ -32,7 +29,7 @@ def official(tmp_path) -> Path:
     for number in range(20):
         name = f'{number % 10 + 1:03d}{number + 1:04d}'
         Image.fromarray(np.full((20, 30, 3), number, np.uint8)).save(root / f'images/{name}.png')
-        mask = Image.fromarray(indexed_mask(), 'P')
+        mask = Image.fromarray(MASK, 'P')
         mask.putpalette((255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 0))
         mask = mask.convert('RGB') if number % 3 == 2 else mask
         mask.save(root / f'segmentations/{name}_seg0.png')
@@ -54,19 +51,18 @@ def test_the_official_data(official, kind, run_script, tmp_path):
     for split in ('train', 'val'):
         images = cub_images(tmp_path / 'out', f'{split}.txt', 10)
         names |= dict(zip(images.names.tolist(), images.labels.tolist(), strict=True))
-        assert images.boxes.tolist() == [[[3, 5, 10, 12]]] * 10
+        assert np.array(images.boxes).tolist() == [[[3, 5, 10, 12]]] * 10
     assert names['005.Lycaena_phlaeas/0050005.png'] == 4
-    expected = np.isin(indexed_mask(), (1, 3)) * 255
     for name in names:
         assert (tmp_path / 'out' / 'image' / name).is_file()
-        mask = cv2.imread(str(tmp_path / 'out' / 'segmentation' / name), cv2.IMREAD_UNCHANGED)
-        assert np.array_equal(mask, expected)
+        mask = np.array(Image.open(tmp_path / 'out' / 'segmentation' / name))
+        assert np.array_equal(mask, np.isin(MASK, (1, 3)) * 255)
     assert not list(tmp_path.glob('.out*'))
 
 
 @pytest.mark.parametrize(('change', 'words'), [
-    (lambda root: Image.fromarray(indexed_mask()[1:]).save(
-        root / 'segmentations/0010001_seg0.png'), ['0010001.png', 'another size than its image']),
+    (lambda root: Image.fromarray(MASK[1:]).save(root / 'segmentations/0010001_seg0.png'),
+     ['0010001.png', 'another size than its image']),
     (lambda root: (root / 'images/0010001.png').rename(root / 'images/0110001.png'),
      ['0110001.png is not an image of this data set']),
     (lambda root: shutil.rmtree(root / 'images'), ['no images in']),
