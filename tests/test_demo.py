@@ -195,7 +195,7 @@ def test_gpu_check_needs_one_folder(arguments):
 
 
 @pytest.mark.parametrize('script', [
-    'cub200-cam/train.py', 'tools/predict.py', 'tools/download.py', 'tools/results.py',
+    'cub200-cam/test.py', 'tools/predict.py', 'tools/results.py',
     'tools/ablation.py', 'tools/benchmark.py', 'tools/evaluate_maps.py', 'dataset/make_mini.py',
     'dataset/prepare_cub.py', 'dataset/prepare_folder.py', 'dataset/prepare_leeds.py'])
 def test_a_missing_package_is_one_line_that_says_what_to_do(script):
