@@ -18,7 +18,7 @@ from torchvision import ops, transforms
 BACKBONE = 'tf_efficientnet_lite0'  # paper: resnet50
 Recipe = namedtuple('Recipe', 'side crop batch epochs min_steps rate backbone_rate')
 CAM = Recipe(166, 144, 8, 12, 530, 0.02, 0.002)  # paper: 256, 224, 64, 32, 0, 0.02, 0.002
-SEG = Recipe(256, 224, 16, 4, 145, 0.05, 0.05)   # paper: 256, 224, 64, 8, 0, 0.02, 0.02
+SEG = Recipe(256, 224, 16, 4, 375, 0.05, 0.05)   # paper: 256, 224, 128, 8, 0, 0.02, 0.02
 WIDTH, WEAK_MIN, WEAK_MAX, MIN_AREA, SHRINK, MASK_SIDE = 128, 0.1, 0.5, 20, 10, 256
 FOREGROUND, BACKGROUND, BOX_THRESHOLD = 0.25, 0.01, 0.2
 
