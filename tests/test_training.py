@@ -264,6 +264,14 @@ def test_a_new_training_removes_the_models_of_the_run_before(tmp_path, capsys, r
     assert (tmp_path / left).exists()
 
 
+def test_a_model_that_was_not_trained_here_is_not_removed(tmp_path):
+    """As one of tools/download.py."""
+    (tmp_path / 'model-8').write_bytes(b'downloaded')
+    with pytest.raises(InputError, match='model-8 was not trained here'):
+        run(tmp_path)
+    assert (tmp_path / 'model-8').read_bytes() == b'downloaded'
+
+
 def change(state, **values):
     state['run'].update({name.replace('_', ' '): value for name, value in values.items()})
 

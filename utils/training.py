@@ -24,7 +24,7 @@ from utils.distributed import data_parallel, is_main_process, largest_over_ranks
 from utils.errors import InputError, warn
 from utils.files import atomic_write
 from utils.log import TrainingLog
-from utils.results import RunFolder, models_in
+from utils.results import RunFolder, models_in, settings_path
 
 SECONDS_BETWEEN_SAVES = 60
 SECONDS_BETWEEN_CHECKS = 1  # for a signal that another rank has received
@@ -188,6 +188,10 @@ class Saves:
                                  f'{state["last"]}: continue it with --resume, or give --resume no '
                                  'to start again and lose it')
         self.old_models = list(models_in(self.run.path).values())
+        for old in self.old_models:
+            if not settings_path(old).is_file():
+                raise InputError(f'{old} was not trained here (downloaded?), and a new training '
+                                 'would remove it: move it away, or give another --savepath')
         if is_main_process():
             for events in self.run.path.glob('events.out.tfevents.*'):
                 events.unlink()  # two runs would be drawn as one curve
@@ -219,7 +223,7 @@ class Saves:
             self.run.describe_model(path)
             for old in stale:
                 old.unlink(missing_ok=True)
-                old.with_name(f'{old.name}.json').unlink(missing_ok=True)
+                settings_path(old).unlink(missing_ok=True)
             if stale:
                 print(f'removed {len(stale)} models of the run before from {path.parent}')
 
