@@ -16,7 +16,8 @@ WEAK = (0.1, 0.5)      # the Gaussian is fitted where the CAM lies between these
 MIN_CONTOUR_AREA = 20  # pixels; contours below it are specks
 SHRINK = 10            # the fitted covariance is divided by this
 NEGLIGIBLE = 1e-5      # of a Gaussian: 1/400 of a grey level
-FOREGROUND, BACKGROUND = 0.25, 0.01
+FOREGROUND = 0.25      # above it, of the CAM or the prior
+BACKGROUND = 0.01      # below it, of the CAM; between the two lies the conflict region
 
 
 def pseudo_mask(cam: np.ndarray, size: tuple[int, int], prior: bool = True) -> np.ndarray:
