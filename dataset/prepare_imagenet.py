@@ -49,6 +49,8 @@ def find_images(folder: Path, labels: dict[str, int]) -> list[tuple[str, str]]:
 def prepare_train(folder: Path, out: Path, labels: dict[str, int]) -> str:
     """Link train/ and write train.txt; returns what it has, in a line."""
     images = [(wnid, name) for wnid, name in find_images(folder, labels) if wnid]
+    if not images:
+        raise InputError(f'{folder} has no <wnid>/*.JPEG: check the folder')
     target = out / 'train'
     if not target.exists():
         out.mkdir(parents=True, exist_ok=True)
@@ -61,7 +63,7 @@ def prepare_train(folder: Path, out: Path, labels: dict[str, int]) -> str:
 def prepare_val(folder: Path, out: Path, boxes: Path, labels: dict[str, int]) -> str:
     """Link the images and the XML files, and write val.txt; returns what was found, in a line."""
     images = {name: wnid for wnid, name in find_images(folder, labels)}  # class folders go first
-    files = {file.stem: file for file in boxes.rglob('*.xml')}
+    files = {file.stem: file for where in (out / 'box', boxes) for file in where.rglob('*.xml')}
     lines, with_boxes = [], 0
     for name, wnid in tqdm(sorted(images.items()), 'val', unit='image', disable=None):
         link_file(folder / wnid / name, out / 'val' / name)

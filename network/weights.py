@@ -153,7 +153,7 @@ def _cause(path: str | Path, state: dict[str, Tensor], expected: dict[str, Tenso
     """Why a file does not fit: another number of classes, or another network."""
     both = [(state[key].shape, expected[key].shape) for key in state.keys() & expected.keys()]
     heads = {(found[0], wanted[0]) for found, wanted in both
-             if found != wanted and found[1:] == wanted[1:]}
+             if found != wanted and found[1:] == wanted[1:] and found and wanted}
     differing = len(state.keys() ^ expected.keys()) + sum(a != b for a, b in both)
     if differing == 2 and len(heads) == 1:  # weight and bias of the last layer
         found, wanted = heads.pop()
@@ -163,5 +163,5 @@ def _cause(path: str | Path, state: dict[str, Tensor], expected: dict[str, Tenso
     try:
         recorded = json.loads(Path(f'{path}.json').read_bytes())
         return f'belongs to another network, {recorded.get("backbone") or recorded["arch"]}'
-    except (OSError, ValueError, LookupError):
+    except (OSError, ValueError, LookupError, AttributeError):
         return 'belongs to another network (another stage, --backbone, --arch or --clsnum?)'

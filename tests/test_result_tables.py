@@ -60,6 +60,20 @@ def rendered(tmp_path, sets):
 # ---------------------------------------------------------------- records
 
 
+def test_a_run_without_the_plain_cam_has_its_other_rows(demo_run, tmp_path):
+    """As on ImageNet."""
+    demo_run(0, 0.8)
+    path = tmp_path / 'cub200-cam' / 'out' / 'birds' / 'results.json'
+    content = json.loads(path.read_text())
+    del content['evaluation']['deep']
+    path.write_text(json.dumps(content))
+    stages = results.complete_results('cub200', 'birds', tmp_path)
+    assert list(results.metrics_of_run(*stages)) == ['fused CAM', 'SPOL', 'classifier']
+    del content['evaluation']['fused']['sweep']
+    path.write_text(json.dumps(content))
+    assert '--sweep' in complaint(results.complete_results, 'cub200', 'birds', tmp_path)
+
+
 def test_a_run_of_the_demo_is_recorded(demo_run, tmp_path):
     path = demo_run(2, 0.8, name='birds-few', split='few')
     written = json.loads(path.read_text())

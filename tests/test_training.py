@@ -279,6 +279,7 @@ def change(state, **values):
 @pytest.mark.parametrize(('changes', 'recorded', 'said'), [
     (dict(batch_size=5, lr=1.0), {}, '--batch_size 4 instead of 5, --lr 0.1 instead of 1'),
     (dict(amp='bf16'), {}, 'precision off instead of bf16'),
+    (dict(max_steps=2), {}, '3 steps are done already'),
     (dict(epoch=8), {}, '--epoch 4 instead of 8'),
     ({}, {'number_of_ranks': 2}, 'number of ranks 2 instead of 1'),
     ({}, {'content_of_the_list': 1}, 'content of the list 1 instead of')])

@@ -98,6 +98,8 @@ def main() -> None:
                 levels = evaluation.best_levels(table)
             table = measure(source, truths, label=name, hits=hits)
             methods[name] = analyse(table, weights, args.thresholds, levels)
+    if not methods[args.against].samples:
+        raise InputError('nothing to report: no ground-truth mask has foreground')
     content = report(methods, truths, args.against, args.quartiles)
     print(tables(content))
     write(args, content, methods, truths, sources)

@@ -61,6 +61,6 @@ part() {  # $1: name, $2: seconds, $3: what of the output is shown, then a comma
 }
 part tests 110 'passed|failed|skipped' "$PYTHON" -m pytest -q -m gpu -n 0 tests/test_gpu.py
 part benchmark 230 '^\|' "$PYTHON" tools/benchmark.py "${images[@]}"
-part chain 180 ' at threshold|MaxBoxAcc' bash -c chain
+part chain 180 ' at threshold|gt_known|max_box_acc' bash -c chain
 echo "report: $report; $SECONDS s"
 exit $failed

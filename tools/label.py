@@ -78,7 +78,8 @@ def main() -> None:
     classes = find_classes(args.folder, least=1)
     samples = find_images(args.folder, classes)[0]
     model = load_spol(cam=args.cam, seg=args.seg, device=args.device)
-    if unknown := sorted(set(classes) - set(model.class_names)):
+    folders = {sample.name.partition('/')[0] for sample in samples}
+    if unknown := sorted(folders - set(model.class_names)):
         raise InputError(f'the networks were not trained with the class folder {unknown[0]}: run '
                          'label.sh with another --out, or remove the folder')
     keep_settings(args.out / 'settings.json',

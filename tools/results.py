@@ -103,7 +103,7 @@ def default_name(data: Path | None, train: str) -> str:
 
 
 def flags_of(data: Path | None, train: str, val: str) -> str:
-    """The flags of demo.sh and tools/ablation.py for data, without the folder's place."""
+    """The flags of demo.sh for data, without the folder's place."""
     flags = {'data': data, 'train': train, 'val': val} if data else {}
     return ''.join(f' --{flag} {Path(value).name}' for flag, value in flags.items()
                    if Path(value).name != f'{flag}.txt')
@@ -129,8 +129,9 @@ def check(args: argparse.Namespace, name: str, root: Path = ROOT) -> None:
         tested = results.get('evaluation', {}) if stage == 'cam' else results
         for split, section in (('train', results.get('training', {})), ('val', tested)):
             if arguments := section.get('arguments'):
-                found = list_path(Path(arguments['datapath']), arguments['list'])
-                if found.resolve() != given[split].resolve():
+                folder = Path(arguments['datapath'])
+                found = list_path(folder, arguments['list'])
+                if (folder.resolve(), found.resolve()) != (data.resolve(), given[split].resolve()):
                     raise InputError(f'{args.dataset}-{stage}/out/{name} has the results of '
                                      f'{found}, which this run would overwrite: give --name NAME, '
                                      'another folder')
@@ -176,7 +177,8 @@ def complete_results(dataset: str, name: str, root: Path) -> list[dict]:
     """As `results_of`. Raises InputError unless all stages have been tested."""
     cls, cam, seg = results_of(dataset, name, root)
     tested = all('arguments' in results for results in (cls, cam, seg))
-    if not tested or ('strict' in seg and not ('evaluation' in cam and 'sweep' in seg)):
+    swept = 'sweep' in seg and 'sweep' in cam.get('evaluation', {}).get('fused', {})
+    if not tested or ('strict' in seg and not swept):
         raise InputError(f'{root}/{dataset}-*/out/{name} has no complete run: run demo.sh, or each '
                          "stage's test.py (cam also with --evaluate --sweep, seg with --sweep)")
     return [cls, cam, seg]
@@ -190,9 +192,9 @@ def metrics_of_run(cls: dict, cam: dict, seg: dict) -> dict[str, dict[str, float
     """
     rows = {}
     if 'strict' in seg:
-        rows = {'plain CAM': metrics_of(cam['evaluation']['deep']),
-                'fused CAM': metrics_of(cam['evaluation']['fused']),
-                'SPOL': metrics_of({**seg, **seg.get('paper_threshold', {})})}
+        rows = {title: metrics_of(cam['evaluation'][kind]) for kind, title in (
+            ('deep', 'plain CAM'), ('fused', 'fused CAM')) if kind in cam['evaluation']}
+        rows['SPOL'] = metrics_of({**seg, **seg.get('paper_threshold', {})})
         used = seg['arguments']['threshold']
         recorded = training_settings(seg['arguments']['snapshot'])
         if 'threshold_rule' in recorded and recorded.get('threshold') == used:
@@ -248,7 +250,7 @@ def read_records(data_set: str, names: Iterable[str], folder: Path = RESULTS
     """{name: its records over the seeds}. Raises InputError for a name without records."""
     found = {}
     for name in names:
-        records = [read_json(path) for path in folder.glob(f'{data_set}-{name}-*.json')]
+        records = [read_json(path) for path in folder.glob(f'{data_set}-{name}-[0-9]*.json')]
         if not records:
             raise InputError(f'{folder} has no record of {name} on {data_set}: run it first')
         found[name] = sorted(records, key=lambda record: record['seed'])

@@ -101,7 +101,7 @@ def from_metadata(metadata: Path, masks: Path | None = None) -> list[GroundTruth
 def read_table(path: Path, ids: Sequence[str] = ()) -> dict[str, list[list[str]]]:
     """id -> the other fields of its lines. Raises InputError where lines of `ids` are missing."""
     with about(path):
-        lines = np.loadtxt(path, str, delimiter=',', comments=None, ndmin=2, encoding='utf-8')
+        lines = np.loadtxt(path, str, delimiter=',', comments=None, ndmin=2, encoding='utf-8-sig')
     table: dict[str, list[list[str]]] = {}
     for name, *fields in lines.tolist():
         table.setdefault(lists.image_name(name, str(path)), []).append(fields)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from utils.boxes import CentreCrop
+from utils.errors import InputError
 from utils.inference import ListInference, Predictor
 from utils.lists import ImageList
 from utils.results import RunFolder
@@ -24,9 +25,11 @@ def evaluate_classifier(predict: Predictor, images: ImageList, crop: CentreCrop,
     begin = time.monotonic()
     inference = ListInference(predict, images, {'image': crop}, find_hits, options)
     parts, left_out = inference.gather(list(inference.run('classifying')), run)
+    if not parts:  # another rank than 0
+        return
     found = [part for of_rank in parts for part in of_rank]
     if not found:
-        return
+        raise InputError(f'none of the images of {images.source} can be decoded')
     hits, known = np.zeros((len(images), 2), bool), np.zeros(len(images), bool)
     for index, of_batch in found:
         hits[index], known[index] = of_batch, True

@@ -84,6 +84,15 @@ def gather_to_main(item: Any) -> list[Any]:
     return items or []
 
 
+def from_main(item: Any) -> Any:
+    """Rank 0's item, on all ranks. All ranks must call it."""
+    if world_size() == 1:
+        return item
+    items = [item]
+    dist.broadcast_object_list(items)
+    return items[0]
+
+
 def largest_over_ranks(*values: float) -> list[float]:
     """The largest of all ranks, of each value. All ranks must call it."""
     if world_size() == 1:

@@ -35,6 +35,8 @@ def about(path: object) -> Iterator[None]:
         raise
     except Exception as error:
         text = getattr(error, 'strerror', None) or str(error).strip() or type(error).__name__
+        if 'allow_pickle' in text:  # numpy's advice to execute the file
+            text = 'not an array of numbers'
         raise InputError(f'{path}: {text.splitlines()[0]}') from error
 
 

@@ -71,7 +71,12 @@ def read_header(path: Path) -> tuple[tuple[int, int], int]:
 
 def _decode(path: Path, flags: int) -> np.ndarray:
     read_header(path)  # its limit on pixels
-    image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+    try:
+        image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise
+        raise _damaged(path, error.err) from error
     if image is None:
         raise _damaged(path, 'corrupted or truncated')
     return image

@@ -22,7 +22,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from utils.datasets import ErrorsAsItems, EvalImages, collate, init_worker, load_batches
 from utils.device import Normalize, Precision, available_cores, default_workers
 from utils.distributed import gather_to_main, rank, world_size
-from utils.errors import InputError
 from utils.images import BadImageError
 from utils.progress import Progress, write_bad_images
 from utils.results import RunFolder
@@ -101,8 +100,6 @@ class ListInference:
             if result is not None:
                 yield result
         progress.close()
-        if self.bad and len(self.bad) == progress.total:
-            raise InputError(f'none of the images of {self.images.source} can be decoded')
 
     def _by_threads(self, batches: list[Sequence[int]]) -> Iterator[tuple[int, Any]]:
         """Each thread, one per core, takes a chunk of a batch from reading to finishing."""

@@ -79,9 +79,11 @@ def evaluate(predict: Predictor, kinds: tuple[str, ...], images: ImageList, crop
     inference = ListInference(predict, images, views, Measuring(
         images, crop, thresholds, kinds, run.file('maps') if options.save_maps else None), options)
     parts, left_out = inference.gather(list(inference.run('localizing')), run)
-    parts = [part for of_rank in parts for part in of_rank]
     if not parts:  # another rank than 0
         return
+    parts = [part for of_rank in parts for part in of_rank]
+    if not parts:
+        raise InputError(f'none of the images of {images.source} can be decoded')
     metrics, chosen = {}, int(np.searchsorted(thresholds, threshold))
     for kind in kinds:
         table = concatenate([part[kind] for part in parts])

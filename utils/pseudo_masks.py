@@ -10,6 +10,7 @@ import numpy as np
 
 from network.weights import digest
 from utils.boxes import CentreCrop
+from utils.distributed import from_main, is_main_process
 from utils.errors import InputError
 from utils.files import read_stamp, source_of, write_png
 from utils.inference import ListInference, Predictor
@@ -34,8 +35,9 @@ def make_pseudo_masks(predict: Predictor, images: ImageList, options: Any, run: 
     stamp = f'{record["sha256"][:16]} {options.resize} {record["prior"]}'
     masks = MaskWriter(folder, images.folder, record['prior'], stamp)
     todo = range(len(images))
-    if options.resume:
-        todo = [index for index in todo if not masks.is_current(images.name(index))]
+    if options.resume:  # decided once, before any rank writes
+        todo = from_main([index for index in todo if not masks.is_current(images.name(index))]
+                         if is_main_process() else None)
     view = {'image': CentreCrop(options.resize)}
     inference = ListInference(predict, images, view, masks, options)
     counts = np.array(list(inference.run('making pseudo masks', todo))).reshape(-1, 2).sum(0)

@@ -216,11 +216,12 @@ class Saves:
     def save_model(self, step: int, number: int) -> None:
         """Write `model-NUMBER`; the first removes those of the run before."""
         path = self.run.file(f'model-{number}')
+        if is_main_process():
+            self.run.describe_model(path)
         self._write(self.sgd.model.state_dict(), path, step)
         stale = [old for old in self.old_models if old != path]
         self.old_models = []
         if is_main_process():
-            self.run.describe_model(path)
             for old in stale:
                 old.unlink(missing_ok=True)
                 settings_path(old).unlink(missing_ok=True)
@@ -260,6 +261,8 @@ class Saves:
         if largest_over_ranks(step, -step) != [step, -step]:
             raise InputError(f'--resume: not all ranks find the same {self.path}: use a --savepath '
                              'that all machines share')
+        if step > self.batches.stop:
+            raise InputError(f'--resume: {step} steps are done already, --max_steps is smaller')
         differing = [f'{name} {state["run"].get(name)} instead of {value}'
                      for name, value in self.settings.items() if state['run'].get(name) != value]
         if differing:
