@@ -216,12 +216,11 @@ class Saves:
     def save_model(self, step: int, number: int) -> None:
         """Write `model-NUMBER`; the first removes those of the run before."""
         path = self.run.file(f'model-{number}')
-        if is_main_process():
-            self.run.describe_model(path)
         self._write(self.sgd.model.state_dict(), path, step)
         stale = [old for old in self.old_models if old != path]
         self.old_models = []
         if is_main_process():
+            self.run.describe_model(path)
             for old in stale:
                 old.unlink(missing_ok=True)
                 settings_path(old).unlink(missing_ok=True)
