@@ -6,10 +6,8 @@
       -> MFF: each stage projected to 128 channels, resized to stage3's size, multiplied
       -> head: 1x1 convolution to the classes (CamNet) or to one channel (SegNet)
 
-Here "stage" means a stage of the backbone: stage2 to stage5 are torchvision's layer1 to layer4.
-They are unrelated to the parts of the pipeline, cls, cam and seg.
-
-Figure 1(b) compares numbers of fused stages and ways of fusing them: `stages` and `fusion`.
+Stage 2 to stage 5 of the backbone are torchvision's layer1 to layer4. Figure 1(b) compares numbers
+of fused stages and ways of fusing them: `stages` and `fusion`.
 """
 
 from functools import reduce
@@ -33,8 +31,7 @@ def multiply(tensors: list[Tensor]) -> Tensor:
 
 
 class Float32Conv1x1(nn.Conv2d):
-    """A 1x1 convolution that runs in float32 even under autocast: its input is a product, which
-    float16 may not be able to represent."""
+    """A 1x1 convolution in float32, also under autocast: its input, a product, may exceed float16."""
 
     def __init__(self, channels_in: int, channels_out: int):
         super().__init__(channels_in, channels_out, 1)
