@@ -31,7 +31,7 @@ def multiply(tensors: list[Tensor]) -> Tensor:
 
 
 class Float32Conv1x1(nn.Conv2d):
-    """A 1x1 convolution in float32 even under autocast: its input, a product, may exceed float16."""
+    """A 1x1 convolution in float32 even under autocast: its input, a product, can exceed fp16."""
 
     def __init__(self, channels_in: int, channels_out: int):
         super().__init__(channels_in, channels_out, 1)
