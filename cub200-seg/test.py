@@ -33,7 +33,7 @@ def main():
     from utils.device import init_device
     from utils.inference import Predictor
     from utils.lists import cub_images
-    from utils.localization import check_selection, evaluate_segmentation
+    from utils.localization import check_selection, evaluate
     from utils.results import RunFolder
     from utils.sheets import SEG_TEST_TITLES, seg_rows, write_sheet
     from utils.threshold import set_threshold
@@ -52,7 +52,7 @@ def main():
     if args.threshold == 'auto':
         set_threshold(args, predict, read)
     crop, output = CentreCrop(args.resize, args.crop), RunFolder(args.savepath, vars(args))
-    evaluate_segmentation(predict, images, crop, args, output, hits, selection)
+    evaluate(predict, ('SPOL',), images, crop, args, output, hits, selection)
     write_sheet(output.file('show.png'),
                 seg_rows(predict, images, crop, args.show, args.threshold), SEG_TEST_TITLES)
 

@@ -32,7 +32,7 @@ def main():
     from utils.device import init_device
     from utils.imagenet import imagenet_images
     from utils.inference import Predictor
-    from utils.localization import evaluate_cams
+    from utils.localization import evaluate
     from utils.pseudo_masks import make_pseudo_masks
     from utils.results import RunFolder, recorded_fusion
     from utils.sheets import CAM_TITLES, cam_rows, write_sheet
@@ -46,7 +46,7 @@ def main():
     predict = Predictor(model, device, args.amp, 'class_cams')
     crop, output = CentreCrop(args.resize, args.crop), RunFolder(args.savepath, vars(args))
     if args.evaluate:
-        evaluate_cams(predict, ('fused',), images, crop, args, output)
+        evaluate(predict, ('fused',), images, crop, args, output)
     else:
         make_pseudo_masks(predict, images, args, output)
     write_sheet(output.file('show.png'),

@@ -33,7 +33,7 @@ def main():
     from utils.device import init_device
     from utils.imagenet import imagenet_images
     from utils.inference import Predictor
-    from utils.localization import check_selection, evaluate_segmentation
+    from utils.localization import check_selection, evaluate
     from utils.results import RunFolder
     from utils.sheets import SEG_TEST_TITLES, seg_rows, write_sheet
     from utils.threshold import set_threshold
@@ -55,7 +55,7 @@ def main():
     if args.threshold == 'auto':
         set_threshold(args, predict, read_train)
     crop, output = CentreCrop(args.resize, args.crop), RunFolder(args.savepath, vars(args))
-    evaluate_segmentation(predict, images, crop, args, output, hits, selection)
+    evaluate(predict, ('SPOL',), images, crop, args, output, hits, selection)
     write_sheet(output.file('show.png'),
                 seg_rows(predict, images, crop, args.show, args.threshold), SEG_TEST_TITLES)
 

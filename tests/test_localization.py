@@ -14,7 +14,7 @@ from torch import nn
 from utils.boxes import CentreCrop
 from utils.inference import Predictor
 from utils.lists import cub_images
-from utils.localization import check_selection, evaluate_cams, evaluate_segmentation
+from utils.localization import check_selection, evaluate
 from utils.results import RunFolder
 
 CROP = CentreCrop(64)
@@ -60,9 +60,8 @@ def evaluated(data, run='out', hits=None, selection=None, model=None, **changes)
     """results.json of an evaluation."""
     (data / run).mkdir(exist_ok=True)
     predict = Predictor(model or LeftHalf(), torch.device('cpu'))
-    evaluate_segmentation(predict, cub_images(data, 'val.txt', 2), CROP,
-                          Namespace(**{**OPTIONS, **changes}), RunFolder(data / run), hits,
-                          selection)
+    evaluate(predict, ('SPOL',), cub_images(data, 'val.txt', 2), CROP,
+             Namespace(**{**OPTIONS, **changes}), RunFolder(data / run), hits, selection)
     return json.loads((data / run / 'results.json').read_text())
 
 
@@ -146,8 +145,8 @@ def test_plain_and_fused_cams_have_tables_of_their_own(data, capsys):
     predict = Predictor(LeftHalf(), torch.device('cpu'), method='class_cams')
     (data / 'out').mkdir()
     options = Namespace(**{**OPTIONS, 'sweep': True, 'threshold': 0.5})
-    evaluate_cams(predict, ('deep', 'fused'), cub_images(data, 'val.txt', 2), CROP, options,
-                  RunFolder(data / 'out'))
+    evaluate(predict, ('deep', 'fused'), cub_images(data, 'val.txt', 2), CROP, options,
+             RunFolder(data / 'out'))
     found = json.loads((data / 'out' / 'results.json').read_text())['evaluation']
     assert found['fused']['strict']['gt_known'] == 0.8
     assert found['deep']['strict']['gt_known'] == 0  # everywhere 1

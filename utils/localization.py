@@ -38,32 +38,19 @@ TITLES = {'SPOL': 'SPOL', 'deep': 'plain CAM', 'fused': 'fused CAM'}
 Hits = dict[str, tuple[bool, bool]]  # as `utils.top1top5.read_top1top5` returns them
 
 
-def evaluate_segmentation(predict: Predictor, images: ImageList, crop: CentreCrop, options: Any,
-                          run: RunFolder, hits: Hits | None = None,
-                          selection: ImageList | None = None) -> None:
-    """Write boxes.csv, classes.csv and results.json of the segmentation network `predict`.
-
-    options: the flags of seg/test.py by their names; hits: the classifier's, or None where only
-    GT-known is wanted; selection: other images, on which a threshold is chosen as well.
-    """
-    evaluate(predict, ('SPOL',), images, crop, options, run, hits, selection)
-
-
-def evaluate_cams(predict: Predictor, kinds: tuple[str, ...], images: ImageList, crop: CentreCrop,
-                  options: Any, run: RunFolder) -> None:
-    """Write the metrics of the CAMs of each image's true class to results.json. `kinds`: `fused`
-    (shallow x deep), after `deep` (the plain CAM, of stage 5) where it was trained; `predict` runs
-    `CamNet.class_cams`."""
-    if images.boxes is None:
-        raise InputError(f'{images.source} has no boxes to compare with: add them, or leave out '
-                         '--evaluate')
-    evaluate(predict, kinds, images, crop, options, run)
-
-
 def evaluate(predict: Predictor, kinds: tuple[str, ...], images: ImageList, crop: CentreCrop,
              options: Any, run: RunFolder, hits: Hits | None = None,
              selection: ImageList | None = None) -> None:
-    """Evaluate the maps of a list; write the tables and results.json, and print the metrics."""
+    """Evaluate the maps of a list; write the tables and results.json, and print the metrics.
+
+    kinds: `SPOL`; or `fused` (the CAMs of each image's true class, of `CamNet.class_cams`), after
+    `deep` (the plain CAMs) where they were trained. options: the flags of the test script; hits:
+    the classifier's, or None; selection: other images, on which a threshold is chosen as well.
+    Raises InputError for CAMs of images without boxes.
+    """
+    if images.boxes is None and kinds != ('SPOL',):
+        raise InputError(f'{images.source} has no boxes to compare with: add them, or leave out '
+                         '--evaluate')
     if options.save_maps and options.metrics == 'paper':
         raise InputError('--save_maps needs the maps of whole images: leave out --metrics paper')
     begin, others, threshold = time.monotonic(), {}, options.threshold
