@@ -52,7 +52,7 @@ from utils.inference import CPU_CHUNK, Predictor, in_chunks
 from utils.losses import segmentation_probability
 from utils.pseudo_mask import scaled_cam
 from utils.regions import Region, box_stability, find_regions
-from utils.results import recorded_class_names, recorded_fusion, training_settings
+from utils.results import recorded_fusion, training_settings
 
 sys.path.remove(str(ROOT))
 _take_out()
@@ -183,8 +183,8 @@ class Spol:
             try:
                 images.append(as_rgb(picture))
                 errors.append(None)
-            except InputError as error:  # --skip_bad is a flag of the stages
-                errors.append(InputError(str(error).partition(', or skip')[0]))
+            except InputError as error:
+                errors.append(error)
         predictions = iter(self._predict(images, label) if images else ())
         return [error or next(predictions) for error in errors]
 
@@ -293,13 +293,13 @@ def _open(stage: str, checkpoint: Path, given: dict[str, Any]) -> tuple[Any, dic
 
 def _class_names(networks: dict[str, dict[str, Any]]) -> list[str]:
     """The classes' names by label. Raises InputError where the networks' differ."""
-    counts = [found['classes'] for stage, found in networks.items() if stage != 'seg']
-    recorded = [recorded_class_names(found['checkpoint']) for found in networks.values()]
-    names, count = next(filter(None, recorded), []), max(counts, default=0)
-    if any(other not in ([], names) for other in recorded) or set(counts) - {count}:
-        paths = ', '.join(found['checkpoint'] for found in networks.values())
-        raise InputError(f'the networks were trained on different classes: {paths}')
-    return names[:count] + [f'class {label}' for label in range(len(names), count)]
+    paths = [found['checkpoint'] for found in networks.values()]
+    counts = {found['classes'] for stage, found in networks.items() if stage != 'seg'}
+    recorded = {tuple(training_settings(path).get('class_names', ())) for path in paths} - {()}
+    if len(recorded) > 1 or len(counts) > 1:
+        raise InputError(f'the networks were trained on different classes: {", ".join(paths)}')
+    names, count = next(iter(recorded), ()), next(iter(counts), 0)
+    return [*names[:count], *(f'class {label}' for label in range(len(names), count))]
 
 
 def _checked_threshold(threshold: float) -> float:

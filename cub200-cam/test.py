@@ -5,10 +5,10 @@
     python cub200-cam/test.py --evaluate    how well the CAMs alone locate the val images
 
 Reads out/model-32, <datapath>/train.txt and <datapath>/image/; writes <datapath>/mask/ and
-out/results.json. mask/masks.json says what has made the masks: those of another run are overwritten
-only with --overwrite. With --evaluate it reads val.txt instead, evaluates the centre crop as
-cub200-seg/test.py does, and writes results.json, {deep,fused}-boxes.csv, {deep,fused}-classes.csv
-and show.png to out/; no pseudo mask is written.
+out/results.json. Masks of another checkpoint or other settings are overwritten only with
+--overwrite. With --evaluate it reads val.txt instead, evaluates the centre crop as
+cub200-seg/test.py does, and writes results.json, deep-boxes.csv, fused-boxes.csv and show.png to
+out/; no pseudo mask is written.
 """
 
 import sys
@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from utils.arguments import add_cam_test, inference_parser, parse
 from utils.errors import run
-from utils.inference_arguments import add_cam_test, inference_parser, parse
 
 
 def main():
@@ -30,12 +30,12 @@ def main():
     from network import CamNet, load_checkpoint
     from utils.boxes import CentreCrop
     from utils.device import init_device
+    from utils.drawing import CAM_TITLES, cam_rows, write_sheet
     from utils.inference import Predictor
     from utils.lists import cub_images
     from utils.localization import evaluate
     from utils.pseudo_masks import make_pseudo_masks
     from utils.results import RunFolder, recorded_fusion
-    from utils.sheets import CAM_TITLES, cam_rows, write_sheet
 
     device = init_device(args.device, args.seed, test=True)
     images = cub_images(args.datapath, args.list, args.clsnum)

@@ -8,13 +8,12 @@ Reads <datapath>/train.txt and <datapath>/image/; writes out/model-N, out/last.c
 out/results.json and TensorBoard events. Then run cub200-cam/test.py.
 """
 
-import math
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import add_backbone, add_fusion, add_show, parse, training_parser
+from utils.arguments import add_backbone, add_fusion, parse, training_parser
 from utils.errors import run
 
 
@@ -25,24 +24,20 @@ def main():
     add_fusion(parser)
     parser.add_argument('--no_distillation', action='store_true',
                         help='without the deep branch: cross-entropy of the fused one alone')
-    add_show(parser, 'training.png')
     args = parse(parser)
 
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
     from network import CamNet
-    from utils.boxes import CentreCrop
     from utils.datasets import TrainImages, train_transform
     from utils.device import init_device
     from utils.lists import cub_images
     from utils.losses import classification_loss, distillation_loss
     from utils.results import RunFolder
-    from utils.sheets import draw_cams
     from utils.training import train
 
     device = init_device(args.device, args.seed, args.tf32)
     images = cub_images(args.datapath, args.list, args.clsnum)
     transform = train_transform(args.resize, args.crop)
-    crop = CentreCrop(args.resize, args.crop)  # of the pictures
     model = CamNet(args.clsnum, args.backbone, auxiliary=not args.no_distillation,
                    pretrained=args.pretrained, stages=args.stages, fusion=args.fusion,
                    attention=not args.no_attention)
@@ -55,10 +50,8 @@ def main():
         deep, fused = model(batch['image'])
         return distillation_loss(deep, fused, batch['label'])
 
-    train(model, TrainImages(images, transform, args.seed, args.skip_bad), groups, loss, args,
-          device, RunFolder(args.savepath, vars(args), images.class_names),
-          draw=lambda model: draw_cams(model, images, crop, args.show),
-          random_guess=math.log(args.clsnum), paper_steps=3008)
+    train(model, TrainImages(images, transform, args.seed), groups, loss, args, device,
+          RunFolder(args.savepath, vars(args), images.class_names), paper_steps=3008)
 
 
 if __name__ == '__main__':

@@ -11,9 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import add_arch
+from utils.arguments import add_arch, inference_parser, parse
 from utils.errors import run
-from utils.inference_arguments import inference_parser, parse
 
 
 def main():

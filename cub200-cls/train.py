@@ -8,7 +8,6 @@ Reads <datapath>/train.txt and <datapath>/image/; writes out/model-N, out/last.c
 out/results.json and TensorBoard events. Then run cub200-cls/test.py.
 """
 
-import math
 import sys
 from pathlib import Path
 
@@ -41,10 +40,10 @@ def main():
     def loss(model, batch):
         return classification_loss(model(batch['image']), batch['label'])
 
-    train(model, TrainImages(images, transform, args.seed, args.skip_bad),
+    train(model, TrainImages(images, transform, args.seed),
           parameter_groups(model, args.lr), loss, args, device,
           RunFolder(args.savepath, vars(args), images.class_names),
-          schedule=linear_decay, random_guess=math.log(args.clsnum))
+          schedule=linear_decay)
 
 
 if __name__ == '__main__':

@@ -7,13 +7,12 @@ Reads <datapath>/train.txt, <datapath>/image/ and <datapath>/mask/ (of cub200-ca
 out/model-N, out/last.ckpt, out/results.json and TensorBoard events. Then run cub200-seg/test.py.
 """
 
-import math
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import add_backbone, add_maskpath, add_show, parse, training_parser
+from utils.arguments import add_backbone, add_maskpath, parse, training_parser
 from utils.errors import run
 
 
@@ -22,38 +21,31 @@ def main():
                              resize=256, crop=224, lr=0.02, epoch=8)
     add_backbone(parser)
     add_maskpath(parser)
-    add_show(parser, 'training.png')
     parser.set_defaults(threshold=0.2)  # recorded: seg/test and predictions use it
     args = parse(parser)
 
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
     from network import SegNet
-    from utils.boxes import CentreCrop
-    from utils.datasets import TrainMasks, train_transform
+    from utils.datasets import TrainMasks, check_masks, train_transform
     from utils.device import init_device
     from utils.lists import cub_images
     from utils.losses import segmentation_loss
-    from utils.mask_record import describe_masks
     from utils.results import RunFolder
-    from utils.sheets import draw_segmentations
     from utils.training import every_epoch, train
 
     device = init_device(args.device, args.seed, args.tf32)
     images = cub_images(args.datapath, args.list, args.clsnum)
-    describe_masks(args.maskpath, images, args.clsnum)
+    check_masks(args.maskpath, images)
     transform = train_transform(args.resize, args.crop)
-    crop = CentreCrop(args.resize, args.crop)  # of the pictures
     model = SegNet(args.backbone, pretrained=args.pretrained)
 
     def loss(model, batch):
         return segmentation_loss(model(batch['image']), batch['foreground'], batch['valid'])
 
-    train(model, TrainMasks(images, transform, args.seed, args.skip_bad, args.maskpath),
+    train(model, TrainMasks(images, transform, args.seed, args.maskpath),
           [{'params': model.parameters()}], loss, args, device,
           RunFolder(args.savepath, vars(args), images.class_names),
-          draw=lambda model: draw_segmentations(model, images, crop, args.show, args.threshold,
-                                                args.maskpath),
-          random_guess=math.log(2), paper_steps=376, should_save=every_epoch)
+          paper_steps=376, should_save=every_epoch)
 
 
 if __name__ == '__main__':

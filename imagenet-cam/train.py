@@ -8,13 +8,12 @@ Unlike on CUB there is no deep branch, and the backbone's stem stays as it is. R
 end, out/last.ckpt, out/results.json and TensorBoard events. Then run imagenet-cam/test.py.
 """
 
-import math
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import add_backbone, add_fusion, add_show, parse, training_parser
+from utils.arguments import add_backbone, add_fusion, parse, training_parser
 from utils.errors import run
 
 
@@ -23,24 +22,20 @@ def main():
                              resize=256, crop=224, lr=0.02, epoch=1)
     add_backbone(parser)
     add_fusion(parser)
-    add_show(parser, 'training.png')
     args = parse(parser)
 
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
     from network import CamNet
-    from utils.boxes import CentreCrop
     from utils.datasets import TrainImages, train_transform
     from utils.device import init_device
     from utils.imagenet import imagenet_images
     from utils.losses import classification_loss
     from utils.results import RunFolder
-    from utils.sheets import draw_cams
     from utils.training import train
 
     device = init_device(args.device, args.seed, args.tf32)
     images = imagenet_images(args.datapath, args.list, args.clsnum)
     transform = train_transform(args.resize, args.crop)
-    crop = CentreCrop(args.resize, args.crop)  # of the pictures
     model = CamNet(args.clsnum, args.backbone, auxiliary=False, pretrained=args.pretrained,
                    stages=args.stages, fusion=args.fusion, attention=not args.no_attention)
     for parameter in model.backbone.stem_parameters():
@@ -51,10 +46,9 @@ def main():
     def loss(model, batch):
         return classification_loss(model(batch['image']), batch['label'])
 
-    train(model, TrainImages(images, transform, args.seed, args.skip_bad), groups, loss, args,
-          device, RunFolder(args.savepath, vars(args), images.class_names),
-          draw=lambda model: draw_cams(model, images, crop, args.show),
-          random_guess=math.log(args.clsnum), paper_steps=10_010, save_model_every=2000)
+    train(model, TrainImages(images, transform, args.seed), groups, loss, args, device,
+          RunFolder(args.savepath, vars(args), images.class_names),
+          paper_steps=10_010, save_model_every=2000)
 
 
 if __name__ == '__main__':

@@ -13,9 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import add_arch, add_pretrained
+from utils.arguments import add_arch, add_pretrained, inference_parser, parse
 from utils.errors import run
-from utils.inference_arguments import inference_parser, parse
 
 
 def main():

@@ -7,9 +7,9 @@
     python imagenet-seg/test.py --top1top5 none     GT-known alone, without a classifier
 
 Reads out/model-6000 (or --snapshot: ours or the authors'), imagenet-cls/out/top1top5.npy,
-<datapath>/val.txt, <datapath>/val/ and <datapath>/box/; writes out/boxes.csv, out/classes.csv and
-out/results.json, and with --sweep out/sweep.csv. --threshold auto reads train.txt and the pseudo
-masks, and records the threshold in model-N.json.
+<datapath>/val.txt, <datapath>/val/ and <datapath>/box/; writes out/boxes.csv, out/results.json and
+out/show.png. --threshold auto reads train.txt and the pseudo masks, and records the threshold in
+model-N.json.
 """
 
 import sys
@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from utils.arguments import add_seg_test, inference_parser, parse
 from utils.errors import run
-from utils.inference_arguments import add_seg_test, inference_parser, parse
 
 
 def main():
@@ -31,11 +31,12 @@ def main():
     from network import SegNet, load_checkpoint
     from utils.boxes import CentreCrop
     from utils.device import init_device
+    from utils.drawing import SEG_TITLES, seg_rows, write_sheet
     from utils.imagenet import imagenet_images
     from utils.inference import Predictor
-    from utils.localization import check_selection, evaluate
+    from utils.lists import check_selection
+    from utils.localization import evaluate
     from utils.results import RunFolder
-    from utils.sheets import SEG_TEST_TITLES, seg_rows, write_sheet
     from utils.threshold import set_threshold
     from utils.top1top5 import read_top1top5
 
@@ -57,7 +58,7 @@ def main():
     crop, output = CentreCrop(args.resize, args.crop), RunFolder(args.savepath, vars(args))
     evaluate(predict, ('SPOL',), images, crop, args, output, hits, selection)
     write_sheet(output.file('show.png'),
-                seg_rows(predict, images, crop, args.show, args.threshold), SEG_TEST_TITLES)
+                seg_rows(predict, images, crop, args.show, args.threshold), SEG_TITLES)
 
 
 if __name__ == '__main__':

@@ -8,13 +8,12 @@ writes out/model-STEP every 2,000 steps and at the end, out/last.ckpt, out/resul
 TensorBoard events. Then run imagenet-seg/test.py.
 """
 
-import math
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.arguments import add_backbone, add_maskpath, add_show, parse, training_parser
+from utils.arguments import add_backbone, add_maskpath, parse, training_parser
 from utils.errors import run
 
 
@@ -23,38 +22,31 @@ def main():
                              resize=256, crop=224, lr=0.02, epoch=1)
     add_backbone(parser)
     add_maskpath(parser)
-    add_show(parser, 'training.png')
     parser.set_defaults(threshold=0.8)  # recorded: seg/test and predictions use it
     args = parse(parser)
 
     # Imported once the arguments are known to be right, since PyTorch takes seconds to import.
     from network import SegNet
-    from utils.boxes import CentreCrop
-    from utils.datasets import TrainMasks, train_transform
+    from utils.datasets import TrainMasks, check_masks, train_transform
     from utils.device import init_device
     from utils.imagenet import imagenet_images
     from utils.losses import segmentation_loss
-    from utils.mask_record import describe_masks
     from utils.results import RunFolder
-    from utils.sheets import draw_segmentations
     from utils.training import train
 
     device = init_device(args.device, args.seed, args.tf32)
     images = imagenet_images(args.datapath, args.list, args.clsnum)
-    describe_masks(args.maskpath, images, args.clsnum)
+    check_masks(args.maskpath, images)
     transform = train_transform(args.resize, args.crop)
-    crop = CentreCrop(args.resize, args.crop)  # of the pictures
     model = SegNet(args.backbone, pretrained=args.pretrained)
 
     def loss(model, batch):
         return segmentation_loss(model(batch['image']), batch['foreground'], batch['valid'])
 
-    train(model, TrainMasks(images, transform, args.seed, args.skip_bad, args.maskpath),
+    train(model, TrainMasks(images, transform, args.seed, args.maskpath),
           [{'params': model.parameters()}], loss, args, device,
           RunFolder(args.savepath, vars(args), images.class_names),
-          draw=lambda model: draw_segmentations(model, images, crop, args.show, args.threshold,
-                                                args.maskpath),
-          random_guess=math.log(2), paper_steps=10_010, save_model_every=2000)
+          paper_steps=10_010, save_model_every=2000)
 
 
 if __name__ == '__main__':

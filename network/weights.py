@@ -4,7 +4,6 @@ Files are loaded with `weights_only=True`: loading cannot execute code.
 """
 
 import hashlib
-import json
 import re
 from pathlib import Path
 from textwrap import shorten
@@ -146,22 +145,5 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], path: str | Path) 
         model.load_state_dict(state)
     except RuntimeError as error:
         keys = shorten(str(error).partition(':')[2].replace('torch.Size', ''), 400)
-        raise InputError(f'{path} {_cause(path, state, model.state_dict())}: {keys}') from error
-
-
-def _cause(path: str | Path, state: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
-    """Why a file does not fit: another number of classes, or another network."""
-    both = [(state[key].shape, expected[key].shape) for key in state.keys() & expected.keys()]
-    heads = {(found[0], wanted[0]) for found, wanted in both
-             if found != wanted and found[1:] == wanted[1:] and found and wanted}
-    differing = len(state.keys() ^ expected.keys()) + sum(a != b for a, b in both)
-    if differing == 2 and len(heads) == 1:  # weight and bias of the last layer
-        found, wanted = heads.pop()
-        if 1 in (found, wanted):
-            return 'is of another stage, cam or seg: check the file'
-        return f'has {found} classes, not {wanted}: check the number of classes'
-    try:
-        recorded = json.loads(Path(f'{path}.json').read_bytes())
-        return f'belongs to another network, {recorded.get("backbone") or recorded["arch"]}'
-    except (OSError, ValueError, LookupError, AttributeError):
-        return 'belongs to another network (another stage, --backbone, --arch or --clsnum?)'
+        raise InputError(f'{path} is of another network (another stage, --backbone, --arch or '
+                         f'--clsnum?): {keys}') from error

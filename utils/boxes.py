@@ -56,16 +56,11 @@ class CentreCrop:
     def offset(self) -> int:
         return (self.resize - self.side) // 2
 
-    @property
-    def kept(self) -> slice:
-        """The rows, and the columns, of the resized image that the crop keeps."""
-        return slice(self.offset, self.offset + self.side)
-
     def view(self, image: np.ndarray) -> np.ndarray:
         """An image, uint8 H x W x 3 -> the crop, float32 in [0, 1], side x side x 3."""
+        kept = slice(self.offset, self.offset + self.side)
         # Resizing bytes would round to whole grey levels, which moves boxes by pixels.
-        resized = resize(image / np.float32(255), (self.resize, self.resize))
-        return resized[self.kept, self.kept]
+        return resize(image / np.float32(255), (self.resize, self.resize))[kept, kept]
 
     def to_crop(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Boxes (..., 4) of an image of size (H, W) -> the same in pixels of the crop, clipped to

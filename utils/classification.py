@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 
 from utils.boxes import CentreCrop
-from utils.errors import InputError
+from utils.distributed import gather_to_main
 from utils.inference import ListInference, Predictor
 from utils.lists import ImageList
 from utils.results import RunFolder
@@ -17,28 +18,21 @@ from utils.top1top5 import write_top1top5
 
 def evaluate_classifier(predict: Predictor, images: ImageList, crop: CentreCrop, options: Any,
                         run: RunFolder) -> None:
-    """Write `top1top5.npy` and results.json for the images of a list.
-
-    The metrics are those of the images that can be decoded. In `top1top5.npy` the others count as
-    wrong.
-    """
+    """Write `top1top5.npy` and results.json for the images of a list."""
     begin = time.monotonic()
     inference = ListInference(predict, images, {'image': crop}, find_hits, options)
-    parts, left_out = inference.gather(list(inference.run('classifying')), run)
+    parts = gather_to_main(list(inference.run('classifying')))
     if not parts:  # another rank than 0
         return
-    found = [part for of_rank in parts for part in of_rank]
-    if not found:
-        raise InputError(f'none of the images of {images.source} can be decoded')
-    hits, known = np.zeros((len(images), 2), bool), np.zeros(len(images), bool)
-    for index, of_batch in found:
-        hits[index], known[index] = of_batch, True
+    hits = np.zeros((len(images), 2), bool)
+    for index, of_batch in chain(*parts):
+        hits[index] = of_batch
     path = run.file('top1top5.npy')
     write_top1top5(path, images.names.tolist(), hits)
-    top1, top5 = hits[known].mean(0).tolist()
-    run.write_results({'count': int(known.sum()), 'top1': top1, 'top5': top5},
-                      time.monotonic() - begin, int(known.sum()))
-    print(f'top-1 {top1:.4f}, top-5 {top5:.4f} of {known.sum()} images; wrote {path}{left_out}')
+    top1, top5 = hits.mean(0).tolist()
+    run.write_results({'count': len(images), 'top1': top1, 'top5': top5},
+                      time.monotonic() - begin, len(images))
+    print(f'top-1 {top1:.4f}, top-5 {top5:.4f} of {len(images)} images; wrote {path}')
 
 
 def find_hits(batch: Mapping[str, np.ndarray], outputs: dict[str, Any]

@@ -8,18 +8,19 @@ does not depend on the worker or process, and a resumed run repeats it.
 import random
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from utils.boxes import CentreCrop
-from utils.errors import InputError
-from utils.images import BadImageError, read_image, read_stored_mask
+from utils.errors import InputError, warn
+from utils.files import read_stamp, source_of
+from utils.images import read_image, read_stored_mask
 from utils.lists import ImageList
 from utils.pseudo_mask import seg_target
 
@@ -35,35 +36,22 @@ def train_transform(resize: int, crop: int) -> Any:
 
 @dataclass(frozen=True)
 class TrainImages(Dataset):
-    """(epoch, index) -> {'image': uint8 H x W x 3, 'label': int, 'index': int, 'skipped': int}, H
-    and W as `transform` says. With `skip_bad` the next image of the list takes the place of one
-    that cannot be decoded; 'skipped' counts these."""
+    """(epoch, index) -> {'image': uint8 H x W x 3, 'label': int}, H and W as `transform` says."""
 
     images: ImageList
     transform: Any  # albumentations.Compose
     seed: int
-    skip_bad: bool = False
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        epoch, first = key
-        for skipped in range(len(self)):
-            index = (first + skipped) % len(self)
-            try:
-                arrays = self.read(index)
-            except BadImageError:
-                if not self.skip_bad:
-                    raise
-                continue
-            state = np.random.SeedSequence((self.seed, epoch, index))
-            # set_random_seed would give each step the same stream: all apply together or none.
-            self.transform.set_random_state(np.random.default_rng(state), random.Random(
-                int(state.generate_state(1, np.uint64)[0])))
-            return {**self.transform(**arrays), 'label': self.images.labels[index],
-                    'index': first, 'skipped': skipped}
-        raise InputError(f'none of the images of {self.images.source} can be decoded')
+        epoch, index = key
+        state = np.random.SeedSequence((self.seed, epoch, index))
+        # set_random_seed would give each step the same stream: all apply together or none.
+        self.transform.set_random_state(np.random.default_rng(state), random.Random(
+            int(state.generate_state(1, np.uint64)[0])))
+        return {**self.transform(**self.read(index)), 'label': self.images.labels[index]}
 
     def read(self, index: int) -> dict[str, np.ndarray]:
         return {'image': read_image(self.images.path(index))}
@@ -97,6 +85,32 @@ class TrainMasks(TrainImages):
 
     def fingerprint(self) -> dict[str, Any]:
         return {**super().fingerprint(), '--maskpath': str(self.mask_folder)}
+
+
+def stamps(folder: Path, images: ImageList) -> dict[int, str]:
+    """The stamps of the pseudo masks of up to 1,000 images of a list, by the image: the checkpoint,
+    its settings, and the image's file (`utils.pseudo_masks.MaskWriter`)."""
+    found = {index: read_stamp(images.mask_path(folder, index)) for index in images.sample(1000)}
+    return {index: stamp for index, stamp in found.items() if stamp}
+
+
+def makers(found: dict[int, str]) -> set[str]:
+    """The checkpoints, with their settings, that are in stamps."""
+    return {stamp.rpartition(' ')[0] for stamp in found.values()}
+
+
+def check_masks(folder: Path, images: ImageList) -> None:
+    """Raises InputError for images that were replaced since their pseudo masks were made; warns
+    where several checkpoints have made the masks."""
+    found = stamps(folder, images)
+    old = [images.name(index) for index, stamp in found.items()
+           if stamp.split()[-1] != source_of(images.path(index))]
+    if old and len(old) < len(found) / 2:  # if all differ, the images were copied
+        raise InputError(f'{len(old)} images are newer than their pseudo masks in {folder}, the '
+                         f"first is {old[0]}: run the cam stage's test.py --resume")
+    if len(makers(found)) > 1:
+        warn(f'{folder} has masks of several checkpoints or settings: make them anew with the cam '
+             "stage's test.py --overwrite")
 
 
 @dataclass(frozen=True)
@@ -153,33 +167,17 @@ class TrainBatches(Sampler):
         return min(self.batch_size, self.count - step % self.per_epoch * self.batch_size)
 
 
-@dataclass(frozen=True)
-class ErrorsAsItems(Dataset):
-    """A data set whose InputErrors are items: raised in a worker process, they would lose their
-    type on the way out."""
-
-    dataset: Dataset
-
-    def __getitem__(self, key: Any) -> Any:
-        try:
-            return self.dataset[key]
-        except InputError as error:
-            return error
-
-
 def load_batches(dataset: Dataset, batches: Any, workers: int, pin_memory: bool
-                 ) -> Iterator[dict[str, Any] | list[InputError]]:
-    """Read batches, lists of the data set's keys, in `workers` processes. A batch has the stacked
-    items, and under 'errors' the InputErrors in place of others."""
-    return iter(DataLoader(
-        ErrorsAsItems(dataset), batch_sampler=batches, num_workers=workers, collate_fn=collate,
-        pin_memory=pin_memory, worker_init_fn=init_worker))
-
-
-def collate(items: list[Any]) -> dict[str, Any]:
-    good = [item for item in items if not isinstance(item, InputError)]
-    errors = [item for item in items if isinstance(item, InputError)]
-    return {**(default_collate(good) if good else {}), 'errors': errors}
+                 ) -> Generator[dict[str, Any]]:
+    """Read batches, lists of the data set's keys, in `workers` processes, which end with the
+    generator. Close it: those that an exception's traceback keeps would block Python's end."""
+    loader = iter(DataLoader(dataset, batch_sampler=batches, num_workers=workers,
+                             pin_memory=pin_memory, worker_init_fn=init_worker))
+    try:
+        yield from loader
+    finally:
+        if workers:
+            loader._shutdown_workers()
 
 
 def init_worker(worker: int = 0) -> None:

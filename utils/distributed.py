@@ -1,13 +1,14 @@
 """Several processes, as torchrun or a cluster's launcher starts them; else one, of rank 0."""
 
 import os
+import sys
 from datetime import timedelta
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from tqdm import tqdm
 
 from utils.errors import InputError
 
@@ -84,30 +85,20 @@ def gather_to_main(item: Any) -> list[Any]:
     return items or []
 
 
-def from_main(item: Any) -> Any:
-    """Rank 0's item, on all ranks. All ranks must call it."""
-    if world_size() == 1:
-        return item
-    items = [item]
-    dist.broadcast_object_list(items)
-    return items[0]
-
-
-def largest_over_ranks(*values: float) -> list[float]:
-    """The largest of all ranks, of each value. All ranks must call it."""
-    if world_size() == 1:
-        return list(values)
-    numbers = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(numbers, dist.ReduceOp.MAX)
-    return numbers.tolist()
-
-
-def sum_over_ranks(values: np.ndarray) -> np.ndarray:
-    """The sums over all ranks, float64. All ranks must call it."""
-    numbers = torch.as_tensor(values, dtype=torch.float64)
+def of_all_ranks(item: Any) -> list[Any]:
+    """The items of all ranks, in their order, on each rank. All ranks must call it."""
+    items = [item] * world_size()
     if world_size() > 1:
-        dist.all_reduce(numbers)
-    return numbers.numpy()
+        dist.all_gather_object(items, item)
+    return items
+
+
+def progress_bar(label: str, total: int, done: int = 0) -> tqdm:
+    """Counts images: a bar on a terminal, elsewhere a line every minute. Of several ranks, rank 0
+    shows its own share."""
+    seconds = 0.1 if sys.stderr.isatty() else 60
+    return tqdm(total=total, initial=done, desc=label, unit='img', dynamic_ncols=True,
+                mininterval=seconds, maxinterval=max(seconds, 10), disable=not is_main_process())
 
 
 def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:

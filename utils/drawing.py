@@ -1,19 +1,31 @@
-"""Visualizations: maps over images, boxes, contact sheets, curves.
+"""Visualizations: maps over images, boxes, contact sheets of what a network makes of a list.
 
 All images are RGB, uint8, H x W x 3.
 """
 
 import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
-from utils.boxes import contours_of
+from utils.boxes import CentreCrop, contours_of, iou, largest_box
+from utils.distributed import is_main_process
+from utils.files import write_png
+from utils.images import read_image
+from utils.lists import ImageList
+from utils.losses import segmentation_probability
+from utils.pseudo_mask import gaussian_prior, pseudo_mask, scaled_cam, seg_target
 
 TITLE_HEIGHT, GAP, STRIPES = 26, 4, 8
 GT_COLOUR, PRED_COLOUR, OUTLINE_COLOUR = (40, 200, 60), (250, 60, 40), (255, 220, 0)
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+CAM_TITLES = ['image', 'plain CAM', 'fused CAM', 'Gaussian prior', 'pseudo mask', 'box of the CAM']
+SEG_TITLES = ['image', 'probability', 'mask', 'box']
 
 
 def heatmap(image: np.ndarray, score_map: np.ndarray) -> np.ndarray:
@@ -124,3 +136,67 @@ def png_of(figure: Any) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format='png', dpi=120)
     return content.getvalue()
+
+
+# ---------------------------------------------------------------- contact sheets of a list
+
+
+class View(NamedTuple):
+    """What the network sees of an image: 1 x H x W x 3, float32 in [0, 1], the same as a picture,
+    uint8, and the true boxes in it, (K, 4) (None: not known)."""
+
+    index: int
+    batch: Tensor
+    picture: np.ndarray
+    boxes: np.ndarray | None
+
+
+def spread_views(images: ImageList, crop: CentreCrop, count: int) -> Iterator[View]:
+    """`count` images spread evenly over the list, which is often sorted by class."""
+    for index in images.sample(count) if count else ():
+        image, boxes = read_image(images.path(index)), None
+        pixels = crop.view(image)
+        if images.boxes is not None:
+            boxes = crop.true_boxes(images.boxes[index], image.shape[:2])
+        yield View(index, torch.from_numpy(pixels)[None], np.round(255 * pixels).astype(np.uint8),
+                   boxes)
+
+
+def cam_rows(predict: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], images: ImageList,
+             crop: CentreCrop, count: int, threshold: float) -> list[Row]:
+    """Rows of CAM_TITLES; `predict`: a batch of views and classes -> its (deep, fused) CAMs."""
+    rows = []
+    for view in spread_views(images, crop, count):
+        deep, fused = (scaled_cam(cam[0].float().cpu().numpy(), crop.side) for cam in
+                       predict(view.batch, torch.from_numpy(images.labels[[view.index]])))
+        target = seg_target(pseudo_mask(fused, (crop.side, crop.side)))
+        maps = [heatmap(view.picture, found) for found in (deep, fused, gaussian_prior(fused))]
+        rows.append(row_of(view, [*maps, target_image(*target)], fused, threshold))
+    return rows
+
+
+def seg_rows(predict: Callable[[Tensor], Tensor], images: ImageList, crop: CentreCrop, count: int,
+             threshold: float) -> list[Row]:
+    """Rows of SEG_TITLES; `predict`: a batch of views -> logits."""
+    rows = []
+    for view in spread_views(images, crop, count):
+        probability = segmentation_probability(predict(view.batch), crop.side)[0]
+        probability = probability.float().cpu().numpy()
+        rows.append(row_of(view, [heatmap(view.picture, probability),
+                                  outline(view.picture, probability > threshold)],
+                           probability, threshold))
+    return rows
+
+
+def row_of(view: View, pictures: list[np.ndarray], score_map: np.ndarray, threshold: float) -> Row:
+    """The pictures between the image and that of its true and predicted boxes, whose IoU is the
+    caption where it is known."""
+    box, caption = largest_box(score_map, threshold), ''
+    if view.boxes is not None:
+        caption = f'IoU {iou(box or (0, 0, 0, 0), view.boxes).max(initial=0):.2f}'
+    return Row([view.picture, *pictures, draw_boxes(view.picture, view.boxes, box)], caption)
+
+
+def write_sheet(path: Path, rows: list[Row], titles: list[str]) -> None:
+    if rows and is_main_process():
+        write_png(path, contact_sheet(rows, titles))

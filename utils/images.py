@@ -1,4 +1,4 @@
-"""Reading and resizing of images: RGB, uint8, H x W x 3."""
+"""Reading and resizing of images, RGB, uint8, H x W x 3, and of masks."""
 
 from pathlib import Path
 
@@ -6,14 +6,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from utils.errors import InputError
+from utils.errors import InputError, about
 
 Image.MAX_IMAGE_PIXELS = 128_000_000  # Pillow refuses twice as many, more than any camera's
 ORIENTATION = 0x0112  # EXIF
-
-
-class BadImageError(InputError):
-    """An image file that exists but cannot be decoded; skipped with --skip_bad."""
+VOID = 255  # beside class indices: pixels that count as nothing
+ADVICE = ('write masks of 0 and 255: trimaps as 255 * (value == 1), class indices or instance '
+          'numbers as 255 * (value == the one meant)')
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -21,7 +20,7 @@ def read_image(path: Path) -> np.ndarray:
 
     Grey and RGBA images become RGB (alpha is dropped), 16 bits become 8; pixels lie as they are
     stored: an EXIF orientation is ignored, since boxes and masks refer to the stored pixels.
-    Raises InputError if the file does not exist, and BadImageError if it cannot be decoded.
+    Raises InputError if the file does not exist or cannot be decoded.
     """
     return cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION),
                         cv2.COLOR_BGR2RGB)
@@ -39,7 +38,7 @@ def read_stored_mask(path: Path) -> np.ndarray:
     """
     try:
         return _decode(path, cv2.IMREAD_COLOR)[..., :2]
-    except InputError as error:  # --skip_bad is for images, not for our own masks
+    except InputError as error:
         raise InputError(f'the pseudo mask {path} is missing or damaged: make it with the cam '
                          "stage's test.py --resume, or check --maskpath") from error
 
@@ -82,9 +81,8 @@ def _decode(path: Path, flags: int) -> np.ndarray:
     return image
 
 
-def _damaged(path: Path, reason: object) -> BadImageError:
-    return BadImageError(f'{path} cannot be read as an image ({reason}): replace it, or skip such '
-                         'images with --skip_bad')
+def _damaged(path: Path, reason: object) -> InputError:
+    return InputError(f'{path} cannot be read as an image ({reason}): replace it, or leave it out')
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -95,3 +93,68 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def resize_nearest(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Nearest neighbour as OpenCV's INTER_NEAREST; size = (height, width)."""
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+# ---------------------------------------------------------------- ground-truth masks
+
+
+def read_true_mask(path: Path, size: tuple[int, int] | None = None
+                   ) -> tuple[np.ndarray, np.ndarray]:
+    """A ground-truth mask -> (foreground, ignored), bool H x W each.
+
+    Two values, one of them 0, are background and foreground. 255 beside one other value is
+    ignored. An alpha channel over one colour is the mask. Masks with soft edges, from 0 to 255,
+    are cut at half of the range.
+    `size` = (H, W) of the image: a mask of the same shape and another scale is resized.
+    Raises InputError for anything else, since no guess would be safe.
+    """
+    with about(f'the ground-truth mask {path}'), Image.open(path) as file:
+        values = np.asarray(file)
+        has_alpha = file.mode in ('LA', 'RGBA', 'PA')
+        if file.mode == 'P':  # in a palette of greys, white may be the index 0
+            colours = np.asarray(file.convert('RGB'))
+            is_grey = (colours == colours[..., :1]).all()
+            if is_grey and len(np.unique(colours)) == len(np.unique(values)):
+                values = colours[..., 0]
+    foreground, ignored = _parts(values, has_alpha, path)
+    if size and foreground.shape != size:
+        (height, width), (h, w) = size, foreground.shape
+        if abs(width * h - w * height) > max(w, h, width, height):
+            raise InputError(f'the mask {path} has {w} x {h} pixels (width x height), its image '
+                             f'{width} x {height}: it is turned, or belongs to another image')
+        foreground, ignored = (resize_nearest(part.view(np.uint8), size) > 0
+                               for part in (foreground, ignored))
+    return foreground, ignored
+
+
+def _parts(values: np.ndarray, has_alpha: bool, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels of a mask file, H x W or H x W x C -> (foreground, ignored)."""
+    if has_alpha:
+        values, alpha = values[..., :-1], values[..., -1]
+        if (alpha != alpha[0, 0]).any():
+            if (values != values[0, 0]).any():
+                raise InputError(f'the mask {path} has colours and an alpha channel, and either '
+                                 f'could be the mask: {ADVICE}')
+            values = alpha
+    if values.ndim == 3:  # each colour is a value; grey levels stay what they are
+        is_grey = (values == values[..., :1]).all()
+        values = values[..., 0] if is_grey else values.astype(np.int64) @ (
+            256 ** np.arange(values.shape[2])[::-1])
+    found, counts = np.unique(values, return_counts=True)
+    nothing = np.zeros(values.shape, bool)
+    if len(found) == 1 or (len(found) == 2 and found[0] == 0):
+        return values != 0, nothing
+    if len(found) == 3 and found[0] == 0 and found[2] == VOID:
+        return values == found[1], values == VOID
+    soft = counts[(found > 0) & (found < VOID)].sum()
+    if (found[0], found[-1]) == (0, VOID) and found[1] < 128 <= found[-2] and soft < counts[-1]:
+        return values > 127, nothing
+    raise InputError(f'the mask {path} has the values {", ".join(map(str, found[:6]))}'
+                     f'{", ..." if len(found) > 6 else ""}, not 0 and one other: {ADVICE}')
+
+
+def is_suspicious(foreground: np.ndarray) -> bool:
+    """Whether a true mask, bool H x W, touches all four borders or covers over 95 %: probably it
+    is inverted, or of something else."""
+    borders = (foreground[0], foreground[-1], foreground[:, 0], foreground[:, -1])
+    return bool(all(border.any() for border in borders) or foreground.mean() > 0.95)

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from copy import deepcopy
 from itertools import chain, islice, pairwise
 from multiprocessing import get_context, parent_process
@@ -18,13 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.data import default_collate
 
-from utils.datasets import ErrorsAsItems, EvalImages, collate, init_worker, load_batches
+from utils.datasets import EvalImages, init_worker, load_batches
 from utils.device import Normalize, Precision, available_cores, default_workers
-from utils.distributed import gather_to_main, rank, world_size
-from utils.images import BadImageError
-from utils.progress import Progress, write_bad_images
-from utils.results import RunFolder
+from utils.distributed import progress_bar, rank, world_size
 
 CPU_CHUNK = 4  # images; feature maps above 32 MiB are allocated anew, with page faults, each time
 QUEUED = 2     # batches for each process that wait to be finished
@@ -73,18 +71,15 @@ class ListInference:
         finish: finish(batch, outputs) -> a result, called in a thread or another process; `batch`
             has 'index', 'label' and 'size' as arrays and 'name' as a list, `outputs` the network's,
             float32 arrays, by view.
-        options: --batch_size, --num_workers and --skip_bad by their names.
+        options: --batch_size and --num_workers by their names.
         processes: whether to read and finish in processes; by default on CUDA.
-
-    `bad` collects the names of the images that --skip_bad left out.
     """
 
     def __init__(self, predict: Predictor, images: Any, views: dict[str, Any], finish: Finish,
                  options: Any, processes: bool | None = None):
         self.predict, self.options, self.finish = predict, options, finish
-        self.dataset, self.images = EvalImages(images, views), images
+        self.dataset = EvalImages(images, views)
         self.processes = predict.device.type != 'cpu' if processes is None else processes
-        self.bad: set[str] = set()
 
     def run(self, label: str, indices: Sequence[int] | None = None) -> Iterator[Any]:
         """Yield the results of the batches in order; shows the progress. `indices`: the images to
@@ -93,23 +88,20 @@ class ListInference:
         indices = range(len(self.dataset)) if indices is None else indices
         mine = [indices[first:first + size]
                 for first in range(rank() * size, len(indices), world_size() * size)]
-        progress = Progress(label, sum(map(len, mine)))
-        finished = self._by_processes(mine) if self.processes else self._by_threads(mine)
-        for count, result in finished:
-            progress.update(count)
-            if result is not None:
+        with progress_bar(label, sum(map(len, mine))) as progress:
+            finished = self._by_processes(mine) if self.processes else self._by_threads(mine)
+            for count, result in finished:
+                progress.update(count)
                 yield result
-        progress.close()
 
     def _by_threads(self, batches: list[Sequence[int]]) -> Iterator[tuple[int, Any]]:
         """Each thread, one per core, takes a chunk of a batch from reading to finishing."""
-        dataset = ErrorsAsItems(self.dataset)
         chunks = [batch[first:first + CPU_CHUNK] for batch in batches
                   for first in range(0, len(batch), CPU_CHUNK)]
 
         def process(chunk: Sequence[int]) -> tuple[int, Any]:
-            known, read = self._readable(collate([dataset[index] for index in chunk]), chunk)
-            return len(chunk), self.finish(known, as_arrays(self._outputs(read))) if read else None
+            batch = default_collate([self.dataset[index] for index in chunk])
+            return len(chunk), self.finish(known_of(batch), as_arrays(self._outputs(batch)))
 
         yield from in_threads(process, chunks, self.options.num_workers)
 
@@ -119,20 +111,19 @@ class ListInference:
         context = get_context('forkserver')
         context.set_forkserver_preload(PRELOADED)
         workers = self.options.num_workers or max(1, default_workers(self.predict.device))
-        loaded = load_batches(self.dataset, batches, workers,
-                              pin_memory=self.predict.device.type == 'cuda')
-        launched: deque = deque()  # (number of images, what is known of them, outputs)
+        launched: deque = deque()  # (what is known of the images, outputs)
         waiting: deque = deque()   # (number of images, future result)
-        with closing_pool(ProcessPoolExecutor(available_cores(), context, init_finishing,
-                                              (self.finish,))) as pool:
+        with (closing(load_batches(self.dataset, batches, workers,
+                                   pin_memory=self.predict.device.type == 'cuda')) as loaded,
+              closing_pool(ProcessPoolExecutor(available_cores(), context, init_finishing,
+                                               (self.finish,))) as pool):
             def submit() -> None:
-                count, known, outputs = launched.popleft()
-                waiting.append((count, outputs and pool.submit(
-                    finish_batch, known, as_arrays(outputs))))
+                known, outputs = launched.popleft()
+                waiting.append((len(known['index']),
+                                pool.submit(finish_batch, known, as_arrays(outputs))))
 
-            for indices, batch in zip(batches, loaded, strict=True):
-                known, read = self._readable(batch, indices)
-                launched.append((len(indices), known, self._outputs(read) if read else None))
+            for batch in loaded:
+                launched.append((known_of(batch), self._outputs(batch)))
                 if len(launched) > 1:
                     submit()
                 if len(waiting) > QUEUED * available_cores():
@@ -142,38 +133,23 @@ class ListInference:
             while waiting:
                 yield finished(*waiting.popleft())
 
-    def _readable(self, batch: dict[str, Any], indices: Sequence[int]
-                  ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What is known of a batch's images, and their labels and views; empty where none can be
-        read. Raises the batch's InputError, unless it is skipped."""
-        errors = batch.pop('errors')
-        while errors:
-            if not (self.options.skip_bad and isinstance(errors[-1], BadImageError)):
-                raise errors.pop()  # a reference to it would keep this frame, and the readers
-            errors.pop()
-        known = {name: batch.pop(name).numpy() for name in ('index', 'size') if batch}
-        left_out = set(indices) - set(known.get('index', ()))
-        self.bad |= {self.images.name(index) for index in left_out}
-        if batch:
-            known |= {'name': batch.pop('name'), 'label': batch['label'].numpy()}
-        return known, batch
-
     def _outputs(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         """The network's outputs for each view. A smaller last batch is filled up on CUDA, where a
         new size would have every convolution planned anew."""
         count, size = len(batch['label']), self.options.batch_size
         if self.predict.device.type == 'cuda' and count < size:
-            batch = {name: torch.cat([value, value[-1:].expand(size - count, *value.shape[1:])])
-                     for name, value in batch.items()}
-        labels = [batch.pop('label')] if self.predict.takes_labels else []
+            batch = {name: torch.cat([batch[name], batch[name][-1:].expand(
+                size - count, *batch[name].shape[1:])]) for name in ('label', *self.dataset.views)}
+        labels = [batch['label']] if self.predict.takes_labels else []
         outputs = {view: self.predict(batch[view], *labels) for view in self.dataset.views}
         return {view: [part[:count] for part in found] if isinstance(found, tuple)
                 else found[:count] for view, found in outputs.items()}
 
-    def gather(self, result: Any, run: RunFolder) -> tuple[list[Any], str]:
-        """All ranks' results on rank 0 (elsewhere an empty list), and the end of a last line."""
-        left_out = write_bad_images(run, self.bad) if self.options.skip_bad else ''
-        return gather_to_main(result), left_out
+
+def known_of(batch: dict[str, Any]) -> dict[str, Any]:
+    """What is known of the images of a batch: arrays, and the list of their names."""
+    return {'name': batch['name'],
+            **{name: batch[name].numpy() for name in ('index', 'label', 'size')}}
 
 
 def as_arrays(outputs: dict[str, Any]) -> dict[str, Any]:
@@ -195,8 +171,8 @@ def finish_batch(known: dict[str, np.ndarray], outputs: dict[str, Any]) -> Any:
     return _finish(known, outputs)
 
 
-def finished(count: int, future: Future | None) -> tuple[int, Any]:
-    return count, future and future.result()
+def finished(count: int, future: Future) -> tuple[int, Any]:
+    return count, future.result()
 
 
 @contextmanager

@@ -10,7 +10,6 @@ The CUB-200-2011 layout of a data folder (`utils/imagenet.py` has the other):
 import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from posixpath import normpath
@@ -19,7 +18,7 @@ from zlib import crc32
 import numpy as np
 
 from utils.errors import InputError, about, warn
-from utils.images import BadImageError, read_header
+from utils.images import read_header
 
 SAMPLE = 256  # images of a list whose headers are looked at, which takes some tenths of a second
 
@@ -133,27 +132,20 @@ def read_list(path: Path, classes: int, form: str, split: Callable[[str], list[s
 
 
 def checked(images: ImageList, datapath: Path) -> ImageList:
-    """The list with its folder of ground-truth masks, some of its files looked at."""
-    check_files(images)
-    masks = datapath / 'segmentation'
-    return replace(images, segmentation=masks) if masks.is_dir() else images
-
-
-def check_files(images: ImageList) -> None:
-    """Look at the headers of some images: warn of EXIF rotations, and check the boxes' scale.
-    Raises InputError for a missing image, and as `check_scale`."""
-    sizes, rotated = {}, 0
-    for index in images.sample(SAMPLE):
-        with suppress(BadImageError):  # reported, or skipped, when it is read
-            sizes[index], orientation = read_header(images.path(index))
-            rotated += orientation in range(2, 9)
+    """The list with its folder of ground-truth masks. Looks at the headers of some images; warns of
+    EXIF rotations. Raises InputError for an image without one, and as `check_scale`."""
+    looked_at = images.sample(SAMPLE)
+    headers = [read_header(images.path(index)) for index in looked_at]
+    rotated = sum(orientation in range(2, 9) for _, orientation in headers)
     if rotated:
-        warn(f'{images.source}: {rotated} of {len(sizes)} images looked at have an EXIF rotation, '
-             'which is ignored here, but applied by tools/predict.py: boxes and masks must refer '
+        warn(f'{images.source}: {rotated} of {len(headers)} images looked at have an EXIF rotation '
+             'that is ignored here, but applied by tools/predict.py: boxes and masks must refer '
              'to the stored pixels; rotate the files (mogrify -auto-orient) before you draw boxes')
     if images.boxes is not None:
-        check_scale([images.boxes[index] for index in sizes], list(sizes.values()),
-                    [images.name(index) for index in sizes], images.source)
+        check_scale([images.boxes[index] for index in looked_at], [size for size, _ in headers],
+                    [images.name(index) for index in looked_at], images.source)
+    masks = datapath / 'segmentation'
+    return replace(images, segmentation=masks) if masks.is_dir() else images
 
 
 def check_scale(boxes: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]],
@@ -191,6 +183,18 @@ def check_scale(boxes: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]],
     if len(every) >= 20 and end.max() < 0.6:
         warn(f'{source}: no box reaches beyond {100 * end.max():.0f} % of its image: do the boxes '
              'have the scale of smaller copies?')
+
+
+def check_selection(images: ImageList, selection: ImageList | None) -> None:
+    """Refuse to choose a threshold on images that are then tested, or that have no boxes."""
+    if selection is None:
+        return
+    if selection.boxes is None:
+        raise InputError(f'{selection.source} has no boxes: choose a list that has for --select')
+    shared = set(selection.names.tolist()) & set(images.names.tolist())
+    if shared and selection.folder == images.folder:
+        raise InputError(f'--select: {len(shared)} images of {selection.source} are also tested, '
+                         f'such as {min(shared)}: choose the threshold on other images')
 
 
 def image_name(text: str, where: str) -> str:

@@ -4,16 +4,16 @@
     score_maps                          outputs -> score maps
     measure, stack, concatenate         maps -> a table of arrays     utils/evaluation.py
     summarize                           table -> metrics
-    write_tables, summary               table, metrics -> files, text
+    write_boxes, summary                table, metrics -> boxes.csv, text
 
-The tables of SPOL's maps are boxes.csv, classes.csv and sweep.csv; the names of those of other maps
-begin with their kind (fused-boxes.csv).
+The boxes of other maps than SPOL's are in deep-boxes.csv and fused-boxes.csv.
 """
 
 import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,17 @@ import numpy as np
 import torch
 
 from utils.boxes import CentreCrop
-from utils.distributed import sum_over_ranks
+from utils.distributed import gather_to_main, of_all_ranks
 from utils.errors import InputError, warn
 from utils.evaluation import SWEEP_THRESHOLDS, Evaluated, concatenate, measure, stack, summarize
 from utils.files import write_array, write_csv
+from utils.images import read_true_mask
 from utils.inference import ListInference, Predictor
 from utils.lists import ImageList
 from utils.losses import segmentation_probability
 from utils.metrics import BENCHMARK_SIDE
 from utils.pseudo_mask import scaled_cam
 from utils.results import RunFolder
-from utils.true_masks import read_true_mask
 
 TITLES = {'SPOL': 'SPOL', 'deep': 'plain CAM', 'fused': 'fused CAM'}
 Hits = dict[str, tuple[bool, bool]]  # as `utils.top1top5.read_top1top5` returns them
@@ -65,12 +65,9 @@ def evaluate(predict: Predictor, kinds: tuple[str, ...], images: ImageList, crop
         views['whole'] = CentreCrop(BENCHMARK_SIDE)
     inference = ListInference(predict, images, views, Measuring(
         images, crop, thresholds, kinds, run.file('maps') if options.save_maps else None), options)
-    parts, left_out = inference.gather(list(inference.run('localizing')), run)
+    parts = list(chain(*gather_to_main(list(inference.run('localizing')))))
     if not parts:  # another rank than 0
         return
-    parts = [part for of_rank in parts for part in of_rank]
-    if not parts:
-        raise InputError(f'none of the images of {images.source} can be decoded')
     metrics, chosen = {}, int(np.searchsorted(thresholds, threshold))
     for kind in kinds:
         table = concatenate([part[kind] for part in parts])
@@ -82,24 +79,12 @@ def evaluate(predict: Predictor, kinds: tuple[str, ...], images: ImageList, crop
         else:
             metrics[kind] = summarize(table, thresholds, threshold, options.sweep, **others)
             print(summary(TITLES[kind], threshold, metrics[kind]))
-        write_tables(run, '' if kind == 'SPOL' else f'{kind}-', images, crop, table, chosen,
-                     metrics[kind].get('sweep'))
+        prefix = '' if kind == 'SPOL' else f'{kind}-'
+        write_boxes(run.file(f'{prefix}boxes.csv'), images, crop, table, chosen)
     found, section = (metrics['SPOL'], None) if kinds == ('SPOL',) else (metrics, 'evaluation')
     path = run.write_results(found, time.monotonic() - begin, len(table.index), section)
-    print(f'wrote {path} and the tables beside it{left_out}')
+    print(f'wrote {path} and the boxes beside it')
     warn_of_sizes(table.box[:, chosen], table.correct[:, chosen], crop.side)
-
-
-def check_selection(images: ImageList, selection: ImageList | None) -> None:
-    """Refuse to choose a threshold on images that are then tested, or that have no boxes."""
-    if selection is None:
-        return
-    if selection.boxes is None:
-        raise InputError(f'{selection.source} has no boxes: choose a list that has for --select')
-    shared = set(selection.names.tolist()) & set(images.names.tolist())
-    if shared and selection.folder == images.folder:
-        raise InputError(f'--select: {len(shared)} images of {selection.source} are also tested, '
-                         f'such as {min(shared)}: choose the threshold on other images')
 
 
 def choose_on_boxes(predict: Predictor, images: ImageList, crop: CentreCrop, options: Any) -> float:
@@ -108,7 +93,7 @@ def choose_on_boxes(predict: Predictor, images: ImageList, crop: CentreCrop, opt
         images, crop, SWEEP_THRESHOLDS, ('SPOL',)), options)
     correct = sum((part['SPOL'].correct.sum(0) for part in inference.run('choosing a threshold')),
                   np.zeros(len(SWEEP_THRESHOLDS)))
-    return float(SWEEP_THRESHOLDS[sum_over_ranks(correct).argmax()])
+    return float(SWEEP_THRESHOLDS[sum(of_all_ranks(correct)).argmax()])
 
 
 @dataclass(frozen=True)
@@ -158,10 +143,9 @@ def score_maps(outputs: dict[str, Any], side: int) -> dict[str, list]:
     return maps
 
 
-def write_tables(run: RunFolder, prefix: str, images: ImageList, crop: CentreCrop,
-                 table: Evaluated, chosen: int, sweep: dict | None) -> None:
-    """Write boxes, in pixels of the original images, at the threshold number `chosen`, and where
-    the list has boxes, each class's metrics by the strict count, and the sweep."""
+def write_boxes(path: Path, images: ImageList, crop: CentreCrop, table: Evaluated, chosen: int
+                ) -> None:
+    """Write boxes, in pixels of the original images, at the threshold number `chosen`."""
     known, correct, rows = images.boxes is not None, table.correct[:, chosen], []
     for number, index in enumerate(table.index):
         corners, verdict = [''] * 4, [''] * 2
@@ -171,22 +155,7 @@ def write_tables(run: RunFolder, prefix: str, images: ImageList, crop: CentreCro
         if known:
             verdict = [f'{table.iou[number, chosen]:.6f}', int(correct[number])]
         rows.append([images.name(index), *corners, *verdict])
-    write_csv(run.file(f'{prefix}boxes.csv'), ('name', 'x0', 'y0', 'x1', 'y1', 'iou', 'correct'),
-              rows)
-    if not known:
-        return
-    labels, rows = images.labels[table.index], []
-    for label in np.unique(labels):
-        of_class, tops = labels == label, ['', '']
-        if table.hits is not None:
-            tops = (table.hits & correct[:, None])[of_class].mean(0).round(6).tolist()
-        rows.append([label, of_class.sum(), *tops, round(correct[of_class].mean(), 6)])
-    write_csv(run.file(f'{prefix}classes.csv'), ('label', 'images', 'top1', 'top5', 'gt_known'),
-              rows)
-    if sweep:
-        columns = ('paper', 'strict')
-        write_csv(run.file(f'{prefix}sweep.csv'), ('threshold', *columns),
-                  np.round([sweep[name] for name in ('thresholds', *columns)], 6).T)
+    write_csv(path, ('name', 'x0', 'y0', 'x1', 'y1', 'iou', 'correct'), rows)
 
 
 def summary(title: str, threshold: float, metrics: dict) -> str:

@@ -10,47 +10,44 @@ import numpy as np
 
 from network.weights import digest
 from utils.boxes import CentreCrop
-from utils.distributed import from_main, is_main_process
+from utils.datasets import makers, stamps
+from utils.distributed import is_main_process, of_all_ranks
 from utils.errors import InputError
 from utils.files import read_stamp, source_of, write_png
 from utils.inference import ListInference, Predictor
 from utils.lists import ImageList
-from utils.mask_record import write_record
 from utils.pseudo_mask import has_foreground, pseudo_mask
 from utils.results import RunFolder
 
 
 def make_pseudo_masks(predict: Predictor, images: ImageList, options: Any, run: RunFolder) -> None:
-    """Write a pseudo mask for each image of a list, seen whole, to options.maskpath; masks.json,
-    which checkpoint made the masks of which lists; and results.json.
+    """Write a pseudo mask for each image of a list, seen whole, to options.maskpath, and
+    results.json.
 
-    Each mask has a stamp of the checkpoint, its settings and the image's file. With options.resume,
-    masks whose stamp is the one to be written are kept. Raises InputError if the masks are another
-    run's, unless options.overwrite.
+    Each mask has a stamp: the checkpoint, its settings, and the image's file. With options.resume,
+    masks whose stamp is the one to be written are kept. Raises InputError if the masks in the
+    folder are of another checkpoint or other settings, unless options.overwrite.
     """
     begin, folder = time.monotonic(), options.maskpath
-    record = {'checkpoint': str(options.snapshot), 'sha256': digest(options.snapshot),
-              'resize': options.resize, 'clsnum': options.clsnum, 'prior': not options.no_prior}
-    lists = write_record(folder, record, options.overwrite)
-    stamp = f'{record["sha256"][:16]} {options.resize} {record["prior"]}'
-    masks = MaskWriter(folder, images.folder, record['prior'], stamp)
-    todo = range(len(images))
-    if options.resume:  # decided once, before any rank writes
-        todo = from_main([index for index in todo if not masks.is_current(images.name(index))]
-                         if is_main_process() else None)
+    maker = f'{digest(options.snapshot)[:16]} {options.resize} {not options.no_prior}'
+    masks, todo = MaskWriter(folder, images.folder, not options.no_prior, maker), None
+    if is_main_process():  # decided once, before any rank writes
+        if not options.overwrite and (others := makers(stamps(folder, images)) - {maker}):
+            raise InputError(f'{folder} has masks of another checkpoint or other settings '
+                             f'({others.pop()}): give another --maskpath, or --overwrite')
+        todo = [index for index in range(len(images))
+                if not (options.resume and masks.is_current(images.name(index)))]
+    todo = of_all_ranks(todo)[0]
     view = {'image': CentreCrop(options.resize)}
     inference = ListInference(predict, images, view, masks, options)
-    counts = np.array(list(inference.run('making pseudo masks', todo))).reshape(-1, 2).sum(0)
-    of_ranks, left_out = inference.gather(counts, run)
-    if not of_ranks:
-        return
-    made, empty = np.sum(of_ranks, axis=0).tolist()
-    kept = len(images) - len(todo)
-    write_record(folder, record, True, {**lists, str(images.source): images.checksum()})
-    run.write_results({'count': made + kept, 'made': made, 'empty': empty},
-                      time.monotonic() - begin, made)
-    print(f'wrote {made} pseudo masks to {folder}, kept {kept} that are up to date; {empty} of '
-          f'those written have no foreground{left_out}')
+    counts = np.array(list(inference.run('making pseudo masks', todo))).reshape(-1, 2).sum(0, int)
+    made, empty = sum(of_all_ranks(counts)).tolist()
+    if is_main_process():
+        kept = len(images) - len(todo)
+        run.write_results({'count': made + kept, 'made': made, 'empty': empty},
+                          time.monotonic() - begin, made)
+        print(f'wrote {made} pseudo masks to {folder}, kept {kept} that are up to date; {empty} of '
+              'those written have no foreground')
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class MaskWriter:
     folder: Path
     image_folder: Path
     prior: bool
-    stamp: str
+    maker: str
 
     def __call__(self, batch: Mapping[str, Any], outputs: dict[str, Any]) -> np.ndarray:
         _, cams = outputs['image']
@@ -82,4 +79,4 @@ class MaskWriter:
 
     def _place(self, name: str) -> tuple[Path, str]:
         return ((self.folder / name).with_suffix('.png'),
-                f'{self.stamp} {source_of(self.image_folder / name)}')
+                f'{self.maker} {source_of(self.image_folder / name)}')

@@ -92,11 +92,6 @@ def recorded_fusion(checkpoint: str | Path) -> dict[str, Any]:
             'attention': not recorded.get('no_attention', False)}
 
 
-def recorded_class_names(checkpoint: str | Path) -> list[str]:
-    """The names of the classes that the checkpoint was trained on; empty where not recorded."""
-    return training_settings(checkpoint).get('class_names', [])
-
-
 def versions() -> dict[str, str]:
     """The versions of Python and of those packages that the run has imported."""
     return {'python': platform.python_version(),

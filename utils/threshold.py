@@ -1,7 +1,8 @@
 """The threshold of the segmentation, chosen on training images without boxes.
 
-A mask should cover what the fused CAM covers: the threshold is the one at which the masks of the
-training images correlate best with their CAMs, the first channel of the stored pseudo masks.
+Pseudo masks leave much undecided, and there the network's scores are of no use to a threshold. It
+is the one at which the masks of training images agree best with their pseudo masks where these are
+decided.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,35 +14,34 @@ import numpy as np
 import torch
 
 from utils.boxes import CentreCrop
-from utils.distributed import is_main_process, sum_over_ranks
+from utils.distributed import is_main_process, of_all_ranks
 from utils.errors import warn
 from utils.files import read_json, write_json
-from utils.images import read_stored_mask, resize
+from utils.images import read_stored_mask, resize_nearest
 from utils.inference import ListInference, Predictor
 from utils.lists import ImageList
 from utils.losses import segmentation_probability
+from utils.pseudo_mask import seg_target
 from utils.results import settings_path, training_settings
 
 MOST_IMAGES = 500  # of the training list, evenly spread
 # Logits from -4 to 9.2 in steps of 0.1, as probabilities: near 1, steps of 0.01 are too coarse.
 THRESHOLDS = np.round(1 / (1 + np.exp(-np.arange(-40, 93) / 10)), 4)
-RULE = 'masks of training images correlate best with their fused CAMs; no boxes'
+RULE = 'masks of training images agree best with their pseudo masks; no boxes'
 
 
-def agreement(probability: np.ndarray, cam: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of a CAM with the map's mask at each of THRESHOLDS, float64; 0 where
-    the mask is empty or everything, or the CAM is constant.
+def agreement(probability: np.ndarray, foreground: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """The IoU of a map's mask at each of THRESHOLDS with a segmentation target, on its valid
+    pixels, float64; 0 where the target has no foreground.
 
-    `probability`: 2-d float in [0, 1]; `cam`: 2-d float of the same shape, of any scale.
+    `probability`: 2-d float in [0, 1]; `foreground`, `valid`: bool of the same shape
+    (`utils.pseudo_mask.seg_target`).
     """
-    exceeded = np.searchsorted(THRESHOLDS, probability.ravel().astype(np.float64))
-    deviation = cam.ravel().astype(np.float64) - cam.mean(dtype=np.float64)
-    # Means over all pixels of what lies above each threshold.
-    area, covariance = (
-        np.bincount(exceeded, weights, len(THRESHOLDS) + 1)[::-1].cumsum()[-2::-1] / cam.size
-        for weights in (None, deviation))
-    scale = deviation.std() * np.sqrt(area * (1 - area))
-    return np.divide(covariance, scale, out=np.zeros(len(THRESHOLDS)), where=scale > 1e-12)
+    exceeded = np.searchsorted(THRESHOLDS, probability[valid].astype(np.float64))
+    right, found = (
+        np.bincount(exceeded, weights, len(THRESHOLDS) + 1)[::-1].cumsum()[-2::-1]
+        for weights in (foreground[valid], None))
+    return right / np.maximum(found + foreground.sum() - right, 1)
 
 
 def set_threshold(options: Any, predict: Predictor, read_list: Callable[[str], ImageList]) -> None:
@@ -54,11 +54,11 @@ def set_threshold(options: Any, predict: Predictor, read_list: Callable[[str], I
     inference = ListInference(predict, images, {'image': CentreCrop(side)},
                               Agreeing(images, masks, side), options)
     found = inference.run('choosing a threshold', images.sample(MOST_IMAGES))
-    total = sum_over_ranks(sum(found, np.zeros(len(THRESHOLDS))))
+    total = sum(of_all_ranks(sum(found, np.zeros(len(THRESHOLDS)))))
     if total.max() <= 0:
         options.threshold = options.paper_threshold
-        warn(f'--threshold auto: masks of {options.snapshot} do not follow the CAMs in {masks}: '
-             f'{options.threshold} is used; train for more steps')
+        warn(f'--threshold auto: masks of {options.snapshot} have nothing in common with those in '
+             f'{masks}: {options.threshold} is used; train for more steps')
         return
     options.threshold = float(THRESHOLDS[total.argmax()])
     path = settings_path(options.snapshot)
@@ -70,7 +70,7 @@ def set_threshold(options: Any, predict: Predictor, read_list: Callable[[str], I
 
 @dataclass(frozen=True)
 class Agreeing:
-    """A batch's logits -> the sum of the agreements of the images' maps with their stored CAMs."""
+    """A batch's logits -> the sum of the agreements of the images' maps with their pseudo masks."""
 
     images: ImageList
     masks: Path
@@ -80,6 +80,6 @@ class Agreeing:
         maps = segmentation_probability(torch.from_numpy(outputs['image']), self.side).numpy()
         total = np.zeros(len(THRESHOLDS))
         for index, probability in zip(batch['index'].tolist(), maps, strict=True):
-            cam = read_stored_mask(self.images.mask_path(self.masks, index))[..., 0]
-            total += agreement(probability, resize(cam.astype(np.float32), maps.shape[1:]))
+            stored = read_stored_mask(self.images.mask_path(self.masks, index))
+            total += agreement(probability, *seg_target(resize_nearest(stored, maps.shape[1:])))
         return total

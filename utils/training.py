@@ -9,7 +9,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from network.weights import first_line, load_checkpoint
 from utils.datasets import TrainBatches, TrainImages, load_batches
 from utils.device import ApexScaler, Normalize, Precision, default_workers
-from utils.distributed import data_parallel, is_main_process, largest_over_ranks, rank, world_size
+from utils.distributed import data_parallel, is_main_process, of_all_ranks, rank, world_size
 from utils.errors import InputError, warn
 from utils.files import atomic_write
 from utils.log import TrainingLog
@@ -54,7 +54,7 @@ def train(model: nn.Module, dataset: TrainImages, groups: list[dict],
           loss: Callable[[nn.Module, dict], dict[str, Tensor]], options: Any,
           device: torch.device, run: RunFolder, schedule: Callable[[int, int], float] = constant,
           should_save: Callable[[int, int], bool] = late_epochs,
-          save_model_every: int | None = None, **shown: Any) -> None:
+          save_model_every: int | None = None, paper_steps: int = 0) -> None:
     """Train a model; write `model-N`, `last.ckpt`, and what `TrainingLog` writes.
 
     groups: SGD's parameter groups. A group's 'lr', by default options.lr, is multiplied by
@@ -65,23 +65,22 @@ def train(model: nn.Module, dataset: TrainImages, groups: list[dict],
     should_save: `model-N` is saved after each epoch N (from 1) for which should_save(N, epochs)
         is true; save_model_every: instead, every so many steps, N being the step. The last model
         is always saved.
-    shown: parameters of `TrainingLog`.
+    paper_steps: the number of steps of the paper's run.
     """
     batches = batches_of(dataset, options)
     sgd = Sgd(model, groups, options, device)
     normalize = Normalize(model.mean, model.std).to(device)
     saves = Saves(run, sgd, batches, options, dataset)
-    with locked(run.path), Interruption() as interruption:
+    loaded = load_batches(dataset, batches, default_workers(device, options.num_workers),
+                          pin_memory=device.type == 'cuda')  # starts with the first batch
+    with locked(run.path), Interruption() as interruption, closing(loaded):
         batches.start = saves.first_step()
-        log = TrainingLog(run, model, dataset, batches, options, sgd.precision, **shown)
-        loaded = load_batches(dataset, batches, default_workers(device, options.num_workers),
-                              pin_memory=device.type == 'cuda')
+        log = TrainingLog(run, batches, options, sgd.precision, paper_steps)
         for step, batch in enumerate(loaded, batches.start):
             epoch, size = step // batches.per_epoch, batches.size(step)
             sgd.set_rates(schedule(epoch, options.epoch))
             torch.manual_seed(step_seed(options.seed, step, rank()))
-            batch = {name: value.to(device, non_blocking=True)
-                     for name, value in log.checked(batch).items()}
+            batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
             with sgd.precision.autocast():
                 losses = loss(sgd.network, {**batch, 'image': normalize(batch['image'])})
             # DDP averages the gradients of the ranks. Each image has the same weight, also where
@@ -179,7 +178,7 @@ class Saves:
         InputError where that is not possible, and where it is not asked for although an unfinished
         run lies there."""
         resume, found = self.options.resume, self.path.is_file()
-        if resume == 'yes' or (resume == 'auto' and largest_over_ranks(found)[0]):
+        if resume == 'yes' or (resume == 'auto' and any(of_all_ranks(found))):
             return self._resumed_step()
         if found and resume is None:
             state = self._read()
@@ -257,7 +256,7 @@ class Saves:
                              '--amp auto, or --resume no')
         state = self._read()
         step = int(state['step'])
-        if largest_over_ranks(step, -step) != [step, -step]:
+        if len(set(of_all_ranks(step))) > 1:
             raise InputError(f'--resume: not all ranks find the same {self.path}: use a --savepath '
                              'that all machines share')
         if step > self.batches.stop:
@@ -330,7 +329,7 @@ class Interruption:
             if self._steps < self._until_check:
                 return 0
             seconds = (time.monotonic() - self._checked_at) / self._steps
-            received, seconds = largest_over_ranks(received, seconds)
+            received, seconds = map(max, zip(*of_all_ranks((received, seconds)), strict=True))
             self._checked_at, self._steps = time.monotonic(), 0
             self._until_check = max(1, round(SECONDS_BETWEEN_CHECKS / max(seconds, 1e-6)))
         return 128 + int(received) if received else 0
