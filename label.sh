@@ -8,7 +8,7 @@
 #                                       whose ImageNet weights come with the installation)
 #   bash label.sh DIR --out OUT --threshold T
 #                                       a pixel is foreground where its probability exceeds T
-#                                       (default: chosen; see tools/label.py)
+#                                       (default: chosen without boxes, docs/small_data.md)
 #   bash label.sh DIR --out OUT --objects all
 #                                       every region of at least 1 % of the photograph is an object
 #                                       (default: the largest)
@@ -24,9 +24,6 @@ usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; }
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/tools/venv.sh"
 . "$here/tools/recipe.sh"
-
-# Photographs per second, of the default backbone on two CPU cores.
-cam_speed=22 seg_speed=10 map_speed=20
 
 dir='' out='' backbone='' threshold='' objects='' seed='' cpu=''
 while [ $# -gt 0 ]; do
@@ -80,30 +77,29 @@ read -r images classes <<<"$(awk -F, '
 cam_epochs=$(epochs $cam_epochs $cam_steps $batch_size)
 seg_epochs=$(epochs $seg_epochs $seg_steps $seg_batch_size)
 cam=$out/cam/model-$cam_epochs seg=$out/seg/model-$seg_epochs
-if [ ! -f "$seg" ]; then
+if [ ! -f "$seg" ] || { [ -z "$threshold" ] && ! grep -qs threshold_rule "$seg.json"; }; then
   [ "${old_dir:-$dir}" = "$dir" ] ||
     fail "$out was started with the photographs in $old_dir, and its training has not ended:" \
       "move them back there and continue, or give another --out"
-  seconds=$((images * cam_epochs / cam_speed + images * seg_epochs / seg_speed +
-             2 * images / map_speed))
-  echo "$images photographs of $classes classes: about $((seconds / 60 + 1)) minutes with the" \
-    "default backbone on two CPU cores"
-  training=(--batch_size "$batch_size" --resume auto)
-  seg_training=(--batch_size "$seg_batch_size" --resume auto)
   masks=(--maskpath "$out/pseudo-masks")
-  [ -f "$cam" ] || stage 'step 1 of 4: training the network of the CAMs' cam train \
-    "${cam_size[@]}" "${training[@]}" --epoch "$cam_epochs" --show 6
-  stage 'step 2 of 4: making pseudo masks' cam test "${mask_size[@]}" --snapshot "$cam" \
-    "${masks[@]}" --resume
-  stage 'step 3 of 4: training the segmentation network' seg train "${seg_size[@]}" \
-    "${seg_training[@]}" --epoch "$seg_epochs" --lr "$seg_lr" --show 6 "${masks[@]}"
+  if [ ! -f "$seg" ]; then
+    [ -f "$cam" ] || stage 'step 1 of 5: training the network of the CAMs' cam train \
+      "${cam_size[@]}" --batch_size "$batch_size" --resume auto --epoch "$cam_epochs"
+    stage 'step 2 of 5: making pseudo masks' cam test "${mask_size[@]}" --snapshot "$cam" \
+      "${masks[@]}" --resume
+    stage 'step 3 of 5: training the segmentation network' seg train "${seg_size[@]}" \
+      --batch_size "$seg_batch_size" --resume auto --epoch "$seg_epochs" --lr "$seg_lr" \
+      "${masks[@]}"
+  fi
+  [ -n "$threshold" ] || stage 'step 4 of 5: choosing the threshold' seg test "${seg_size[@]}" \
+    --snapshot "$seg" "${masks[@]}" --threshold auto --top1top5 none --metrics paper --show 0
 fi
-step 'step 4 of 4: labelling' tools/label.py "$dir" --cam "$cam" --seg "$seg" --out "$out" \
+step 'step 5 of 5: labelling' tools/label.py "$dir" --seg "$seg" --out "$out" \
   ${objects:+--objects "$objects"} ${threshold:+--threshold "$threshold"}
-elsewhere=$(printf '%q ' "$here/$PYTHON" "$here/tools/label.py" --cam "$cam" --seg "$seg" \
-  --out OTHER FOLDER)
+elsewhere=$(printf '%q ' "$here/$PYTHON" "$here/tools/label.py" --seg "$seg" --out OTHER FOLDER)
 cat <<END
 
+Look at $out/overview.html, the least certain first.
 New photographs in $dir: the same command labels them without training. Elsewhere:
   $elsewhere
 END

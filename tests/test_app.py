@@ -1,29 +1,13 @@
 """tools/app.py: the local page. Gradio is optional."""
 
-import shutil
-from argparse import Namespace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from conftest import complaint
 
-import spol
 from spol import load_spol
-from tools import app, predict
-
-
-@pytest.fixture
-def runs(monkeypatch, tmp_path, tiny_project) -> Path:
-    """A folder with the tiny project's checkpoints as the run `mini` of demo.sh, and no models of
-    the repository."""
-    monkeypatch.setattr(predict, 'ROOT', tmp_path)
-    monkeypatch.setattr(spol, 'SHIPPED', tmp_path / 'resource')
-    for stage in predict.STAGES:
-        shutil.copytree(tiny_project / f'cub200-{stage}' / 'out',
-                        tmp_path / f'cub200-{stage}' / 'out' / 'mini')
-    return tmp_path
+from tools import app
 
 
 @pytest.fixture
@@ -37,25 +21,6 @@ def photo(tmp_path) -> Path:
 def model(tiny_project):
     return load_spol(**{stage: tiny_project / f'cub200-{stage}' / 'out' / 'model-1'
                         for stage in ('cam', 'seg')}, device='cpu')
-
-
-def menu(**given) -> dict:
-    names = ('model', 'run', *predict.STAGES, 'backbone', 'arch', 'threshold', 'device')
-    return app.menu(Namespace(**{**dict.fromkeys(names), **given}))
-
-
-def test_the_menu_has_the_models_the_runs_and_what_is_given_first(runs):
-    for name in ('birds', 'butterflies'):
-        (runs / 'resource' / name).mkdir(parents=True)
-        (runs / 'resource' / name / 'seg.safetensors').touch()
-    assert list(menu()) == ['birds', 'butterflies', 'mini']
-    assert list(menu(model='butterflies')) == ['butterflies', 'birds', 'mini']
-    assert list(menu(run='mini')) == ['mini', 'birds', 'butterflies']
-    given = menu(seg='model-8', backbone='resnet50', device='cpu')
-    assert list(given) == [app.GIVEN, 'birds', 'butterflies', 'mini']
-    assert given[app.GIVEN]['backbone'] == 'resnet50'
-    assert given['birds'] == {'model': 'birds', 'device': 'cpu'}
-    assert 'has mini: run demo.sh first' in complaint(menu, run='maxi')
 
 
 def test_a_threshold_needs_no_forward_pass(model, photo):
@@ -81,8 +46,10 @@ def test_what_is_wrong_with_a_picture_is_said_without_its_folder(model, photo):
 
 
 @pytest.mark.end_to_end
-def test_the_page_is_built(runs):
+def test_the_page_is_built(model):
     pytest.importorskip('gradio')
-    page = app.page(menu(run='mini', device='cpu'))
-    labels = [part['props'].get('label') for part in page.config['components']]
-    assert {'picture', 'networks', 'class of the CAM', 'threshold', *app.VIEWS} <= set(labels)
+    parts = [part['props'] for part in app.page(model).config['components']]
+    assert {'picture', 'class of the CAM', 'threshold', *app.VIEWS} <= {
+        part.get('label') for part in parts}
+    assert any([name for name, _ in part.get('choices') or ()] == [app.BEST_CLASS, 'ant', 'bee']
+               for part in parts)

@@ -1,27 +1,25 @@
 """A local page: choose a picture, and see its CAM, prior, mask and box.
 
     pip install gradio
-    python tools/app.py                    the models in resource/ and the runs of demo.sh
-    python tools/app.py --seg model-8      your own checkpoints first: --cls, --cam, --seg
+    python tools/app.py                    with the networks in resource/birds
+    python tools/app.py --seg model-8      with others, by the flags of tools/predict.py
 
 The page is served to this machine alone (127.0.0.1), and takes files of at most 20 MB.
 """
 
 import os
 import sys
-from argparse import Namespace
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.predict import add_networks, networks, runs, views
-from utils.arguments import ROOT, Parser, positive_int
+from tools.predict import add_networks, networks, views
+from utils.arguments import ROOT, Parser
 from utils.errors import InputError, run
 
 BEST_CLASS = 'the best class'
-GIVEN = 'those of the command line'
 LARGE = 1200  # pixels; the side of the large picture
 VIEWS = {
     'fused CAM': 'how much each place speaks for the class, from shallow × deep features',
@@ -35,52 +33,34 @@ VIEWS = {
 def main() -> None:
     parser = Parser(__doc__)
     add_networks(parser)
-    parser.add_argument('--port', type=positive_int, default=7860, help='on 127.0.0.1')
     args = parser.parse_args()
-    blocks = page(menu(args))
-    print(f'open http://127.0.0.1:{args.port} (Ctrl-C stops the server)', flush=True)
-    blocks.launch(server_name='127.0.0.1', server_port=args.port, quiet=True,
-                  max_file_size='20mb', share=False)
+    from spol import load_spol
+
+    blocks = page(load_spol(**networks(args)))
+    blocks.launch(server_name='127.0.0.1', max_file_size='20mb', share=False)
 
 
-def menu(args: Namespace) -> dict[str, dict[str, Any]]:
-    """The arguments of `load_spol` for each choice, that of the command line first."""
-    from spol import shipped_models
-
-    given = networks(args)
-    menu = {args.run or given['model'] or GIVEN: given}
-    for name, found in {**{name: {'model': name} for name in shipped_models()}, **runs()}.items():
-        menu.setdefault(name, {**found, 'device': args.device})
-    return menu
-
-
-def page(choices: dict[str, dict[str, Any]]) -> Any:
-    """A gradio.Blocks; `choices` as `menu` returns them."""
+def page(model: Any) -> Any:
+    """A gradio.Blocks."""
     os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')
     try:
         import gradio as gr
     except ImportError as error:
         raise InputError('the page needs Gradio: pip install gradio') from error
 
-    from spol import load_spol
-
-    model = lru_cache(maxsize=2)(lambda name: load_spol(**choices[name]))
-    first = next(iter(choices))
     pictures = [[str(path)] for path in sorted((ROOT / 'resource' / 'examples').glob('*.jpg'))]
     with gr.Blocks(title='SPOL') as blocks:
-        gr.Markdown('# SPOL: box and segment an object, learned from image labels alone')
+        gr.Markdown('# SPOL: box and segment an object, learned from image labels alone\n'
+                    f'`{model}`')
         with gr.Row():
             with gr.Column():
                 file = gr.File(label='picture', file_count='single', height=120)
                 examples = gr.Dataset(components=[gr.Image(visible=False)], samples=pictures,
                                       label='examples', type='index')
             with gr.Column():
-                network = gr.Dropdown(list(choices), value=first, label='networks',
-                                      info=repr(model(first)))
-                label = gr.Dropdown([BEST_CLASS, *model(first).class_names], value=BEST_CLASS,
+                label = gr.Dropdown([BEST_CLASS, *model.class_names], value=BEST_CLASS,
                                     label='class of the CAM')
-                threshold = gr.Slider(0, 0.9999, model(first).threshold, step=0.0001,
-                                      label='threshold')
+                threshold = gr.Slider(0, 0.9999, model.threshold, step=0.0001, label='threshold')
         large = gr.Image(show_label=False, interactive=False, format='png', buttons=['download'])
         text = gr.Textbox(label='box and classes', interactive=False, lines=3)
         with gr.Row():  # on narrow pages several rows
@@ -88,20 +68,11 @@ def page(choices: dict[str, dict[str, Any]]) -> Any:
                               min_width=150) for name in VIEWS]
         gr.Markdown('\n'.join(f'- **{name}**: {text}' for name, text in VIEWS.items()))
         found, shown = gr.State(), [text, large, *small]
-
-        def update(path, name, *chosen):
-            return predict(model(name), path, *chosen)
-
-        def change(name):
-            classes = [BEST_CLASS, *model(name).class_names]
-            return (gr.Dropdown(info=repr(model(name))), gr.Dropdown(classes, value=BEST_CLASS),
-                    model(name).threshold)
-
-        inputs, outputs = [file, network, label, threshold], [found, *shown]
+        update = partial(predict, model)
+        inputs, outputs = [file, label, threshold], [found, *shown]
         file.change(update, inputs, outputs)
         examples.click(lambda index: pictures[index][0], examples, file)
         label.input(update, inputs, outputs)
-        network.input(change, network, [network, label, threshold]).then(update, inputs, outputs)
         threshold.change(show, [found, threshold], shown, show_progress='hidden')
     return blocks
 

@@ -7,8 +7,8 @@
     python tools/predict.py photo.jpg --seg model-8       with your own, or the authors'
 
 Writes to --out: predictions.jsonl, a line for each picture, or predictions.json (COCO) or .csv as
---format says; masks/ and cams/ as PNG; settings.json; with --draw overlays/ (mask, box and class at
-full size), pictures/ (all views) and sheet.png. A line says:
+--format says; masks/ and cams/ as PNG; with --draw overlays/ (mask, box and class at full size),
+pictures/ (all views) and sheet.png. A line says:
 
     file, name, mask, width, height    name: from the folder that was given; mask: its file in --out
     box          x0, y0, x1, y1 in pixels of the upright picture (an EXIF rotation is applied)
@@ -20,8 +20,7 @@ full size), pictures/ (all views) and sheet.png. A line says:
 
 COCO: a category's id is its label + 1, without classes 1, `object`; boxes are x, y, width, height
 in whole pixels. Of several folders, each has its outputs in a folder of its name. Files that cannot
-be read are reported at the end, and the exit code is then 1. After an interruption, the same
-command continues.
+be read are reported at the end, and the exit code is then 1.
 """
 
 import json
@@ -29,36 +28,33 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import utils.errors  # noqa: F401  # it says how to install what is missing below
-
-# isort: split
 import cv2
 import numpy as np
 
 from utils.arguments import ROOT, Parser, fraction
 from utils.drawing import Row, contact_sheet, draw_boxes, heatmap, outline
 from utils.errors import InputError, run, warn
-from utils.files import keep_settings, source_of, write_csv, write_png, write_text
+from utils.files import write_csv, write_png, write_text
 from utils.images import read_image, resize
 from utils.pseudo_mask import MASK_SIDE, gaussian_prior
 from utils.regions import find_regions
-from utils.results import newest_checkpoint, versions
+from utils.results import newest_checkpoint
 
 STAGES = ('cls', 'cam', 'seg')
-# What both OpenCV and Pillow read.
 SUFFIXES = {'.jpg', '.jpeg', '.jfif', '.png', '.webp', '.avif', '.gif', '.bmp', '.tif', '.tiff',
-            '.jp2', '.pgm', '.ppm'}
+            '.jp2', '.pgm', '.ppm'}  # what both OpenCV and Pillow read
 ON_SHEET = 24           # pictures
 CELL = 240              # pixels; the side of a view
 TINY, HUGE = 0.01, 0.9  # a mask's share of the picture that makes it useless
 RESULTS = {'jsonl': 'predictions.jsonl', 'coco': 'predictions.json', 'csv': 'predictions.csv'}
+CORNERS = ('x0', 'y0', 'x1', 'y1')
+COLUMNS = ('file', 'width', 'height', *CORNERS, 'label', 'class', 'class_score', 'score', 'mask')
 
 
 def main() -> None:
@@ -72,36 +68,21 @@ def main() -> None:
     cv2.setNumThreads(0)  # each core has pictures of its own already
     model = load_spol(**networks(args))
     print(model)
-    part, settings = args.out / '.predictions.part', args.out / 'settings.json'
-    if not part.exists():  # what is there is of a run that has ended
-        settings.unlink(missing_ok=True)
-    keep_settings(settings, {**model.settings, 'objects': args.objects, 'draw': args.draw,
-                             'format': args.format, 'versions': versions()})
-    done, errors = read_records(part, pictures), []
-    todo = [(name, path) for name, path in pictures.items() if name not in done]
-    work = in_chunks(partial(predict, model, args), todo, model.chunk_size)
-    for name, record in tqdm(work, total=len(todo), unit='img', disable=None):
-        if isinstance(record, InputError):
-            errors.append(record)
-        else:
-            append_record(part, record)
-            done[name] = record
-    records = [done[name] for name in pictures if name in done]
+    records, errors = [], []
+    work = in_chunks(partial(predict, model, args), pictures.items(), model.chunk_size)
+    for found in tqdm(work, total=len(pictures), unit='img', disable=None):
+        (errors if isinstance(found, InputError) else records).append(found)
     if args.draw and records:
         drawn = [args.out / 'pictures' / f'{record["name"]}.png' for record in records[:ON_SHEET]]
         write_png(args.out / 'sheet.png', np.vstack([read_image(path) for path in drawn]))
-        print(f'wrote {args.out / "sheet.png"}')
     result = args.out / RESULTS[args.format]
     write_result(result, args.format, records)
-    part.unlink(missing_ok=True)
     print(f'wrote {len(records)} predictions to {result}')
     useless = sum(not TINY <= record['foreground'] <= HUGE for record in records)
     if 2 * useless > len(records):
         warn(f'{useless} of {len(records)} masks cover less than {TINY:.0%} or over {HUGE:.0%} of '
              'their pictures: try another --threshold, or train on pictures of this kind')
-    if errors:
-        print(f'{len(errors)} files cannot be read:', *errors, sep='\n  ', file=sys.stderr)
-        sys.exit(1)
+    report(errors)
 
 
 def parse() -> Namespace:
@@ -137,24 +118,14 @@ def networks(args: Namespace) -> dict[str, Any]:
     """The arguments of `load_spol`."""
     chosen = {stage: getattr(args, stage) for stage in STAGES if getattr(args, stage)}
     if args.run:
-        found = runs()
-        if args.run not in found:
-            raise InputError(f'--run {args.run}: cub200-*/out has {", ".join(found) or "no run"}: '
-                             'run demo.sh first')
-        chosen = {**found[args.run], **chosen}
+        newest = {stage: newest_checkpoint(ROOT / f'cub200-{stage}' / 'out' / args.run)
+                  for stage in STAGES}
+        if not any(newest.values()):
+            raise InputError(f'no model-N in cub200-*/out/{args.run}: run demo.sh first')
+        chosen = {**newest, **chosen}
     return {**chosen, 'model': args.model or (None if chosen else 'birds'),
             'backbone': args.backbone, 'arch': args.arch, 'threshold': args.threshold,
             'device': args.device}
-
-
-def runs() -> dict[str, dict[str, Path]]:
-    """The newest checkpoint of each stage of each run of demo.sh."""
-    found: dict[str, dict[str, Path]] = {}
-    for stage in STAGES:
-        for folder in sorted(ROOT.glob(f'cub200-{stage}/out/*')):
-            if checkpoint := newest_checkpoint(folder):
-                found.setdefault(folder.name, {})[stage] = checkpoint
-    return found
 
 
 def find_pictures(paths: list[Path], out: Path) -> dict[str, Path]:
@@ -182,39 +153,24 @@ def find_pictures(paths: list[Path], out: Path) -> dict[str, Path]:
     if not pictures:
         raise InputError(f'no pictures in {", ".join(map(str, paths))}')
     if len(pictures) < len(found):
-        raise InputError('two of the paths have the same names: predict them one after the other, '
-                         'each with its own --out')
+        raise InputError('two of the paths have the same names: give each its own run and --out')
     return pictures
 
 
-def read_records(path: Path, files: dict[str, Path]) -> dict[str, dict]:
-    """The records of an interrupted run by name, of those `files` that have not been replaced."""
-    found = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
-        with suppress(ValueError):  # of a line that was not written to its end
-            record = json.loads(line)
-            found[record.get('name')] = record
-    return {name: record for name, record in found.items()
-            if name in files and record['source'] == source_of(files[name])}
-
-
-def append_record(path: Path, record: dict[str, Any]) -> None:
-    with open(path, 'a') as file:
-        file.write(f'\n{json.dumps(record)}')
-
-
-def predict(model: Any, args: Namespace, chunk: list[tuple[str, Path]]
-            ) -> Iterator[tuple[str, dict | InputError]]:
-    """Predict some of the pictures and write their files; the record of each, or its error."""
+def predict(model: Any, args: Namespace, chunk: list) -> Iterator[dict | InputError]:
+    """Predict pictures, (name, path), and write their files; the record of each, or its error."""
     for (name, path), found in zip(chunk, model.predict(path for _, path in chunk), strict=True):
-        if isinstance(found, InputError):
-            yield name, found
-        else:
-            yield name, {'file': str(path), 'source': source_of(path),
-                         **write_prediction(found, name, args)}
+        yield found if isinstance(found, InputError) else write_prediction(found, name, path, args)
 
 
-def write_prediction(found: Any, name: str, args: Namespace) -> dict[str, Any]:
+def report(errors: list[InputError]) -> None:
+    """Say which files cannot be read, and end with exit code 1 if there are any."""
+    if errors:
+        print(f'{len(errors)} files cannot be read:', *errors, sep='\n  ', file=sys.stderr)
+        sys.exit(1)
+
+
+def write_prediction(found: Any, name: str, path: Path, args: Namespace) -> dict[str, Any]:
     """Write a prediction's files; its record."""
     png = f'{name}.png'
     write_png(args.out / 'masks' / png, found.mask)
@@ -227,7 +183,8 @@ def write_prediction(found: Any, name: str, args: Namespace) -> dict[str, Any]:
             [Path(name).name, *list(pictures)[1:]], side=CELL))
         write_png(args.out / 'overlays' / png, found.overlay(args.objects))
     height, width = found.image.shape[:2]
-    record = {'name': name, 'mask': f'masks/{png}', 'width': width, 'height': height,
+    record = {'file': str(path), 'name': name, 'mask': f'masks/{png}',
+              'width': width, 'height': height,
               'box': found.box and [round(value, 2) for value in found.box],
               'score': rounded(found.score), 'foreground': rounded(float(found.mask.mean())),
               'label': found.label, 'class': found.classes[0][0] if found.classes else None,
@@ -244,8 +201,7 @@ def rounded(value: float | None) -> float | None:
 
 
 def describe(region: Any) -> dict[str, Any]:
-    """An object of a record; its mask in COCO's run-length encoding, column by column from the
-    background."""
+    """An object of a record; its mask is run-length encoded column by column, as in COCO."""
     changes = np.flatnonzero(np.diff(region.mask.ravel(order='F'), prepend=False))
     lengths = np.diff(changes, prepend=0, append=region.mask.size)
     return {'box': list(region.box), 'score': rounded(region.score),
@@ -270,19 +226,14 @@ def views(prediction: Any, objects: str = 'largest') -> dict[str, np.ndarray]:
 
 
 def write_result(path: Path, format: str, records: list[dict]) -> None:
-    if format == 'csv':  # a row for each picture, or for each of its objects
-        header = ('file', 'width', 'height', 'x0', 'y0', 'x1', 'y1', 'label', 'class',
-                  'class_score', 'score', 'mask')
-        write_csv(path, header, (
-            [record['file'], record['width'], record['height'], *(found['box'] or [None] * 4),
-             record['label'], record['class'], record['class_score'], found['score'],
-             record['mask']] for record in records for found in record.get('objects') or [record]))
+    if format == 'jsonl':
+        write_text(path, ''.join(json.dumps(record) + '\n' for record in records))
     elif format == 'coco':
         write_text(path, json.dumps(coco(records)))
-    else:
-        write_text(path, ''.join(
-            json.dumps({key: value for key, value in record.items() if key != 'source'}) + '\n'
-            for record in records))
+    else:  # a row for each picture, or for each of its objects
+        rows = [{**record, **found, **dict(zip(CORNERS, found['box'] or [None] * 4, strict=True))}
+                for record in records for found in record.get('objects') or [record]]
+        write_csv(path, COLUMNS, [[row[column] for column in COLUMNS] for row in rows])
 
 
 def coco(records: list[dict]) -> dict[str, Any]:
@@ -291,7 +242,7 @@ def coco(records: list[dict]) -> dict[str, Any]:
     for number, record in enumerate(records, 1):
         images.append({'id': number, 'file_name': record['name'], 'width': record['width'],
                        'height': record['height']})
-        category = 1 if record['label'] is None else record['label'] + 1
+        category = (record['label'] or 0) + 1
         for found in record['objects']:
             categories[category] = record['class'] or 'object'
             x0, y0, x1, y1 = found['box']
