@@ -25,9 +25,8 @@ from tqdm import tqdm
 from utils.arguments import Parser
 from utils.errors import InputError, about, run
 from utils.files import write_png, write_text
-from utils.images import read_header
+from utils.images import read_header, read_true_mask
 from utils.lists import checked_label, checked_name, cub_images, image_name, read_lines
-from utils.true_masks import read_true_mask
 
 
 def read_fields(path: Path) -> dict[str, list[list[str]]]:
@@ -48,10 +47,10 @@ def prepare_split(metadata: Path, masks: Path, out: Path, split: str) -> list[st
         where, rows = f'{source}, {name}', truth.get(name, [])
         if name not in labels or bool(rows) != bool(truth) or not (out / 'image' / name).is_file():
             raise InputError(f'{where}: it is not in all files there, or not below --images')
-        if rows and len(rows[0]) == 2:
-            write_mask(masks, out, name, rows)
-            rows = []
         with about(where):
+            if rows and len(rows[0]) == 2:
+                write_mask(masks, out, name, rows)
+                rows = []
             boxes = np.array([np.array(row, float) for row in rows]).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, 2:] == boxes[:, :2]  # of one pixel: its last pixels belong to it
         label = checked_label(','.join(labels[name][0]), 10**6, where)
@@ -65,16 +64,17 @@ def write_mask(masks: Path, out: Path, name: str, rows: list[list[str]]) -> None
         for path, union in zip(row, (foreground, ignored), strict=True):
             if path:  # else there is no ignored region
                 union |= read_true_mask(masks / checked_name(path, name), union.shape)[0]
+    if ignored.any() and not foreground.any():  # 255 alone is foreground
+        raise InputError(f'{name} has an ignored region, but no foreground: correct its masks')
     write_png((out / 'segmentation' / name).with_suffix('.png'), stored_mask(foreground, ignored))
 
 
 def main() -> None:
     parser = Parser(__doc__)
-    add = parser.add_argument
-    add('metadata', type=Path, help="a data set's folder of the benchmark's metadata")
-    add('--images', type=Path, required=True, help='the folder of the images')
-    add('--masks', type=Path, help='the folder of the masks (default: --images)')
-    add('--out', type=Path, required=True, help='the data folder to make')
+    parser.add_argument('metadata', type=Path, help="a data set's folder of the metadata")
+    parser.add_argument('--images', type=Path, required=True, help='the folder of the images')
+    parser.add_argument('--masks', type=Path, help='the folder of the masks (default: --images)')
+    parser.add_argument('--out', type=Path, required=True, help='the data folder to make')
     args = parser.parse_args()
     check_free(args.out)
     with building(args.out.absolute()) as folder:

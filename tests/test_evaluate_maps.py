@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import complaint, encoded, refused, write_image
 
-from tools.score_maps import baseline_map, find_maps, from_metadata, read_masks, read_score_map
+from tools.score_maps import baseline_map, find_maps, read_score_map, read_truth
 from utils.metrics import BENCHMARK_SIDE, THRESHOLDS, threshold_ious
 from utils.top1top5 import write_top1top5
 
@@ -38,31 +38,28 @@ def write_lines(path, lines):
 
 @pytest.fixture
 def golden_maps(golden, tmp_path):
-    """The golden arrays as files: maps, and the benchmark's files with boxes and with masks."""
-    arrays = golden('metrics')
-    (tmp_path / 'maps').mkdir()
-    ids, sizes, boxes, masks = [], [], [], []
-    for number, (score_map, several, size, bits) in enumerate(zip(
+    """The golden arrays as files: maps/, and data folders boxes/ and masks/ with a list each."""
+    arrays, boxes_of = golden('metrics'), []
+    for number, (score_map, several, (width, height), bits) in enumerate(zip(
             arrays['score_map'], arrays['box'], arrays['image_size'], arrays['mask'],
             strict=True)):
-        name = f'{number}.png'
+        name, mask = f'{number}.png', np.unpackbits(bits, axis=-1) * 255
+        (tmp_path / 'maps').mkdir(exist_ok=True)
         np.save(tmp_path / 'maps' / f'{name}.npy', score_map / 1000)
-        write_image(tmp_path / f'mask{number}.png', np.unpackbits(bits, axis=-1) * 255)
-        ids.append(name)
-        sizes.append(f'{name},{size[0]},{size[1]}')
-        boxes += [','.join([name, *map(str, box)]) for box in several[several[:, 0] >= 0].tolist()]
-        masks.append(f'{name},mask{number}.png,')
-    for folder, lines in (('boxes', boxes), ('masks', masks)):
-        write_lines(tmp_path / folder / 'image_ids.txt', ids)
-        write_lines(tmp_path / folder / 'image_sizes.txt', sizes)
-        write_lines(tmp_path / folder / 'class_labels.txt', [f'{name},0' for name in ids])
-        write_lines(tmp_path / folder / 'localization.txt', lines)
+        write_image(tmp_path / 'boxes' / 'image' / name, np.zeros((height, width), np.uint8))
+        write_image(tmp_path / 'masks' / 'image' / name, np.zeros_like(mask))
+        write_image(tmp_path / 'masks' / 'segmentation' / name, mask)
+        boxes_of.append([' '.join(map(str, box)) for box in several[several[:, 0] >= 0]])
+    write_lines(tmp_path / 'boxes' / 'list.txt', [
+        ','.join([f'{number}.png', '0', *boxes]) for number, boxes in enumerate(boxes_of)])
+    write_lines(tmp_path / 'masks' / 'list.txt', [
+        f'{number}.png,0' for number in range(len(boxes_of))])
     return tmp_path
 
 
 def test_boxes_are_evaluated_as_by_the_benchmark(golden, golden_maps, evaluate):
     out, results, _ = evaluate(f'a={golden_maps / "maps"}', f'b={golden_maps / "maps"}',
-                               '--metadata', golden_maps / 'boxes')
+                               '--list', golden_maps / 'boxes' / 'list.txt')
     figures, arrays = values_of(results, 'a'), golden('metrics')
     assert results['methods']['b'] == results['methods']['a']
     v2 = arrays['max_box_acc_v2']
@@ -79,8 +76,7 @@ def test_boxes_are_evaluated_as_by_the_benchmark(golden, golden_maps, evaluate):
 
 
 def test_masks_are_evaluated_as_by_the_benchmark(golden, golden_maps, evaluate):
-    _, results, _ = evaluate(golden_maps / 'maps', '--metadata', golden_maps / 'masks', '--masks',
-                             golden_maps)
+    _, results, _ = evaluate(golden_maps / 'maps', '--list', golden_maps / 'masks' / 'list.txt')
     figures = values_of(results)
     assert 100 * figures['pxap'] == pytest.approx(golden('metrics')['pxap'], abs=1e-9)
     assert 'max_box_acc' not in figures
@@ -107,7 +103,7 @@ def squares(tmp_path):
         for number in range(count):
             side = 20 + 10 * (number % 6)
             write_image(tmp_path / name / 'image' / f'{number}.png',
-                        np.full((100, 100, 3), 30 * len(name) + number, np.uint8))
+                        np.zeros((100, 100, 3), np.uint8))
             lines.append(f'{number}.png,{number % 2},10 10 {10 + side} {10 + side}')
             for method, level in methods.items():
                 score_map = np.zeros((100, 100), np.float32)
@@ -152,32 +148,25 @@ def test_maps_of_other_images_are_found_by_name(squares, evaluate):
     assert b < 0.4 < a
 
 
-def test_methods_are_compared_and_the_worst_are_drawn(squares, tmp_path, evaluate):
+def test_methods_are_compared(squares, tmp_path, evaluate):
     folder = squares('val', {'a': 0.4, 'b': 0.99})
     write_top1top5(tmp_path / 'hits.npy', [f'{number}.png' for number in range(6)],
                    np.array([[False, False]] * 4 + [[False, True], [True, True]]))
     _, results, _ = evaluate(f'a={folder / "a"}', f'b={folder / "b"}', '--list',
                              folder / 'list.txt', '--baselines', '--against', 'b', '--thresholds',
-                             0.5, '--quartiles', '--worst', 2, '--top1top5', tmp_path / 'hits.npy')
-    assert list(results['differences']) == ['a', 'whole image', 'centre box', 'centre Gaussian',
-                                            'noise']
+                             0.5, '--top1top5', tmp_path / 'hits.npy')
+    assert list(results['differences']) == ['a', 'whole image', 'centre box', 'centre Gaussian']
     first, second = (values_of(results, method) for method in 'ab')
     assert (first['top1'], first['top5'], first['max_box_acc']) == (1 / 6, 2 / 6, 4 / 6)
     row = results['differences']['a']['metrics']['gt_known_0.5']
     assert row['value'] == first['gt_known_0.5'] - second['gt_known_0.5'] > 0
     assert row['only_this'] == 6 * row['value']
     assert (results['schema_version'], results['against']) == (1, 'b')
-    assert sum(results['sizes']['count']) == 6
-    for name in ('evaluation', 'worst-a', 'worst-b'):
-        assert cv2.imread(str(tmp_path / 'out' / f'{name}.png')).std() > 10
-    rows, classes = (list(csv.DictReader((tmp_path / 'out' / name).open()))
-                     for name in ('images.csv', 'classes.csv'))
-    assert len(rows) == 6 * 6
+    assert cv2.imread(str(tmp_path / 'out' / 'evaluation.png')).std() > 10
+    rows = list(csv.DictReader((tmp_path / 'out' / 'images.csv').open()))
+    assert len(rows) == 5 * 6
     right = [int(row['correct']) for row in rows if row['method'] == 'a']
     assert np.mean(right) == pytest.approx(first['max_box_acc'])
-    assert all(float(row['best_iou']) >= float(row['iou']) for row in rows)
-    assert [(row['label'], row['images'], row['max_box_acc']) for row in classes[:2]] == [
-        ('0', '3', '0.6667'), ('1', '3', '0.6667')]
 
 
 def test_at_fixed_thresholds_the_exact_test_decides(squares, evaluate):
@@ -205,90 +194,46 @@ def test_sizes_are_those_of_the_boxes(squares, evaluate):
     assert '0 to 10 % (2 images)' in out
 
 
-def test_instances_are_united_and_the_ignored_region_is_left_out(tmp_path, evaluate):
-    """Two images as in OpenImages30k: 'a' has two objects and an ignored region that reaches into
-    the first, 'b' has one object. Maps are right but for the ignored region."""
-    masks = tmp_path / 'masks'
-
-    def write(name, *boxes):
-        image = np.zeros((BENCHMARK_SIDE, BENCHMARK_SIDE), np.uint8)
-        for x0, y0, x1, y1 in boxes:
-            image[y0:y1, x0:x1] = 255
-        write_image(masks / 'c' / name, image)
-
-    first, second, ignored = (0, 0, 50, 50), (100, 100, 150, 150), (25, 0, 100, 50)
-    write('a_m1.png', first)
-    write('a_m2.png', second)
-    write('a_ignore.png', ignored)
-    write('b_m1.png', second)
-    write('a.png', first, second, ignored)
-    write('b.png', second)
-    write_lines(tmp_path / 'image_ids.txt', ['c/a.jpg', 'c/b.jpg'])
-    write_lines(tmp_path / 'class_labels.txt', ['c/a.jpg,0', 'c/b.jpg,1'])
-    write_lines(tmp_path / 'localization.txt', [
-        'c/a.jpg,c/a_m1.png,c/a_ignore.png', 'c/a.jpg,c/a_m2.png,', 'c/b.jpg,c/b_m1.png,'])
-    arguments = masks, '--metadata', tmp_path, '--masks', masks
-    assert values_of(evaluate(*arguments)[1])['pxap'] == pytest.approx(1)
-    foreground, ignored = read_masks(from_metadata(tmp_path, masks)[0])
-    assert (foreground.sum(), ignored.sum()) == (2 * 50**2, 50 * 50)  # the rest is an object's
-    assert not (foreground & ignored).any()
-    write_image(masks / 'c' / 'a_ignore.png', np.zeros((8, 8), np.uint8))
-    right, wrong = 3 * 50**2, 50**2
-    assert values_of(evaluate(*arguments)[1])['pxap'] == pytest.approx(right / (right + wrong))
-
-
 def test_baselines_are_what_they_say():
     """The box of the whole image at every threshold; a centred box of side 1 - t."""
     square, centred = (BENCHMARK_SIDE,) * 2, np.array([[56, 56, 168, 168.0]])
-    whole, _ = threshold_ious(baseline_map('whole image', ''), np.array([[0, 0, 224, 224.0]]),
-                              square)
+    whole, _ = threshold_ious(baseline_map('whole image'), np.array([[0, 0, 224, 224.0]]), square)
     assert (whole > 0.99).all()
     for baseline in ('centre Gaussian', 'centre box'):
-        ious, _ = threshold_ious(baseline_map(baseline, ''), centred, square)
+        ious, _ = threshold_ious(baseline_map(baseline), centred, square)
         assert ious.max() > 0.98
     assert 0.49 < THRESHOLDS[ious.argmax()] < 0.52
-    first, second = (baseline_map('noise', name) for name in 'ab')
-    assert (first != second).any()
 
 
 LIST = ['--list', '{0}/list.txt']
-SELECT = [*LIST, '--select', '{0}/b', '--select_list']
+SELECT = ['--select', '{0}/b', '--select_list', '{0}/list.txt']
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (['{0}/a'], 'one of the arguments --list --metadata is required'),
+    (['{0}/a'], 'the following arguments are required: --list'),
     (['x={0}/none', *LIST], '{0}/none has 0 maps of 0.png: expected one'),
     (['{0}/image', *LIST], '2 maps of 0.png'),
     (['{0}/a', '{0}/a', *LIST], 'the same name'),
-    (['noise={0}/a', *LIST, '--baselines'], 'the same name'),
+    (['centre box={0}/a', *LIST, '--baselines'], 'the same name'),
     (['{0}/a', *LIST, '--against', 'other'], 'choose one of'),
     (['{0}/a', *LIST, '--select_list', '{0}/x'], 'give --select with the same names'),
     (['a={0}/a', 'b={0}/b', *LIST, '--select', 'b={0}/b', 'c={0}/a', '--select_list', '{0}/x'],
      'give --select with the same names'),
-    (['{0}/a', *SELECT, '{0}/list.txt'], '6 images are also tested, such as 0.png'),
-    (['{0}/a', *SELECT, '{0}/renamed/list.txt'], '1 images are also tested, such as other.png'),
-    (['{0}/a', '--metadata', '{0}'], 'image_ids.txt'),
-    (['{0}/a', '--metadata', '{0}', '--worst', '1'], 'give it instead of --metadata'),
+    (['{0}/a', *LIST, *SELECT], '6 images of {0}/list.txt are also tested, such as 0.png'),
     (['{0}/a', '--list', '{0}/no_boxes.txt'], 'no boxes'),
+    (['{0}/a', '--list', '{0}/masks/list.txt', *SELECT], 'need boxes'),
+    (['{0}/a', '--list', '{0}/masks/list.txt', '--top1top5', '{0}/x'], 'need boxes'),
 ])
 def test_wrong_arguments_are_one_line(squares, tmp_path, run_script, arguments, message):
     folder = squares('val', {'a': 0.4, 'b': 0.4})
     (folder / 'image' / '0.png.png').write_bytes((folder / 'image' / '0.png').read_bytes())
-    write_lines(folder / 'no_boxes.txt', ['0.png,0'])
-    write_lines(folder / 'renamed' / 'list.txt', ['other.png,0,10 10 30 30'])
-    (folder / 'renamed' / 'image').mkdir()
-    (folder / 'renamed' / 'image' / 'other.png').hardlink_to(folder / 'image' / '3.png')
-    (folder / 'b' / 'other.npy').hardlink_to(folder / 'b' / '3.npy')
+    for name in ('image', 'segmentation'):
+        write_image(folder / 'masks' / name / '0.png', np.zeros((9, 9), np.uint8))
+    for name in ('no_boxes.txt', 'masks/list.txt'):
+        write_lines(folder / name, ['0.png,0'])
     refused(run_script('tools/evaluate_maps.py', *(text.format(folder) for text in arguments),
                        '--jobs', 1, '--out', tmp_path / 'out'), message.format(folder))
     assert not (tmp_path / 'out').exists()
-
-
-def test_masks_alone_have_no_boxes_to_choose_with(golden_maps, run_script):
-    masks = golden_maps / 'masks'
-    refused(run_script('tools/evaluate_maps.py', golden_maps / 'maps', '--metadata', masks,
-                       '--masks', golden_maps, '--select', golden_maps / 'maps',
-                       '--select_metadata', masks), 'need boxes')
 
 
 def test_maps_without_content_are_a_warning(squares, evaluate):
@@ -314,50 +259,11 @@ def test_transposed_maps_are_refused(squares, run_script):
     refused(result, '1 of 1 maps have the size of their image turned')
 
 
-METADATA = {'image_ids.txt': ['a/1.jpg', 'a/2.jpg'],
-            'image_sizes.txt': ['a/1.jpg,500,300', 'a/2.jpg,10,20'],
-            'class_labels.txt': ['a/1.jpg,4', 'a/2.jpg,0'],
-            'localization.txt': ['a/1.jpg,1,2,30,40', 'a/2.jpg,0,0,5,6', 'a/1.jpg,7,7,7,7']}
-
-
-@pytest.fixture
-def metadata(tmp_path):
-    """metadata('image_sizes.txt', lines) -> a folder with the benchmark's files, one replaced."""
-    def make(file='image_ids.txt', lines=METADATA['image_ids.txt']):
-        for name, content in {**METADATA, file: lines}.items():
-            write_lines(tmp_path / name, content)
-        return tmp_path
-    return make
-
-
-def test_several_lines_are_of_one_image(metadata):
-    first, second = from_metadata(metadata())
-    assert (first.name, first.size, first.label) == ('a/1.jpg', (300, 500), 4)
-    assert first.boxes.tolist() == [[1, 2, 30, 40], [7, 7, 7, 7]]  # one of one pixel
-    assert (second.boxes.tolist(), second.masks) == ([[0, 0, 5, 6]], ())
-
-
-@pytest.mark.parametrize(('file', 'lines', 'message'), [
-    ('localization.txt', ['a/1.jpg,1,2,30,40', 'a/2.jpg,0,0,5'], 'columns changed'),
-    ('localization.txt', ['a/1.jpg,1,2,3', 'a/2.jpg,0,0,5'], 'expected 4, got 3'),
-    ('localization.txt', ['a/1.jpg,1,2,30,forty', 'a/2.jpg,0,0,5,6'], 'forty'),
-    ('localization.txt', ['a/1.jpg,1,2,30,40'], 'no line of 1 images'),
-    ('localization.txt', ['a/1.jpg,30,2,1,40', 'a/2.jpg,0,0,5,6'], 'ends before it begins'),
-    ('localization.txt', ['a/1.jpg,1,2,3,4', 'a/2.jpg,10,0,15,6'], 'outside its image'),
-    ('localization.txt', ['a/1.jpg,0.1,0.2,0.5,0.6', 'a/2.jpg,0,0,1,1'], 'fractions'),
-    ('localization.txt', ['a/1.jpg,../m,', 'a/2.jpg,m,'], 'does not stay in the data folder'),
-    ('image_ids.txt', ['../1.jpg'], 'does not stay in the data folder'),
-    ('class_labels.txt', ['a/1.jpg,4', 'a/2.jpg,ant'], "'ant'"),
-])
-def test_a_bad_line_is_named(metadata, file, lines, message):
-    assert message in complaint(from_metadata, metadata(file, lines))
-
-
-def test_maps_are_found_by_the_name_with_and_without_its_suffix(tmp_path, metadata):
-    for name in ('1.jpg.npy', '2.png'):
-        write_lines(tmp_path / 'a' / name, [])
-    found = find_maps(tmp_path, from_metadata(metadata()))
-    assert [path.name for path in found] == ['1.jpg.npy', '2.png']
+def test_maps_are_found_by_the_name_with_and_without_its_suffix(squares):
+    folder = squares('val', {'a': 0.4}, count=2)
+    (folder / 'a' / '0.npy').rename(folder / 'a' / '0.png.npy')
+    found = find_maps(folder / 'a', read_truth(folder / 'list.txt'))
+    assert [path.name for path in found] == ['0.png.npy', '1.npy']
 
 
 def test_png_of_8_and_16_bits_and_arrays_give_the_same_map(tmp_path):

@@ -1,137 +1,46 @@
-"""Score maps of any method and their ground truth -> the table of utils/evaluation.py.
+"""Score maps of any method and their ground truth -> the table of utils/evaluation.py."""
 
-Ground truth is a list in the CUB layout, or a folder with the files of the WSOL benchmark (Choe et
-al., CVPR 2020):
-
-    image_ids.txt       id
-    class_labels.txt    id,label
-    image_sizes.txt     id,width,height           not needed with masks
-    localization.txt    id,x0,y0,x1,y1            a line for each box
-                        id,mask,ignored region    OpenImages: a line for each mask
-"""
-
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable
+from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple
-from zlib import crc32
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from utils import lists
 from utils.errors import InputError, about, warn
 from utils.evaluation import Evaluated, stack
-from utils.images import read_grey, read_header
+from utils.images import is_suspicious, read_grey, read_header, read_true_mask
+from utils.lists import ImageList, cub_images
 from utils.metrics import BENCHMARK_SIDE, level_ious, pixel_counts
-from utils.true_masks import is_suspicious, read_true_mask
 
 SIZE = (BENCHMARK_SIDE, BENCHMARK_SIDE)
-BASELINES = ('whole image', 'centre box', 'centre Gaussian', 'noise')
-NOISE_SIDE = 28        # a CAM's at stride 8
+BASELINES = ('whole image', 'centre box', 'centre Gaussian')
 GAUSSIAN_WIDTH = 0.25  # standard deviation, of the map's side
-MAX_CLASSES = 10**9
 
 
-class GroundTruth(NamedTuple):
-    """What is known of an image; None where it is not.
-
-    name: its path below the folder of the images; size: (height, width); boxes: (K, 4) x0, y0, x1,
-    y1 in pixels of the image; masks: the files of its objects' masks; ignored: the masks of what
-    PxAP ignores, unless it is an object's; image: its file.
-    """
-
-    name: str
-    label: int
-    size: tuple[int, int] | None
-    boxes: np.ndarray | None
-    masks: Sequence[Path] = ()
-    ignored: Sequence[Path] = ()
-    image: Path | None = None
-
-
-def from_list(path: Path) -> list[GroundTruth]:
-    """The ground truth of a list in the CUB layout, with image/ and segmentation/ beside it."""
-    images = lists.cub_images(path.parent, str(path.absolute()), MAX_CLASSES)
-    if images.boxes is None and not images.segmentation:
+def read_truth(path: str) -> ImageList:
+    """A list in the CUB layout, with image/ and segmentation/ beside it. Raises InputError where it
+    has neither boxes nor masks."""
+    images = cub_images(Path(path).absolute().parent, Path(path).name, classes=10**9)
+    if images.boxes is None and images.segmentation is None:
         raise InputError(f'{path} has no boxes, and there is no segmentation/ beside it: add '
                          'ground truth to evaluate against')
-    truths = []
-    for index, label in enumerate(images.labels.tolist()):
-        image = images.path(index)
-        boxes = None if images.boxes is None else images.boxes[index]
-        masks = [images.mask_path(images.segmentation, index)] if images.segmentation else []
-        truths.append(GroundTruth(images.name(index), label, read_header(image)[0], boxes, masks,
-                                  image=image))
-    return truths
+    return images
 
 
-def from_metadata(metadata: Path, masks: Path | None = None) -> list[GroundTruth]:
-    """The ground truth in the benchmark's files, in the order of image_ids.txt.
-
-    masks: the folder that the paths of masks start from (default: metadata).
-    Raises InputError for lines that are not as the benchmark has them, and for boxes of another
-    scale.
-    """
-    ids = list(read_table(metadata / 'image_ids.txt'))
-    found = read_table(metadata / 'localization.txt', ids)
-    labels, truths = read_table(metadata / 'class_labels.txt', ids), []
-    with about(metadata):
-        has_masks = len(found[ids[0]][0]) == 2
-        sizes = {} if has_masks else read_table(metadata / 'image_sizes.txt', ids)
-        for name in ids:
-            label = int(labels[name][0][0])
-            if has_masks:
-                paths = [[(masks or metadata) / lists.checked_name(file, name) for file in files
-                          if file] for files in zip(*found[name], strict=True)]
-                truths.append(GroundTruth(name, label, None, None, *paths))
-                continue
-            width, height = map(int, sizes[name][0])
-            x0, y0, x1, y1 = np.array(found[name], float).T
-            if not ((x1 >= x0) & (y1 >= y0)).all():
-                raise InputError(f'{metadata}: {name} has a box that ends before it begins: write '
-                                 'x0,y0,x1,y1')
-            truths.append(GroundTruth(name, label, (height, width), np.stack([x0, y0, x1, y1], 1)))
-    if not has_masks:
-        lists.check_scale([truth.boxes for truth in truths], [truth.size for truth in truths], ids,
-                          metadata)
-    return truths
-
-
-def read_table(path: Path, ids: Sequence[str] = ()) -> dict[str, list[list[str]]]:
-    """id -> the other fields of its lines. Raises InputError where lines of `ids` are missing."""
-    with about(path):
-        lines = np.loadtxt(path, str, delimiter=',', comments=None, ndmin=2, encoding='utf-8-sig')
-    table: dict[str, list[list[str]]] = {}
-    for name, *fields in lines.tolist():
-        table.setdefault(lists.image_name(name, str(path)), []).append(fields)
-    if missing := set(ids) - table.keys():
-        raise InputError(f'{path} has no line of {len(missing)} images of image_ids.txt, such as '
-                         f'{min(missing)}: add them')
-    return table
-
-
-def read_masks(truth: GroundTruth) -> tuple[np.ndarray, np.ndarray]:
-    """(foreground, ignored) of an image, bool, of its size or that of its first mask."""
-    foreground, ignored = read_true_mask(truth.masks[0], truth.size)
-    for path in truth.masks[1:]:
-        foreground = foreground | read_true_mask(path, foreground.shape)[0]
-    for path in truth.ignored:
-        ignored = ignored | read_true_mask(path, foreground.shape)[0]
-    return foreground, ignored & ~foreground
-
-
-def find_maps(folder: str, truths: Sequence[GroundTruth]) -> list[Path]:
+def find_maps(folder: str, images: ImageList) -> list[Path]:
     """The map of each image: NAME.npy or NAME.png, NAME with or without the image's suffix. Raises
     InputError where an image has no map, or two."""
     found = []
-    for truth in truths:
-        image = Path(folder, truth.name)
-        names = {f'{stem}.{kind}' for stem in (image.name, image.stem) for kind in ('npy', 'png')}
-        maps = [path for path in map(image.with_name, names) if path.is_file()]
+    for name in images.names.tolist():
+        stems = {name, os.path.splitext(name)[0]}
+        maps = [path for stem in stems for suffix in ('.npy', '.png')
+                if (path := Path(folder, stem + suffix)).is_file()]
         if len(maps) != 1:
-            raise InputError(f'{folder} has {len(maps)} maps of {truth.name}: expected one, '
-                             f'{truth.name}.npy or {truth.name}.png')
+            raise InputError(f'{folder} has {len(maps)} maps of {name}: expected one, {name}.npy '
+                             f'or {name}.png')
         found += maps
     return found
 
@@ -149,26 +58,12 @@ def read_score_map(path: Path) -> np.ndarray:
     return array
 
 
-def at_benchmark_size(score_map: np.ndarray) -> np.ndarray:
-    """The map resized to 224 x 224 by cubic interpolation, as the benchmark does."""
-    return score_map if score_map.shape == SIZE else cv2.resize(
-        score_map, SIZE, interpolation=cv2.INTER_CUBIC)
-
-
-def baseline_map(baseline: str, name: str) -> np.ndarray:
-    """What needs no training, as a score map, 224 x 224.
-
-    - whole image: one pixel is lower, so that the box is the image's at every threshold.
-    - centre box: at threshold t, the box has 1 - t of the image's sides.
-    - centre Gaussian: the benchmark's baseline.
-    - noise: uniform, by the image's name, enlarged as a CAM is.
-    """
-    if baseline == 'noise':
-        noise = np.random.default_rng(crc32(name.encode())).random((NOISE_SIDE, NOISE_SIDE))
-        return at_benchmark_size(noise)
+def baseline_map(baseline: str) -> np.ndarray:
+    """What needs no training, as a score map, 224 x 224. The centre box has 1 - t of the image's
+    sides at threshold t; the centre Gaussian is the benchmark's baseline."""
     if baseline == 'whole image':
         score_map = np.ones(SIZE)
-        score_map[0, 0] = 0
+        score_map[0, 0] = 0  # a constant map has no box
         return score_map
     offsets = np.abs((np.arange(BENCHMARK_SIDE) + 0.5) / BENCHMARK_SIDE - 0.5)
     if baseline == 'centre box':
@@ -176,17 +71,19 @@ def baseline_map(baseline: str, name: str) -> np.ndarray:
     return np.exp(-np.add.outer(offsets**2, offsets**2) / (2 * GAUSSIAN_WIDTH**2))
 
 
-def measure_all(source: list[Path] | str, truths: Sequence[GroundTruth], map_images: Callable,
-                label: str, hits: np.ndarray | None = None) -> Evaluated:
-    """The table of the maps of all images, computed by `map_images`, as `map`.
+def measure_all(sources: Iterable[Path | str], images: ImageList, map_images: Callable, label: str
+                ) -> Evaluated:
+    """The table of the maps of all images. Warns of constant maps and inverted masks. Raises
+    InputError for transposed maps.
 
-    source: the files of the maps, or the name of a baseline; hits: (N, 2) bool, the classifier's.
-    Warns of constant maps and inverted masks. Raises InputError for transposed maps.
+    sources: for each image the file of its map, or the name of a baseline; map_images: as `map`.
     """
-    count = len(truths)
-    sources = [source] * count if isinstance(source, str) else source
-    rows, odd = zip(*tqdm(map_images(measure, sources, truths), label, count, unit='img',
-                          disable=None), strict=True)
+    count = len(images)
+    masks = [images.mask_path(images.segmentation, index) if images.segmentation else None
+             for index in range(count)]
+    found = map_images(measure, sources, map(images.path, range(count)),
+                       images.boxes or repeat(None), masks)
+    rows, odd = zip(*tqdm(found, label, count, unit='img', disable=None), strict=True)
     flat, turned, upright, inverted = np.sum(odd, 0)
     if turned and not upright:
         raise InputError(f'{label}: {turned} of {count} maps have the size of their image turned '
@@ -197,22 +94,25 @@ def measure_all(source: list[Path] | str, truths: Sequence[GroundTruth], map_ima
     if inverted > count / 2:
         warn(f'{inverted} of {count} ground-truth masks touch all four borders, or cover over '
              '95 %: are they inverted?')
-    return stack(rows)._replace(hits=hits)
+    return stack(rows)
 
 
-def measure(source: Path | str, truth: GroundTruth) -> tuple[Evaluated, list[bool]]:
-    """What the benchmark's metrics need of an image, and whether its map is constant, and has the
-    size of the turned image or of the image, which is not square, and its mask is suspicious."""
-    is_file = isinstance(source, Path)
-    score_map = read_score_map(source) if is_file else baseline_map(source, truth.name)
-    height, width = truth.size or SIZE
-    odd = [not score_map.max() > score_map.min(),
-           height != width and score_map.shape == (width, height),
-           height != width and score_map.shape == (height, width), False]
-    score_map, levels, pixels = at_benchmark_size(score_map), None, None
-    if truth.boxes is not None:
-        levels = level_ious(score_map, truth.boxes, truth.size)
-    if truth.masks:
-        foreground, ignored = read_masks(truth)
-        pixels, odd[-1] = pixel_counts(score_map, foreground, ignored), is_suspicious(foreground)
-    return Evaluated(*[None] * 5, levels, pixels), odd
+def measure(source: Path | str, image: Path, boxes: np.ndarray | None, mask: Path | None
+            ) -> tuple[Evaluated, tuple[bool, ...]]:
+    """What the benchmark's metrics need of an image; and whether its map is constant, has the size
+    of the turned image, or of the image, which is not square, and its mask is suspicious.
+    boxes: (K, 4), x0 y0 x1 y1 in pixels of the image."""
+    size, _ = read_header(image)
+    score_map = read_score_map(source) if isinstance(source, Path) else baseline_map(source)
+    constant, shape = not score_map.max() > score_map.min(), score_map.shape
+    if shape != SIZE:
+        score_map = cv2.resize(score_map, SIZE, interpolation=cv2.INTER_CUBIC)
+    levels = None if boxes is None else level_ious(score_map, boxes, size)
+    pixels, suspicious = None, False
+    if mask:
+        foreground, ignored = read_true_mask(mask, size)
+        pixels = pixel_counts(score_map, foreground, ignored)
+        suspicious = is_suspicious(foreground)
+    turned, upright = shape == size[::-1] != size, shape == size != size[::-1]
+    return (Evaluated(None, np.array(size), None, None, None, levels, pixels),
+            (constant, turned, upright, suspicious))

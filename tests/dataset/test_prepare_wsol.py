@@ -1,5 +1,6 @@
 """dataset/prepare_wsol.py: folders like the benchmark's become lists in the CUB layout."""
 
+import json
 from pathlib import Path
 
 import cv2
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 from conftest import refused
 
+from utils.images import read_true_mask, resize_nearest
 from utils.lists import cub_images
-from utils.true_masks import read_true_mask
 
 SCRIPT = 'dataset/prepare_wsol.py'
 IDS = {'train': ['train/a/1.jpg', 'train/b/2.jpg'], 'val': ['train/b/3.jpg'],
@@ -77,7 +78,9 @@ def test_boxes(prepare, tmp_path):
     assert not list(tmp_path.glob('.*'))
 
 
-def test_masks_and_ignored_regions(prepare, masks, tmp_path):
+def test_masks_and_ignored_regions(prepare, masks, tmp_path, run_script):
+    """The judge takes what is made: maps of the union have PxAP 1, as ignored pixels do not
+    count."""
     code, _, err = prepare('--masks', masks)
     assert (code, err) == (0, '')
     test = cub_images(tmp_path / 'out', 'test.txt', 2)
@@ -90,6 +93,20 @@ def test_masks_and_ignored_regions(prepare, masks, tmp_path):
         assert np.array_equal(ignored, region)
         stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         assert np.unique(stored).tolist() == ([0, 1, 255] if index else [0, 255])
+        score_map = resize_nearest((union | region).view(np.uint8), (224, 224))
+        write(tmp_path / 'maps' / f'{test.name(index)}.png', score_map)
+    code, _, err = run_script('tools/evaluate_maps.py', tmp_path / 'maps', '--list',
+                              tmp_path / 'out' / 'test.txt', '--jobs', 1, '--out', tmp_path)
+    assert code == 0, err
+    method, = json.loads((tmp_path / 'evaluation.json').read_text())['methods'].values()
+    assert method['metrics'].keys() == {'pxap'}
+    assert method['metrics']['pxap']['value'] == pytest.approx(1)
+
+
+def test_an_ignored_region_alone_is_refused(prepare, masks):
+    for part in ('m1', 'm2'):
+        write(masks / 'test' / 'b' / f'5_{part}.png', np.zeros((50, 60), np.uint8))
+    refused(prepare('--masks', masks), 'test/b/5.jpg has an ignored region, but no foreground')
 
 
 @pytest.mark.parametrize(('file', 'content', 'words'), [
