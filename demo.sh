@@ -117,14 +117,14 @@ stage 'stage 1, classification: training' cls train "$train" "${cls_size[@]}" "$
 stage 'stage 1, classification: testing' cls test "$val" "${cls_size[@]}" \
   --snapshot "$(out cls)/model-$cls_epochs"
 stage 'stage 2, CAMs: training' cam train "$train" "${cam_size[@]}" "${training[@]}" \
-  --epoch "$cam_epochs" --show 6
+  --epoch "$cam_epochs"
 [ -z "$boxes" ] ||
   stage 'stage 2, CAMs: how well they localize' cam test "$val" "${cam_size[@]}" "${cam[@]}" \
     --evaluate --sweep
 stage 'stage 2, CAMs: making pseudo masks' cam test "$train" "${mask_size[@]}" "${cam[@]}" \
   "${masks[@]}" --overwrite --show 0
 stage 'stage 3, segmentation: training' seg train "$train" "${seg_size[@]}" "${seg_training[@]}" \
-  --epoch "$seg_epochs" --lr "$seg_lr" --show 6 "${masks[@]}"
+  --epoch "$seg_epochs" --lr "$seg_lr" "${masks[@]}"
 stage 'stage 3, segmentation: testing' seg test "$val" "${seg_size[@]}" --sweep --threshold auto \
   --snapshot "$(out seg)/model-$seg_model" --top1top5 "$(out cls)/top1top5.npy"
 

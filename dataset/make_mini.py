@@ -29,11 +29,7 @@ from pathlib import Path
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # also with PYTHONSAFEPATH=1
 
-import utils.errors  # noqa: F401  # it says how to install what is missing below
-
-# isort: split
 import cv2
-import numpy as np
 from draw_birds import SPECIES_LIMIT, compose, draw_background, draw_bird, make_species
 from numpy.random import default_rng
 from preparation import building, check_free, list_line, mask_box
@@ -48,17 +44,9 @@ MARKER = 'mini.json'
 SPECIES_STREAM, SCENE_STREAM, ORDER_STREAM = 2, 5, 7  # of the pictures: 0 train, 1 val
 BACKGROUNDS = 24  # per split
 XML = """\
-<annotation>
-  <folder>val</folder><filename>{name}</filename>
-  <source><database>ILSVRC_2012</database></source>
-  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>
-  <object>
-    <name>{wnid}</name>
-    <bndbox>
-      <xmin>{box[0]}</xmin><ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax>
-    </bndbox>
-  </object>
-</annotation>
+<annotation><object><name>{wnid}</name><bndbox>
+  <xmin>{box[0]}</xmin><ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax>
+</bndbox></object></annotation>
 """
 
 
@@ -83,18 +71,14 @@ def write_set(folder: Path, args: argparse.Namespace) -> None:
                 name = f'{wnids[label]}/{wnids[label]}_{index + 1}'
                 if split == 'val':
                     name = f'ILSVRC2012_val_{numbers[label * count + index]:08d}'
-                    write_text(folder / f'box/{name}.xml', box_xml(name, wnids[label], mask))
+                    write_text(folder / f'box/{name}.xml',
+                               XML.format(wnid=wnids[label], box=mask_box(mask)))
                 path, line = f'{split}/{name}.JPEG', f'{name}.JPEG {label}\n'
             jpeg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
             write_bytes(folder / path, jpeg)
             write_png(folder / f'segmentation/{name}.png', mask)
             lines.append(line)
         write_text(folder / f'{split}.txt', ''.join(sorted(lines) if split == 'val' else lines))
-
-
-def box_xml(name: str, wnid: str, mask: np.ndarray) -> str:
-    height, width = mask.shape
-    return XML.format(name=name, width=width, height=height, wnid=wnid, box=mask_box(mask))
 
 
 def main() -> None:

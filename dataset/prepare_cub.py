@@ -22,9 +22,6 @@ from pathlib import Path
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # also with PYTHONSAFEPATH=1
 
-import utils.errors  # noqa: F401  # it says how to install what is missing below
-
-# isort: split
 from preparation import add_source, download, link_file, list_line, open_source
 from tqdm import tqdm
 

@@ -17,13 +17,12 @@ Labels count from 0, in the order of the class folders' names. Each class is spl
 there is no val.txt. Links to folders are followed; hidden and system folders are left out.
 
 Masks have two values, one of them 0, and 255 beside them where pixels are ignored; an image's box
-is that of its whole mask. Boxes are in pixels, xmax and ymax exclusive; a table with a header may
-have further columns. Masks and boxes refer to the stored pixels: an EXIF rotation is ignored.
+is that of its whole mask. Boxes are in pixels, xmax and ymax exclusive; the table may begin with a
+line of these names. Masks and boxes refer to the stored pixels: an EXIF rotation is ignored.
 
-<out> appears when all is done; nothing else is written. Then: bash demo.sh --data <out>
+<out> appears when all is done. Then: bash demo.sh --data <out>
 """
 
-import csv
 import hashlib
 import os
 import re
@@ -38,9 +37,6 @@ from unicodedata import normalize
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # also with PYTHONSAFEPATH=1
 
-import utils.errors  # noqa: F401  # it says how to install what is missing below
-
-# isort: split
 import numpy as np
 from preparation import building, check_free, is_hidden, link_file, list_line, mask_box, stored_mask
 from tqdm.contrib.concurrent import thread_map
@@ -48,18 +44,14 @@ from tqdm.contrib.concurrent import thread_map
 from utils.arguments import Parser, fraction, nonnegative_int
 from utils.errors import InputError, run, warn
 from utils.files import write_png, write_text
-from utils.images import read_image
+from utils.images import is_suspicious, read_image, read_true_mask
 from utils.lists import check_scale, parse_box, read_lines
-from utils.true_masks import is_suspicious, read_true_mask
 
 # Those of ImageFolder, and .jfif, as some browsers save JPEG.
 SUFFIXES = {'.jpg', '.jpeg', '.jfif', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp'}
-MASK_WORD = re.compile(r'[_. -](mask|seg|segmentation|groundtruth|gt)\d*$', re.IGNORECASE)
 # Names of folders that are above class folders.
-NO_CLASSES = {'train', 'training', 'val', 'valid', 'validation', 'test', 'image', 'images', 'mask',
-              'masks', 'segmentation', 'segmentations', 'annotations', 'labels'}
-# What a header calls the columns of a box.
-CORNERS = {'xmin ymin xmax ymax', 'x0 y0 x1 y1', 'x1 y1 x2 y2'}
+NO_CLASSES = {'train', 'val', 'valid', 'validation', 'test', 'image', 'images', 'mask', 'masks',
+              'segmentation', 'segmentations', 'annotations', 'labels'}
 
 
 class Sample(NamedTuple):
@@ -96,33 +88,29 @@ def find_images(folder: Path, classes: list[str]) -> tuple[list[Sample], list[st
     others = [path.name for path in sorted(folder.iterdir())
               if path.is_file() and not is_hidden(path.name)]
     samples, seen = [], {}
-    for label, name in enumerate(classes):
-        for file in files_below(folder / name):
-            if file.suffix.lower() in SUFFIXES:
-                samples.append(Sample(file, file.relative_to(folder).as_posix(), label))
-            else:
+    for label, class_name in enumerate(classes):
+        for file in files_below(folder / class_name):
+            if file.suffix.lower() not in SUFFIXES:
                 others.append(file.name)
-    stems = {stem(sample.name) for sample in samples}
-    for name in (sample.name for sample in samples):
-        if re.search(r'^\s|[,\\\n\r]|\s$', name):
-            raise InputError(f'{name!r}: no comma, backslash, line break or outer space: rename it')
-        bare = MASK_WORD.sub('', stem(name))
-        other = seen.setdefault(bare if bare in stems else stem(name), name)
-        if other != name:
-            raise InputError(f'{other} and {name} would share a mask: rename one or, if it is the '
-                             'mask, move it into another folder, and give that with --masks')
+                continue
+            name = file.relative_to(folder).as_posix()
+            if re.search(r'^\s|[,\\\n\r]|\s$', name):
+                raise InputError(f'{name!r}: no comma, backslash, line break or outer space: '
+                                 'rename it')
+            other = seen.setdefault(stem(name).removesuffix('_mask'), name)
+            if other != name:
+                raise InputError(f'{other} and {name} would share a mask: rename one or, if it is '
+                                 'the mask, move it into another folder, for --masks')
+            samples.append(Sample(file, name, label))
     return samples, others
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files in a folder and below it, sorted, without hidden ones; each folder once."""
-    found, seen = [], set()
+    """The files in a folder and below it, sorted, without hidden ones; links are followed."""
+    found = []
     for root, below, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(root)
-        below[:] = [] if real in seen else [name for name in below if not is_hidden(name)]
-        if real not in seen:
-            found += [Path(root, name) for name in names if not is_hidden(name)]
-        seen.add(real)
+        below[:] = [name for name in below if not is_hidden(name)]
+        found += [Path(root, name) for name in names if not is_hidden(name)]
     return sorted(found)
 
 
@@ -138,7 +126,7 @@ def add_truth(samples: list[Sample], masks: Path | None, boxes: Path | None) -> 
     """The samples with the masks of a folder, or with the boxes of a table."""
     if masks:
         files = [(file.relative_to(masks).as_posix(), file) for file in files_below(masks)
-                 if file.suffix.lower() in SUFFIXES | {'.gif'}]
+                 if file.suffix.lower() in SUFFIXES]
         return [sample._replace(mask=own[0]) if len(own) == 1
                 else sample._replace(problem=f'it has {len(own)} masks in {masks}')
                 for sample, own in match(samples, files)]
@@ -157,7 +145,7 @@ def match(samples: list[Sample], truth: Iterable[tuple[str, Any]]) -> list[tuple
         owners[path].append(own)
         owners[path.rpartition('/')[2]].append(own)
     for name, value in truth:
-        found = owners.get(stem(name)) or owners.get(MASK_WORD.sub('', stem(name)), [])
+        found = owners.get(stem(name)) or owners.get(stem(name).removesuffix('_mask'), [])
         if len(found) == 1:
             found[0].append(value)
         else:
@@ -168,15 +156,11 @@ def match(samples: list[Sample], truth: Iterable[tuple[str, Any]]) -> list[tuple
 
 
 def read_boxes(path: Path) -> Iterator[tuple[str, tuple[float, ...]]]:
-    """(name, box) of the rows that are not empty; delimiters are tabs, ; or ,"""
-    count = None  # of the columns that are read; a header allows others behind them
+    """(name, box) of each line."""
     for number, line in read_lines(path):
-        row = next(csv.reader([line], delimiter=max('\t;,', key=line.count)))
-        name, *sides = row = [field.strip() for field in row]
-        if ' '.join(sides[:4]).lower() in CORNERS:
-            count = 4
-        elif any(row):
-            yield name, parse_box(' '.join(sides[:count]), f'{path}, line {number}')
+        name, *sides = (field.strip() for field in line.split(','))
+        if sides != ['xmin', 'ymin', 'xmax', 'ymax']:
+            yield name, parse_box(' '.join(sides), f'{path}, line {number}')
 
 
 def prepare_sample(sample: Sample, folder: Path, read_mask: Callable) -> Sample:

@@ -21,9 +21,6 @@ from pathlib import Path
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # also with PYTHONSAFEPATH=1
 
-import utils.errors  # noqa: F401  # it says how to install what is missing below
-
-# isort: split
 from preparation import is_hidden, link_file
 from tqdm import tqdm
 

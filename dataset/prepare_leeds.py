@@ -19,9 +19,6 @@ from pathlib import Path
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # also with PYTHONSAFEPATH=1
 
-import utils.errors  # noqa: F401  # it says how to install what is missing below
-
-# isort: split
 import numpy as np
 from PIL import Image
 from preparation import add_source, check_free, download, open_source

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -74,19 +73,6 @@ def test_maps_of_all_methods(folder, compare, run_script):
     code, out, err = run_script(*command[1:], '--out', folder / 'evaluation', '--jobs', 1)
     assert code == 0, err
     assert all(f'| {method} |' in out for method in METHODS)
-
-
-@needs_package
-def test_existing_maps_are_kept_if_they_are_of_these_images(folder, compare):
-    assert compare('--methods', 'gradcam')[0] == 0
-    first, second = (folder / 'cams' / 'gradcam' / f'{name}.npy' for name in VAL_NAMES[:2])
-    content, stamp = second.read_bytes(), first.stat().st_mtime_ns
-    second.unlink()
-    assert compare('--methods', 'gradcam')[0] == 0
-    assert (second.read_bytes(), first.stat().st_mtime_ns) == (content, stamp)
-    os.utime(folder / 'data' / 'image' / VAL_NAMES[1], ns=(0, 1))
-    refused(compare(), 'images ', 'another --out')
-    assert first.stat().st_mtime_ns == stamp
 
 
 @needs_package

@@ -5,7 +5,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -67,7 +66,7 @@ def test_drawn_birds_are_made_and_trained_by_the_recipe(demo):
     sizes = '--resize 166 --crop 144'
     assert calls[4] == (
         f'cub200-cam/train.py --savepath cub200-cam/out/mini {common.format("train")} {sizes} '
-        '--batch_size 8 --resume no --epoch 12 --show 6')
+        '--batch_size 8 --resume no --epoch 12')
     assert calls[5] == (
         f'cub200-cam/test.py --savepath cub200-cam/out/mini {common.format("val")} {sizes} '
         '--snapshot cub200-cam/out/mini/model-12 --evaluate --sweep')
@@ -160,6 +159,7 @@ def test_label_sh_keeps_what_it_was_started_with(demo, tmp_path, folder, options
     if trained:
         (out / 'seg').mkdir()
         (out / 'seg' / 'model-4').touch()  # with so many images the fewest epochs are enough
+        (out / 'seg' / 'model-4.json').write_text('{"threshold_rule": ""}')
     code, calls, _, said = demo(photos, '--out', out, *options, script='label.sh')
     if words:
         assert (code, calls) == (2, [])
@@ -192,15 +192,3 @@ def test_gpu_check_needs_one_folder(arguments):
                           capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (
         2, 'error: usage: bash tools/gpu_check.sh OUT\n')
-
-
-@pytest.mark.parametrize('script', [
-    'cub200-cam/test.py', 'tools/predict.py', 'tools/results.py',
-    'tools/ablation.py', 'tools/benchmark.py', 'tools/evaluate_maps.py', 'dataset/make_mini.py',
-    'dataset/prepare_cub.py', 'dataset/prepare_folder.py', 'dataset/prepare_leeds.py'])
-def test_a_missing_package_is_one_line_that_says_what_to_do(script):
-    done = subprocess.run([sys.executable, '-S', ROOT / script, '--help'], capture_output=True,
-                          text=True, check=False)  # -S: without the installed packages
-    assert done.returncode == 2
-    assert re.fullmatch(r'error: \S+ has no package \S+: '
-                        r'(source \S+/bin/activate|pip install -r \S+)\n', done.stderr)

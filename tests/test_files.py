@@ -7,8 +7,6 @@ import pytest
 from utils.errors import InputError
 from utils.files import (
     atomic_write,
-    keep_settings,
-    read_json,
     read_stamp,
     source_of,
     write_png,
@@ -56,15 +54,6 @@ def test_a_place_that_cannot_be_written_is_an_input_error(tmp_path, path):
     assert (tmp_path / 'file').read_text() == 'in the way'
     assert names(tmp_path) == ['file', 'folder']
     assert names(tmp_path / 'folder') == ['b']
-
-
-def test_settings_of_another_run_are_refused_without_the_advice_to_delete_it(tmp_path):
-    for _ in range(2):
-        keep_settings(tmp_path / 'run.json', {'seed': 0, 'photos': 'a'})
-    with pytest.raises(InputError, match='another run .seed 0 instead of 1') as caught:
-        keep_settings(tmp_path / 'run.json', {'seed': 1, 'photos': 'a'})
-    assert 'delete' not in str(caught.value)
-    assert read_json(tmp_path / 'run.json')['seed'] == 0
 
 
 def test_names_that_are_not_utf8_are_written_as_their_bytes(tmp_path):

@@ -1,7 +1,6 @@
 """The records of measurements, the tables made from them, and the report on a run."""
 
 import json
-import subprocess
 from argparse import Namespace
 from pathlib import Path
 
@@ -47,7 +46,7 @@ def demo_run(tmp_path):
             (folder / 'results.json').write_text(json.dumps(
                 {**content, **tested, 'training': {'arguments': arguments, 'seconds': 3}}))
         Path(f'{model}.json').write_text(json.dumps(rule))
-        return results.collect(name, 'abc', tmp_path, tmp_path / 'results')
+        return results.collect(name, tmp_path, tmp_path / 'results')
 
     return make
 
@@ -107,56 +106,15 @@ def test_an_incomplete_run_is_refused(demo_run, tmp_path, missing):
     assert 'no complete run' in complaint(results.report, 'cub200', 'birds', tmp_path)
 
 
-@pytest.fixture
-def demo_calls(tmp_path, monkeypatch):
-    """The commands that `run_seeds` runs, which fail."""
-    calls = []
-
-    def fail(command, **options):
-        calls.append(command)
-        return subprocess.CompletedProcess(command, 3)
-
-    monkeypatch.setattr(results, 'RESULTS', tmp_path / 'results')
-    monkeypatch.setattr(results, 'commit', lambda: 'abc')
-    monkeypatch.setattr(subprocess, 'run', fail)
-    return calls
-
-
-def test_recorded_seeds_are_not_run_again(demo_run, demo_calls, tmp_path):
-    demo_run(0, 0.8)
-    data = tmp_path / 'data' / 'birds'
-    args = Namespace(data=data, train='train.txt', val='val.txt', seeds=[0])
-    results.run_seeds(args, 'birds')
-    assert not demo_calls
-    with pytest.raises(SystemExit, match='3'):
-        results.run_seeds(args, 'other')
-    assert demo_calls[0][2:] == ['--seed', '0', '--name', 'other', '--data', data, '--train',
-                                 'train.txt', '--val', 'val.txt']
-
-
-@pytest.mark.parametrize(('folder', 'val'), [('data', 'other.txt'), ('elsewhere', 'val.txt')])
-def test_a_record_of_other_lists_is_not_taken_for_this_one(demo_run, demo_calls, tmp_path, folder,
-                                                           val):
-    demo_run(0, 0.8)
-    data = tmp_path / folder / 'birds'
-    data.mkdir(parents=True, exist_ok=True)
-    for name in ('train.txt', val):
-        (data / name).write_text('other.jpg,0,0 0 5 5\n')
-    args = Namespace(data=data, train='train.txt', val=val, seeds=[0])
-    assert 'a record of other lists' in complaint(results.run_seeds, args, 'birds')
-    assert not demo_calls
-
-
 def test_a_run_of_other_data_or_lists_is_not_overwritten(demo_run, tmp_path):
     demo_run(0, 0.8)
-    same = dict(dataset='cub200', data=tmp_path / 'data' / 'birds', train='train.txt',
-                val='val.txt')
+    same = dict(dataset='cub200', name='birds', data=tmp_path / 'data' / 'birds',
+                train='train.txt', val='val.txt')
     elsewhere = tmp_path / 'elsewhere' / 'birds'
-    results.check(Namespace(**same), 'birds', tmp_path)
-    results.check(Namespace(**{**same, 'data': elsewhere}), 'other', tmp_path)
+    results.check(Namespace(**same), tmp_path)
+    results.check(Namespace(**{**same, 'name': 'other', 'data': elsewhere}), tmp_path)
     for change in (dict(data=elsewhere), dict(train='few.txt'), dict(val='few.txt')):
-        args = Namespace(**{**same, **change})
-        assert '--name' in complaint(results.check, args, 'birds', tmp_path)
+        assert '--name' in complaint(results.check, Namespace(**{**same, **change}), tmp_path)
 
 
 # ---------------------------------------------------------------- tables

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from utils.results import RunFolder, recorded_class_names, recorded_fusion, training_settings
+from utils.results import RunFolder, recorded_fusion, training_settings
 
 ARGUMENTS = {'stage': 'cub200-cam', 'backbone': 'timm/x', 'resize': 166, 'crop': 144, 'lr': 0.1,
              'clsnum': 2, 'list': 'train.txt', 'datapath': Path('data'), 'seed': 0,
@@ -19,10 +19,8 @@ def test_a_model_is_described_by_the_file_beside_it(tmp_path):
     assert found == {'datapath': 'data', 'class_names': ['ant', 'bee'], **{
         name: value for name, value in ARGUMENTS.items()
         if name not in ('datapath', 'lr', 'no_distillation')}}
-    assert recorded_class_names(tmp_path / 'model-3') == ['ant', 'bee']
     assert recorded_fusion(tmp_path / 'model-3') == {'stages': '45', 'fusion': 'add',
                                                      'attention': False}
-    assert recorded_class_names(tmp_path / 'model-4') == []
     assert recorded_fusion(tmp_path / 'model-4') == {'stages': '345', 'fusion': 'multiply',
                                                      'attention': True}
 

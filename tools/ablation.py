@@ -7,13 +7,11 @@
 For each seed it trains MFF-Net 1 with the last 1 to 4 stages fused by addition, concatenation and
 multiplication, without MCA and without self-distillation, and evaluates the fused CAMs. It then
 trains MFF-Net 2 on the pseudo masks of the paper's network, made at 256 px, with and without their
-Gaussian prior. It runs the stage scripts, for fewer steps than the demo. Drawn birds are made anew
-for each seed.
+Gaussian prior. It runs the stage scripts, for fewer steps than the demo.
 
 Writes the metrics of each seed to results/, for the tables of `tools/results.py render`, and to
---out: ablation.png (arranged as Figure 1(b)), curve.png (GT-known over the epochs), and a folder
-for each training, whose log.txt has the commands. After an interruption, the same command
-continues.
+--out: ablation.png (as Figure 1(b)), curve.png (GT-known over the epochs), and a folder for each
+training, whose log.txt has the commands. After an interruption, the same command continues.
 """
 
 import os
@@ -21,18 +19,23 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
 from tools import results
 from utils.arguments import ROOT, Parser, nonnegative_int, positive_int
+from utils.datasets import TrainBatches
+from utils.drawing import png_of
 from utils.errors import InputError, run
-from utils.files import keep_settings, read_json, write_bytes, write_json
+from utils.files import read_json, write_bytes, write_json
+from utils.lists import cub_images
 
 STAGES, FUSIONS = ('45', '345', '2345'), ('add', 'concatenate', 'multiply')
 ONE_STAGE, PAPER = 'stage 5 alone', 'multiply 345'
@@ -57,16 +60,19 @@ GROUPS = {  # record -> {row of its table: variant}
 }
 BATCH_SIZE, SIZES, SEG_LR = 8, ['--resize', 148, '--crop', 128], 0.1
 CAM_STEPS, SEG_STEPS = 400, 200  # of SGD, rounded up to whole epochs
-Command = tuple[Path, str, list]  # the folder of its log, script, flags
-running: set[subprocess.Popen] = set()
-stopping = Event()
+SECONDS_BETWEEN_LOOKS = 0.2
+stopping = Event()  # ends all commands
 
 
 def main():
     args = parse()
-    keep_settings(args.out / 'settings.json', {
-        name: str(value) for name, value in vars(args).items()
-        if name not in ('seeds', 'jobs', 'out')})
+    settings = {name: str(value) for name, value in vars(args).items()
+                if name not in ('seeds', 'jobs', 'out')}
+    recorded = read_json(args.out / 'settings.json')
+    if recorded not in ({}, settings):
+        raise InputError(f'{args.out} belongs to another run, with {recorded}: give the same '
+                         'settings, or another --out')
+    write_json(args.out / 'settings.json', settings)
     run_all(args)
     write_records(args)
     draw_figures(args)
@@ -80,15 +86,12 @@ def parse() -> Namespace:
     add('--out', type=Path, default=ROOT / 'ablation', help='the output folder')
     add('--jobs', type=positive_int, default=len(os.sched_getaffinity(0)),
         help='number of parallel runs, each on one core or sharing the GPU')
-    add('--backbone', default='timm/tf_efficientnet_lite0',
-        help='resnet50 | resnet101 | resnet152 | timm/NAME')
+    add('--backbone', default='timm/tf_efficientnet_lite0', help='resnet50 | timm/NAME | ...')
     add('--device', default='auto', help='auto | cpu | cuda | cuda:N')
     args = parser.parse_args()
     args.seeds, args.out = sorted(set(args.seeds)), args.out.absolute()
     args.set, args.classes, args.count = 'drawn', 10, 400
     if args.data:
-        from utils.lists import cub_images
-
         args.data = args.data.absolute()
         trained, tested = (cub_images(args.data, name, 10**9) for name in ('train.txt', 'val.txt'))
         if tested.boxes is None:
@@ -104,46 +107,47 @@ def folder_of(args: Namespace, seed: int, name: str) -> Path:
     return args.out / f'seed{seed}' / name.replace(' ', '-')
 
 
-def commands(args: Namespace, seed: int, name: str) -> Iterator[Command]:
-    """Those of a variant: MFF-Net 1 is trained and evaluated; with the paper's, which is evaluated
-    after each epoch, MFF-Net 2 is trained on its pseudo masks."""
-    from utils.datasets import TrainBatches
-
-    given = ['--datapath', args.data or folder_of(args, seed, 'data'), '--clsnum', args.classes,
-             '--backbone', args.backbone, '--seed', seed, '--device', args.device, '--show', 0]
-    steps = TrainBatches(args.count, BATCH_SIZE, seed).per_epoch
-
-    def train_and_test(stage: str, name: str, epochs: int, flags: list, tested: range
-                       ) -> Iterator[Command]:
-        folder = folder_of(args, seed, name)
-        kind = ['--evaluate'] if stage == 'cam' else ['--top1top5', 'none']
-        for epoch in tested:  # where a training stops, it saves a model, and can continue
-            yield folder, f'cub200-{stage}/train.py', [
-                *given, *SIZES, *flags, '--list', 'train.txt', '--batch_size', BATCH_SIZE,
-                '--epoch', epochs, '--max_steps', epoch * steps, '--savepath', folder,
-                '--num_workers', 0, '--resume', 'auto']
-            yield folder, f'cub200-{stage}/test.py', [
-                *given, *kind, '--list', 'val.txt', '--sweep', '--snapshot',
-                folder / f'model-{epoch}', '--savepath', folder / f'epoch-{epoch}',
-                '--num_workers', 1]
-
+def run_variant(args: Namespace, seed: int, name: str) -> None:
+    """Train and evaluate a variant of MFF-Net 1; the paper's is evaluated after each epoch, and
+    MFF-Net 2 is trained on its pseudo masks."""
     first = 1 if name == PAPER else args.cam_epochs
-    yield from train_and_test('cam', name, args.cam_epochs, VARIANTS[name],
-                              range(first, args.cam_epochs + 1))
+    for epoch in range(first, args.cam_epochs + 1):
+        train_and_test(args, seed, 'cam', name, epoch, VARIANTS[name])
     for target, prior in ((SPOL, []), (NO_PRIOR, ['--no_prior'])) if name == PAPER else ():
         folder = folder_of(args, seed, target)
         masks = ['--maskpath', folder / 'mask']
-        yield folder, 'cub200-cam/test.py', [
-            *given, *masks, *prior, '--list', 'train.txt', '--resize', 256, '--num_workers', 1,
+        run_stage(args, seed, target, 'cub200-cam/test.py', [
+            '--show', 0, *masks, *prior, '--list', 'train.txt', '--resize', 256, '--num_workers', 1,
             '--snapshot', folder_of(args, seed, name) / f'model-{args.cam_epochs}',
-            '--savepath', folder / 'masks', '--overwrite']
-        yield from train_and_test('seg', target, args.seg_epochs, [*masks, '--lr', SEG_LR],
-                                  range(1, args.seg_epochs + 1))
+            '--savepath', folder / 'masks', '--overwrite'])
+        for epoch in range(1, args.seg_epochs + 1):
+            train_and_test(args, seed, 'seg', target, epoch, [*masks, '--lr', SEG_LR])
+
+
+def train_and_test(args: Namespace, seed: int, stage: str, name: str, epoch: int, flags: list
+                   ) -> None:
+    """Train up to the end of an epoch, where a model is saved and the next call continues."""
+    folder = folder_of(args, seed, name)
+    epochs = args.cam_epochs if stage == 'cam' else args.seg_epochs
+    steps = TrainBatches(args.count, BATCH_SIZE, seed).per_epoch * epoch
+    run_stage(args, seed, name, f'cub200-{stage}/train.py', [
+        *SIZES, *flags, '--list', 'train.txt', '--batch_size', BATCH_SIZE, '--epoch', epochs,
+        '--max_steps', steps, '--savepath', folder, '--num_workers', 0, '--resume', 'auto'])
+    kind = ['--evaluate'] if stage == 'cam' else ['--top1top5', 'none']
+    run_stage(args, seed, name, f'cub200-{stage}/test.py', [
+        '--show', 0, *kind, '--list', 'val.txt', '--sweep', '--snapshot', folder / f'model-{epoch}',
+        '--savepath', folder / f'epoch-{epoch}', '--num_workers', 1])
+
+
+def run_stage(args: Namespace, seed: int, name: str, script: str, flags: list) -> None:
+    call(folder_of(args, seed, name), script, [
+        '--datapath', args.data or folder_of(args, seed, 'data'), '--clsnum', args.classes,
+        '--backbone', args.backbone, '--seed', seed, '--device', args.device, *flags])
 
 
 def call(folder: Path, script: str, flags: list) -> None:
     """Run a script on one core, unless done.json says that it has ended before. Raises InputError
-    if it fails."""
+    if it fails, or is stopped."""
     folder.mkdir(parents=True, exist_ok=True)
     command = ' '.join(map(str, [script, *flags]))
     done, log = folder / 'done.json', folder / 'log.txt'
@@ -154,27 +158,19 @@ def call(folder: Path, script: str, flags: list) -> None:
         print(command, file=file, flush=True)
         process = subprocess.Popen([sys.executable, ROOT / script, *map(str, flags)], stdout=file,
                                    stderr=file, env={**os.environ, 'OMP_NUM_THREADS': '1'})
-        running.add(process)
-        if stopping.is_set():
-            process.terminate()
-        code = process.wait()
-        running.discard(process)
-    if code:
-        raise InputError(f'{script} ended with exit code {code}: see {log}')
+        while process.poll() is None:
+            if stopping.wait(SECONDS_BETWEEN_LOOKS):
+                process.terminate()  # a training then saves its state
+                process.wait()
+    if process.returncode:
+        raise InputError(f'{script} ended with exit code {process.returncode}: see {log}')
     seconds = round(time.monotonic() - begin)
     write_json(done, {**read_json(done), command: {'seconds': seconds, 'commit': code_version}})
 
 
-def run_variant(args: Namespace, seed: int, name: str) -> None:
-    for command in commands(args, seed, name):
-        call(*command)
-
-
 def run_all(args: Namespace) -> None:
     """Run what has not ended yet, args.jobs at a time, the longest first. An error or a signal
-    stops all of them; trainings then save their state."""
-    from tqdm import tqdm
-
+    stops all of them."""
     for seed in args.seeds if not args.data else ():
         folder = folder_of(args, seed, 'data')
         call(folder.with_name('making-data'), 'dataset/make_mini.py', [
@@ -189,17 +185,14 @@ def run_all(args: Namespace) -> None:
         except BaseException:
             stopping.set()
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(running):
-                process.terminate()
             raise
 
 
 # ---------------------------------------------------------------- tables and figures
 
 
-def metrics_of(args: Namespace, seed: int, name: str, epoch: int = 0) -> dict:
-    """What a variant's evaluation after an epoch, by default the last, has written."""
-    epoch = epoch or (args.seg_epochs if name in (SPOL, NO_PRIOR) else args.cam_epochs)
+def metrics_of(args: Namespace, seed: int, name: str, epoch: int) -> dict:
+    """What a variant's evaluation after an epoch has written."""
     record = read_json(folder_of(args, seed, name) / f'epoch-{epoch}' / 'results.json')
     return record['evaluation']['fused'] if 'evaluation' in record else record
 
@@ -207,14 +200,15 @@ def metrics_of(args: Namespace, seed: int, name: str, epoch: int = 0) -> dict:
 def write_records(args: Namespace, to: Path = results.RESULTS) -> None:
     flags = f' --data {args.data.name}' if args.data else ''
     for seed in args.seeds:
+        trained = read_json(folder_of(args, seed, PAPER) / 'results.json')['training']
         for group, rows in GROUPS.items():
-            done = [entry for name in rows.values()
-                    for entry in read_json(folder_of(args, seed, name) / 'done.json').values()]
-            trained = read_json(folder_of(args, seed, PAPER) / 'results.json')['training']
+            metrics, done = {}, []
+            for row, name in rows.items():
+                last = args.cam_epochs if name in VARIANTS else args.seg_epochs
+                metrics[row] = results.metrics_of(metrics_of(args, seed, name, last))
+                done += read_json(folder_of(args, seed, name) / 'done.json').values()
             results.write_record(
-                group, args.set, seed,
-                {row: results.metrics_of(metrics_of(args, seed, name))
-                 for row, name in rows.items()},
+                group, args.set, seed, metrics,
                 lists=args.data and results.digests(args.data, 'train.txt', 'val.txt'),
                 command=f'python tools/ablation.py{flags} --seeds {seed}',
                 commit=results.distinct(entry['commit'] for entry in done),
@@ -224,33 +218,30 @@ def write_records(args: Namespace, to: Path = results.RESULTS) -> None:
 
 def draw_figures(args: Namespace, folder: Path = results.RESULTS) -> None:
     """Print the tables of the records in a folder, and draw ablation.png and curve.png."""
-    from matplotlib.figure import Figure
-
-    from utils.drawing import png_of
-
     records = results.read_records(args.set, GROUPS, folder)
     for found in records.values():
         print(f'{results.table([found])}\n')
     rows = results.summarize(records['fusion'])
     chart = Figure(figsize=(11, 4), layout='constrained')
     for axes, metric in zip(chart.subplots(1, 2), ('GT-known', 'MaxBoxAccV2'), strict=True):
-        draw(axes, 'last stages fused', metric, {
-            fusion: [rows[name][metric] for name in (
-                ONE_STAGE, *(f'{fusion} {stages}' for stages in STAGES))] for fusion in FUSIONS})
+        lines = {fusion: [rows[name][metric] for name in (
+            ONE_STAGE, *(f'{fusion} {stages}' for stages in STAGES))] for fusion in FUSIONS}
+        draw(axes, 'last stages fused', metric, lines)
     write_bytes(args.out / 'ablation.png', png_of(chart))
-    curves = {label: [
-        results.mean_and_std([100 * metrics_of(args, seed, name, epoch)['strict']['gt_known']
-                              for seed in args.seeds]) for epoch in range(1, epochs + 1)]
-        for label, name, epochs in (('fused CAM', PAPER, args.cam_epochs),
-                                    (SPOL, SPOL, args.seg_epochs))}
+    lines = {}
+    for label, name, epochs in (('fused CAM', PAPER, args.cam_epochs),
+                                (SPOL, SPOL, args.seg_epochs)):
+        lines[label] = [results.mean_and_std([
+            100 * metrics_of(args, seed, name, epoch)['strict']['gt_known']
+            for seed in args.seeds]) for epoch in range(1, epochs + 1)]
     chart = Figure(figsize=(6, 4), layout='constrained')
-    draw(chart.subplots(), 'epochs of its stage', 'GT-known at 0.2', curves)
+    draw(chart.subplots(), 'epochs of its stage', 'GT-known at 0.2', lines)
     write_bytes(args.out / 'curve.png', png_of(chart))
     print(f'wrote ablation.png and curve.png to {args.out}')
 
 
-def draw(axes: Any, x_label: str, metric: str, lines: dict[str, list[tuple[float, float]]]) -> None:
-    """Draw a line of means and standard deviations for each name."""
+def draw(axes: Axes, x_label: str, metric: str, lines: dict[str, list]) -> None:
+    """Draw a line of (mean, standard deviation) for each name."""
     for name, points in lines.items():
         means, deviations = zip(*points, strict=True)
         axes.errorbar(range(1, len(points) + 1), means, deviations, marker='o', capsize=3,

@@ -1,18 +1,15 @@
 """Images per second of the stages, beside those of the network alone; prints a Markdown table.
 
-    python tools/benchmark.py                        16,384 images on CUDA, 160 on a CPU
-    python tools/benchmark.py cam/train cam/test     some of the stages
+    python tools/benchmark.py    # on CUDA 16,384 images, on a CPU 160
 
-Each stage script runs once, in a process of its own, on hard links of 64 drawn JPEGs of 500 x 375
-pixels (a photograph of that size takes about twice as long to decode). Its rate is measured from
-batch 40 (on few images: after a quarter of them) to the end, so without start-up. The network alone
-is the forward pass, or the training step, on a batch on the device, at the same precision and batch
-size; for seg/test, which sees the centre crop and the whole image, two passes. Weights are random,
-but the projections of stages 3 and 4 are ones everywhere: the maps are then about as smooth as
+Each stage script runs once, in a process of its own, on links to 64 drawn JPEGs of up to 500 x 500
+pixels (a photograph of that size takes about twice as long to decode); the rate is that of the last
+three quarters of the images. The network alone is the forward pass (seg/test: of the centre crop
+and the whole image) or the training step, on a batch on the device, at the same precision. Weights
+are random, but the projections of stages 3 and 4 are ones: the maps are then about as smooth as
 those of a trained network, on which the time after the network depends.
 """
 
-import os
 import runpy
 import subprocess
 import sys
@@ -27,140 +24,100 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import utils.errors  # noqa: F401  # it says how to install what is missing below
-
-# isort: split
-import cv2
 import torch
+from tqdm import tqdm
 
 from network import CamNet, SegNet
 from utils.arguments import ROOT, Parser, positive_int, training_parser
 from utils.device import available_cores, choose_device
 from utils.errors import run
-from utils.inference import CPU_CHUNK, Predictor, in_threads
+from utils.inference import Predictor
 from utils.losses import distillation_loss, segmentation_loss
-from utils.progress import Progress
 from utils.training import Sgd
 
-CLASSES, PICTURES, SIZE, RESIZE, CROP = 20, 64, (500, 375), 256, 224
-STAGES = {  # name -> flags of its script
-    'cam/train': ['--epoch', 1, '--crop', CROP],
-    'cam/test': [],
-    'seg/train': ['--epoch', 1, '--crop', CROP],
-    'seg/test': ['--crop', CROP, '--top1top5', 'none'],
-    'seg/test-paper': ['--crop', CROP, '--top1top5', 'none', '--metrics', 'paper'],
-}
-FIRST_BATCH = 40
+CLASSES, PICTURES, SIDE, RESIZE, CROP = 20, 64, 500, 256, 224
+TRAIN = ['--crop', CROP, '--epoch', 1, '--pretrained', 'none']
+SEG_TEST = ['--crop', CROP, '--top1top5', 'none', '--show', 0]
+# Stage -> flags of its script; seg/train reads the masks of cam/test.
+STAGES = {'cam/train': TRAIN, 'cam/test': ['--show', 0], 'seg/train': TRAIN, 'seg/test': SEG_TEST,
+          'seg/test-paper': [*SEG_TEST, '--metrics', 'paper']}
 
 
 def main():
-    parser = Parser(__doc__)
-    add = parser.add_argument
-    add('stages', nargs='*', metavar='stage', help=f'of {", ".join(STAGES)} (default: all)')
-    add('--backbone', default='resnet50', help='resnet50 | resnet101 | resnet152 | timm/NAME')
-    add('--batch_size', type=positive_int, help='default: 16, on CUDA 64')
-    add('--images', type=positive_int, help='default: 160, on CUDA 16384')
-    add('--device', default='auto', help='auto | cpu | cuda')
+    parser, device = Parser(__doc__), choose_device('auto')
+    batch_size, images = (64, 16384) if device.type == 'cuda' else (16, 160)
+    parser.add_argument('--backbone', default='resnet50', help='resnet50 | timm/NAME | ...')
+    parser.add_argument('--batch_size', type=positive_int, default=batch_size, help='of each step')
+    parser.add_argument('--images', type=positive_int, default=images, help='of the list')
     args = parser.parse_args()
-    if unknown := set(args.stages) - set(STAGES):
-        parser.error(f'no stage {min(unknown)}: choose from {", ".join(STAGES)}')
-    args.device = choose_device(args.device).type
-    on_cuda = args.device == 'cuda'
-    args.batch_size = args.batch_size or (64 if on_cuda else 16)
-    args.images = args.images or (16384 if on_cuda else 160)
-    print(f'{torch.cuda.get_device_name() if on_cuda else "CPU"}, {available_cores()} cores, '
-          f'PyTorch {torch.__version__}; {args.backbone}, batch {args.batch_size}, {args.images} '
-          'images\n\n| stage | images/s | network alone | ratio |\n| --- | --- | --- | --- |',
-          flush=True)
-    stages = args.stages or list(STAGES)
+    print(f'{device.type}, {available_cores()} cores, PyTorch {torch.__version__}; '
+          f'{args.backbone}, batch {args.batch_size}, {args.images} images\n\n'
+          '| stage | images/s | network alone | ratio |\n| --- | --- | --- | --- |', flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        args.folder = Path(folder)
+        args.folder, args.device = Path(folder), device
         make_images(args.folder, args.images)
-        if 'seg/train' in stages and 'cam/test' not in stages:
-            in_a_process(measure_stage, args, 'cam/test')  # makes the masks
-        for stage in stages:
-            rate = in_a_process(measure_stage, args, stage)
-            alone = in_a_process(measure_network, args, stage)
+        for stage in STAGES:
+            with ProcessPoolExecutor(1, get_context('spawn')) as pool:
+                rate, alone = pool.submit(measure, args, stage).result()
             print(f'| {stage} | {rate:.1f} | {alone:.1f} | {rate / alone:.2f} |', flush=True)
 
 
-def in_a_process(function: Callable, args: Namespace, stage: str) -> float:
-    with ProcessPoolExecutor(1, get_context('spawn')) as pool:
-        return pool.submit(function, args, stage).result()
-
-
 def make_images(folder: Path, count: int) -> None:
-    """Draw PICTURES, link them until there are `count`, and write their list."""
+    """Draw PICTURES, and write a list of `count` images, in links to the folder of the pictures."""
     command = [ROOT / 'dataset' / 'make_mini.py', '--out', folder / 'drawn', '--classes', 4,
-               '--train', PICTURES // 4, '--val', 1, '--size', SIZE[0]]
+               '--train', PICTURES // 4, '--val', 1, '--size', SIDE]
     subprocess.run([sys.executable, *map(str, command)], check=True, stdout=subprocess.DEVNULL)
-    originals = sorted((folder / 'drawn' / 'image').rglob('*_train_*.jpg'))
-    for path in originals:
-        picture = cv2.resize(cv2.imread(str(path)), SIZE, interpolation=cv2.INTER_AREA)
-        cv2.imwrite(str(path), picture, (cv2.IMWRITE_JPEG_QUALITY, 90))
+    drawn = (folder / 'drawn' / 'train.txt').read_text().splitlines()
     (folder / 'image').mkdir()
-    box = f'0 0 {SIZE[0]} {SIZE[1] // 2}'
     with open(folder / 'list.txt', 'w') as file:
         for number in range(count):
-            os.link(originals[number % PICTURES], folder / 'image' / f'{number:05}.jpg')
-            print(f'{number:05}.jpg,{number % CLASSES},{box}', file=file)
+            copy, place = divmod(number, PICTURES)
+            if place == 0:
+                (folder / 'image' / str(copy)).symlink_to(folder / 'drawn' / 'image')
+            print(f'{copy}/{drawn[place]}', file=file)
 
 
-def measure_stage(args: Namespace, stage: str) -> float:
-    """Run a stage's script; its images per second."""
+def measure(args: Namespace, stage: str) -> tuple[float, float]:
+    """Images per second of a stage's script, and of its network alone."""
     kind, mode = stage.removesuffix('-paper').split('/')
-    script = ROOT / f'cub200-{kind}' / f'{mode}.py'
-    flags = ['--datapath', args.folder, '--list', args.folder / 'list.txt', '--savepath',
-             args.folder / kind, '--clsnum', CLASSES, '--backbone', args.backbone, '--batch_size',
-             args.batch_size, '--resize', RESIZE, '--device', args.device, '--show', 0,
-             *STAGES[stage]]
-    if mode == 'train':
-        flags += ['--pretrained', 'none']
-    else:
-        snapshot = args.folder / f'{kind}-network'
-        torch.save(build(kind, args.backbone).state_dict(), snapshot)
-        flags += ['--snapshot', snapshot]
-    points, update = [], Progress.update  # (time, images that are done)
-
-    def timed_update(self: Progress, *given: int, **metrics: float) -> None:
-        update(self, *given, **metrics)
-        points.append((time.perf_counter(), self.done))
-
-    Progress.update, sys.argv = timed_update, [str(script), *map(str, flags)]
-    with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere):
-        runpy.run_path(str(script), run_name='__main__')
-    least = min(FIRST_BATCH * args.batch_size, args.images // 4)
-    begin, before = next(point for point in points if point[1] >= least)
-    end, after = points[-1]
-    return (after - before) / (end - begin)
-
-
-def build(kind: str, backbone: str) -> CamNet | SegNet:
     torch.manual_seed(0)
-    model = (CamNet(CLASSES, backbone, pretrained='none') if kind == 'cam'
-             else SegNet(backbone, pretrained='none'))
+    model = (CamNet(CLASSES, args.backbone, pretrained='none') if kind == 'cam'
+             else SegNet(args.backbone, pretrained='none'))
     for shallow in '34':
         norm = model.mff.project[shallow][1]
         torch.nn.init.zeros_(norm.weight)
         torch.nn.init.ones_(norm.bias)
-    return model
+    snapshot = args.folder / f'{kind}-network'
+    torch.save(model.state_dict(), snapshot)
+    rate = script_rate(args, f'cub200-{kind}/{mode}.py', [
+        '--savepath', args.folder / kind, '--snapshot', snapshot, *STAGES[stage]])
+    step_of = training_step if mode == 'train' else forward_pass
+    step = step_of(model, kind, args.device, args.batch_size)
+    for count in (4, 4 if args.device.type == 'cpu' else 40):  # first: plans, memory
+        begin = time.perf_counter()
+        for _ in range(count):
+            step()
+        if args.device.type == 'cuda':
+            torch.cuda.synchronize()
+    alone = count * args.batch_size / (time.perf_counter() - begin)
+    return rate, alone / 2 if stage == 'seg/test' else alone  # crop and whole image
 
 
-def measure_network(args: Namespace, stage: str) -> float:
-    """Images per second of a stage's network alone."""
-    kind, mode = stage.removesuffix('-paper').split('/')
-    on_cuda, training = args.device == 'cuda', mode == 'train'
-    size = args.batch_size if on_cuda or training else CPU_CHUNK
-    make = training_step if training else forward_pass
-    step = make(build(kind, args.backbone), kind, torch.device(args.device), size)
-    steps, run_all = range(40 if on_cuda else 4), map if on_cuda or training else in_threads
-    list(run_all(step, steps))  # plans of the convolutions, memory
-    begin = time.perf_counter()
-    list(run_all(step, steps))
-    if on_cuda:
-        torch.cuda.synchronize()
-    rate = len(steps) * size / (time.perf_counter() - begin)
-    return rate / 2 if stage == 'seg/test' else rate  # crop and whole image
+def script_rate(args: Namespace, script: str, flags: list) -> float:
+    flags = ['--datapath', args.folder, '--list', args.folder / 'list.txt', '--clsnum', CLASSES,
+             '--backbone', args.backbone, '--batch_size', args.batch_size, '--resize', RESIZE,
+             '--device', args.device, *flags]
+    points, update = [(0, 0.0)], tqdm.update  # (images that are done, time)
+
+    def timed_update(bar: tqdm, images: int) -> None:
+        update(bar, images)
+        points.append((points[-1][0] + images, time.perf_counter()))
+
+    tqdm.update, sys.argv = timed_update, [str(ROOT / script), *map(str, flags)]
+    with redirect_stdout(sys.stderr):
+        runpy.run_path(sys.argv[0], run_name='__main__')
+    first = next(point for point in points[1:] if point[0] >= args.images // 4)
+    return (points[-1][0] - first[0]) / (points[-1][1] - first[1])
 
 
 def forward_pass(model: CamNet | SegNet, kind: str, device: torch.device, size: int) -> Callable:
@@ -168,18 +125,18 @@ def forward_pass(model: CamNet | SegNet, kind: str, device: torch.device, size: 
     predict = Predictor(model, device, method='class_cams' if labels else 'forward')
     side = RESIZE if labels else CROP
     images = torch.rand(size, side, side, 3, device=device)
-    return lambda _: predict(images, *labels)
+    return lambda: predict(images, *labels)
 
 
 def training_step(model: CamNet | SegNet, kind: str, device: torch.device, size: int) -> Callable:
-    options = training_parser('.', '', data='', clsnum=CLASSES, batch_size=size, resize=RESIZE,
-                              crop=CROP, lr=1e-3, epoch=1).parse_args([])
+    options = training_parser('.', '', data='', lr=1e-3, epoch=1, clsnum=CLASSES, batch_size=size,
+                              resize=RESIZE, crop=CROP).parse_args([])
     sgd = Sgd(model, [{'params': model.parameters()}], options, device)
     images = torch.randn(size, 3, CROP, CROP).to(device, memory_format=torch.channels_last)
     labels = torch.zeros(size, dtype=torch.long, device=device)
     masks = torch.ones(size, CROP, CROP, dtype=torch.bool, device=device)
 
-    def step(_: int) -> None:
+    def step() -> None:
         with sgd.precision.autocast():
             outputs = sgd.network(images)
             losses = (distillation_loss(*outputs, labels) if kind == 'cam'

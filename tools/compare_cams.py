@@ -8,17 +8,15 @@ each image of a list. The whole image is resized to the side that the classifier
 which its model-N.json records.
 
 Writes OUT/<method>/<image name>.npy, float32, 224 x 224, in [0, 1], and prints the command that
-compares these maps. After an interruption, the same command continues.
+compares these maps.
 
 grad-cam asks for another package of OpenCV, which must not be installed beside ours:
 
     pip install scikit-learn ttach && pip install --no-deps grad-cam
 """
 
-import hashlib
 import shlex
 import sys
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +24,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cv2
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from network.classifier import load_cls
-from network.weights import digest
 from utils.arguments import Parser
 from utils.boxes import CentreCrop
 from utils.datasets import EvalImages
 from utils.device import Normalize, choose_device
-from utils.errors import InputError, run
-from utils.files import keep_settings, source_of, write_array
+from utils.errors import InputError, about, run
+from utils.files import write_array
 from utils.lists import cub_images, list_path
 from utils.metrics import BENCHMARK_SIDE
 from utils.results import training_settings
@@ -47,13 +44,18 @@ SEVERAL, BATCH = 3, 8  # layers; images
 
 
 def main() -> None:
-    args = parse()
-    try:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add('--cls', type=Path, required=True, help='the checkpoint of the cls stage')
+    add('--datapath', type=Path, required=True, help='the data folder, in the CUB layout')
+    add('--list', default='val.txt', help='the image list: a path, or a file in the data folder')
+    add('--methods', nargs='+', choices=METHODS, default=list(METHODS), help='what to compute')
+    add('--out', type=Path, default=Path('cams'), help='the output folder')
+    add('--device', default='auto', help='auto | cpu | cuda | cuda:N')
+    args = parser.parse_args()
+    with about('no grad-cam: pip install scikit-learn ttach && pip install --no-deps grad-cam'):
         import pytorch_grad_cam
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-    except ImportError as error:
-        raise InputError(f'{error}: pip install scikit-learn ttach && pip install --no-deps '
-                         'grad-cam') from error
     trained, device = training_settings(args.cls), choose_device(args.device)
     if 'arch' not in trained:
         raise InputError(f'no {args.cls}.json, with the architecture and the size of the images')
@@ -63,17 +65,10 @@ def main() -> None:
     classes = model.get_submodule(model.head_name).out_features
     images = cub_images(args.datapath, args.list, classes)
     dataset = EvalImages(images, {'image': CentreCrop(side)})
-    states = [(images.name(index), label, source_of(images.path(index)))
-              for index, label in enumerate(images.labels.tolist())]
-    keep_settings(args.out / 'settings.json', {
-        'cls': digest(args.cls), 'resize': side,
-        'images': hashlib.sha256(repr(states).encode()).hexdigest()})
     for method in args.methods:
         chosen = layers if method == 'layercam-several' else layers[-1:]
-        todo = [index for index in range(len(images))
-                if not Path(args.out, method, f'{images.name(index)}.npy').exists()]
         with getattr(pytorch_grad_cam, METHODS[method])(model, chosen) as cam:
-            for batch in tqdm(DataLoader(Subset(dataset, todo), BATCH), method, disable=None):
+            for batch in tqdm(DataLoader(dataset, BATCH), method, disable=None):
                 targets = [ClassifierOutputTarget(label) for label in batch['label'].tolist()]
                 maps = cam(normalize(batch['image'].to(device)), targets)
                 for image, score_map in zip(batch['name'], maps, strict=True):
@@ -84,18 +79,6 @@ def main() -> None:
                           str(list_path(args.datapath, args.list))])
     print(f'wrote {args.out}. To compare, with further folders NAME=SAVEPATH/maps of the stages '
           f'(--save_maps):\n\n    {command}')
-
-
-def parse() -> Namespace:
-    parser = Parser(__doc__)
-    add = parser.add_argument
-    add('--cls', type=Path, required=True, help='the checkpoint of the cls stage')
-    add('--datapath', type=Path, required=True, help='the data folder, in the CUB layout')
-    add('--list', default='val.txt', help='the image list: a path, or a file in the data folder')
-    add('--methods', nargs='+', choices=METHODS, default=list(METHODS), help='what to compute')
-    add('--out', type=Path, default=Path('cams'), help='the output folder')
-    add('--device', default='auto', help='auto | cpu | cuda | cuda:N')
-    return parser.parse_args()
 
 
 def feature_layers(model: torch.nn.Module, side: int) -> list:

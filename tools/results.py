@@ -1,16 +1,14 @@
 """Results of demo.sh: a report on one run, records of runs in results/, tables in README and docs.
 
     python tools/results.py report --name mini              metrics of a run
-    python tools/results.py run --data DIR --seeds 0 1 2    demo.sh --data DIR for each seed
-    python tools/results.py run                             demo.sh on its drawn birds
-    python tools/results.py collect --name NAME             record a run of demo.sh that has ended
+    python tools/results.py collect --name NAME             record a run that has ended
     python tools/results.py render                          the tables, from results/
     python tools/results.py check --name NAME --data DIR    fails if NAME is a run on other data
 
 NAME is the run's folder in each stage's out/. `report` prints the metrics and the parts of the
 pseudo masks.
 
-`run` and `collect` write results/<set>-demo-<seed>.json:
+`collect` writes results/<set>-demo-<seed>.json; an older record of the same seed is replaced:
 
     name, set, seed   the group of rows (demo; fusion and parts by tools/ablation.py; ...), the data
                       set (NAME, or `drawn`), the seed
@@ -18,8 +16,6 @@ pseudo masks.
     lists             digests of the training and the validation list
     command, commit   what was run; a commit ends in -dirty if the code had been edited
     versions, processor, seconds (of training and testing), date
-
-`run` leaves out seeds that are recorded: after an interruption the same command continues.
 
 `render` replaces the text between `<!-- results: SET [NAME ...] -->` and `<!-- end -->` by a table
 of the records of that set: of the demo, or of the groups named. Several sets, joined by commas, are
@@ -40,11 +36,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.errors import InputError, run  # isort: skip  # says how to install what is missing below
-
 import numpy as np
 
-from utils.arguments import ROOT, Parser, nonnegative_int
+from utils.arguments import ROOT, Parser
+from utils.errors import InputError, run
 from utils.files import read_json, write_json, write_text
 from utils.lists import list_path
 from utils.results import commit as git_commit
@@ -52,7 +47,7 @@ from utils.results import training_settings
 
 RESULTS = ROOT / 'results'
 STAGES = ('cls', 'cam', 'seg')
-DRAWN = 'drawn'  # the set of the demo's own birds
+MINI = ROOT / 'dataset' / 'mini'  # the demo's own birds
 # Metrics of a record that are columns of a table, in their order, with their headings.
 COLUMNS = {'GT-known': 'GT-known at 0.2', 'auto threshold': 'GT-known at t',
            'best threshold': 'GT-known, best threshold', 'MaxBoxAcc': 'MaxBoxAcc',
@@ -67,46 +62,23 @@ MASKS_LOOKED_AT = 500
 def main():
     parser = Parser(__doc__)
     add = parser.add_argument
-    add('action', choices=['report', 'run', 'collect', 'render', 'check'], help='what to do')
-    add('--name', help="the run's folder in each stage's out/ (default: as in demo.sh)")
-    add('--data', type=Path, help='run, check: a data folder in the CUB layout')
-    add('--train', default='train.txt', help='run, check: the training list, as in demo.sh')
-    add('--val', default='val.txt', help='run, check: the list to test on')
-    add('--seeds', type=nonnegative_int, nargs='+', default=[0, 1, 2], help='run: the seeds')
+    add('action', choices=['report', 'collect', 'render', 'check'], help='what to do')
+    add('--name', default='mini', help="the run's folder in each stage's out/")
     add('--dataset', choices=['cub200', 'imagenet'], default='cub200',
         help='report, check: whose stages have run')
+    add('--data', type=Path, default=MINI, help='check: the data folder of demo.sh')
+    add('--train', default='train.txt', help='check: the training list of demo.sh')
+    add('--val', default='val.txt', help='check: the list that demo.sh tests on')
     args = parser.parse_args()
-    name = args.name or default_name(args.data, args.train)
     if args.action == 'report':
-        report(args.dataset, name)
-    elif args.action == 'run':
-        run_seeds(args, name)
+        report(args.dataset, args.name)
     elif args.action == 'collect':
-        print(f'wrote {collect(name, commit())}')
+        print(f'wrote {collect(args.name)}')
     elif args.action == 'check':
-        check(args, name)
+        check(args)
     else:
         for path in (ROOT / 'README.md', *(ROOT / 'docs').glob('*.md')):
             write_text(path, rendered(path.read_text()))
-
-
-# ---------------------------------------------------------------- runs of demo.sh
-
-
-def default_name(data: Path | None, train: str) -> str:
-    """A run's name, as in demo.sh: that of the data folder; with another training list than
-    train.txt, the list's as well."""
-    if not data:
-        return 'mini'
-    stem = Path(train).name.removesuffix('.txt')
-    return data.resolve().name + ('' if stem == 'train' else f'-{stem}')
-
-
-def flags_of(data: Path | None, train: str, val: str) -> str:
-    """The flags of demo.sh for data, without the folder's place."""
-    flags = {'data': data, 'train': train, 'val': val} if data else {}
-    return ''.join(f' --{flag} {Path(value).name}' for flag, value in flags.items()
-                   if Path(value).name != f'{flag}.txt')
 
 
 def digests(data: Path, train: str, val: str) -> dict[str, str]:
@@ -121,56 +93,37 @@ def results_of(dataset: str, name: str, root: Path) -> list[dict]:
             for stage in STAGES]
 
 
-def check(args: argparse.Namespace, name: str, root: Path = ROOT) -> None:
-    """Raise InputError if a run of that name is of another data folder, or of other lists."""
-    data = args.data or ROOT / 'dataset' / 'mini'
-    given = {'train': list_path(data, args.train), 'val': list_path(data, args.val)}
-    for stage, results in zip(STAGES, results_of(args.dataset, name, root), strict=True):
+def check(args: argparse.Namespace, root: Path = ROOT) -> None:
+    """Raise InputError if the run args.name is of other data than args.data, or of other lists."""
+    for stage, results in zip(STAGES, results_of(args.dataset, args.name, root), strict=True):
         tested = results.get('evaluation', {}) if stage == 'cam' else results
-        for split, section in (('train', results.get('training', {})), ('val', tested)):
+        for given, section in ((args.train, results.get('training', {})), (args.val, tested)):
             if arguments := section.get('arguments'):
-                folder = Path(arguments['datapath'])
-                found = list_path(folder, arguments['list'])
-                if (folder.resolve(), found.resolve()) != (data.resolve(), given[split].resolve()):
-                    raise InputError(f'{args.dataset}-{stage}/out/{name} has the results of '
+                data = Path(arguments['datapath'])
+                found, wanted = list_path(data, arguments['list']), list_path(args.data, given)
+                if (data.resolve(), found.resolve()) != (args.data.resolve(), wanted.resolve()):
+                    raise InputError(f'{args.dataset}-{stage}/out/{args.name} has the results of '
                                      f'{found}, which this run would overwrite: give --name NAME, '
                                      'another folder')
 
 
-def run_seeds(args: argparse.Namespace, name: str) -> None:
-    """Run demo.sh for each seed that is not recorded, and record it."""
-    flags, lists = ['--name', name], None
-    if args.data:
-        flags += ['--data', args.data, '--train', args.train, '--val', args.val]
-        lists = digests(args.data, args.train, args.val)
-    for seed in args.seeds:
-        path = RESULTS / f'{name if args.data else DRAWN}-demo-{seed}.json'
-        if path.exists():
-            if read_json(path).get('lists') == lists:
-                continue
-            raise InputError(f'{path} is a record of other lists, or of other data of that name: '
-                             'give --name NAME, another name for this set')
-        begun = commit()
-        command = ['bash', ROOT / 'demo.sh', '--seed', str(seed), *flags]
-        if code := subprocess.run(command, check=False).returncode:
-            sys.exit(code)  # demo.sh has said why
-        print(f'wrote {collect(name, begun)}')
-
-
-def collect(name: str, code: str, root: Path = ROOT, folder: Path = RESULTS) -> Path:
-    """Record a run of demo.sh; `code`: its commit. Raises InputError if it is incomplete."""
-    stages = complete_results('cub200', name, root)
-    seg, parts = stages[-1], [part for stage in stages for part in (
-        stage, stage['training'], stage.get('evaluation')) if part]
-    trained, val = seg['training']['arguments'], seg['arguments']['list']
-    data, train, seed = Path(trained['datapath']), trained['list'], trained['seed']
-    if data.resolve() == (root / 'dataset' / 'mini').resolve():
-        data = None
+def collect(name: str, root: Path = ROOT, folder: Path = RESULTS) -> Path:
+    """Record a run of demo.sh. Raises InputError if it is incomplete."""
+    cls, cam, seg = complete_results('cub200', name, root)
+    trained, seed = seg['training']['arguments'], seg['training']['arguments']['seed']
+    data, lists = Path(trained['datapath']), {'train': trained['list'],
+                                              'val': seg['arguments']['list']}
+    drawn = data.resolve() == MINI.resolve()
+    flags = '' if drawn else f' --data {data.name}'
+    for flag, given in lists.items():
+        if Path(given).name != f'{flag}.txt':
+            flags += f' --{flag} {Path(given).name}'
+    seconds = sum(stage['seconds'] + stage['training']['seconds'] for stage in (cls, cam, seg))
     return write_record(
-        'demo', name if data else DRAWN, seed, metrics_of_run(*stages),
-        lists=data and digests(data, train, val), commit=code, versions=seg['versions'],
-        command=f'bash demo.sh{flags_of(data, train, val)} --name {name} --seed {seed}',
-        seconds=sum(part['seconds'] for part in parts), folder=folder)
+        'demo', 'drawn' if drawn else name, seed, metrics_of_run(cls, cam, seg),
+        lists=None if drawn else digests(data, **lists), commit=commit(), versions=seg['versions'],
+        command=f'bash demo.sh{flags} --name {name} --seed {seed}',
+        seconds=seconds + cam.get('evaluation', {}).get('seconds', 0), folder=folder)
 
 
 def complete_results(dataset: str, name: str, root: Path) -> list[dict]:
@@ -192,17 +145,15 @@ def metrics_of_run(cls: dict, cam: dict, seg: dict) -> dict[str, dict[str, float
     """
     rows = {}
     if 'strict' in seg:
-        rows = {title: metrics_of(cam['evaluation'][kind]) for kind, title in (
-            ('deep', 'plain CAM'), ('fused', 'fused CAM')) if kind in cam['evaluation']}
+        for kind, title in (('deep', 'plain CAM'), ('fused', 'fused CAM')):
+            if kind in cam['evaluation']:
+                rows[title] = metrics_of(cam['evaluation'][kind])
         rows['SPOL'] = metrics_of({**seg, **seg.get('paper_threshold', {})})
         used = seg['arguments']['threshold']
         recorded = training_settings(seg['arguments']['snapshot'])
         if 'threshold_rule' in recorded and recorded.get('threshold') == used:
             rows['SPOL'] |= {'auto threshold': metrics_of(seg)['GT-known'], 'threshold': used}
     return {**rows, 'classifier': {'Top-1': round(100 * cls['top1'], 2)}}
-
-
-# ---------------------------------------------------------------- records
 
 
 def metrics_of(evaluation: dict) -> dict[str, float]:
@@ -255,9 +206,6 @@ def read_records(data_set: str, names: Iterable[str], folder: Path = RESULTS
             raise InputError(f'{folder} has no record of {name} on {data_set}: run it first')
         found[name] = sorted(records, key=lambda record: record['seed'])
     return found
-
-
-# ---------------------------------------------------------------- tables
 
 
 def rendered(text: str, folder: Path = RESULTS) -> str:
@@ -322,9 +270,6 @@ def markdown(title: str, columns: dict, rows: dict[str, dict]) -> str:
 
 def distinct(values: Iterable[Any]) -> str:
     return ', '.join(dict.fromkeys(map(str, values)))
-
-
-# ---------------------------------------------------------------- the report on one run
 
 
 def report(dataset: str, name: str, root: Path = ROOT) -> None:

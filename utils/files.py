@@ -104,14 +104,3 @@ def source_of(path: Path) -> str:
     """What tells whether a file has been replaced: its size and modification time in ns."""
     status = path.stat()
     return f'{status.st_size}-{status.st_mtime_ns}'
-
-
-def keep_settings(path: Path, settings: dict) -> None:
-    """Write the settings of a run that may continue. Raises InputError if the file has others."""
-    recorded = read_json(path)
-    differing = [f'{name} {recorded.get(name)} instead of {value}'
-                 for name, value in settings.items() if recorded.get(name) != value]
-    if recorded and differing:
-        raise InputError(f'{path.parent} belongs to another run ({"; ".join(differing)}): give '
-                         'the same settings, or another --out')
-    write_json(path, settings)

@@ -16,9 +16,8 @@ from draw_birds import SPECIES_LIMIT
 
 from utils.errors import InputError
 from utils.imagenet import imagenet_images
-from utils.images import read_image
+from utils.images import read_image, read_true_mask
 from utils.lists import cub_images
-from utils.true_masks import read_true_mask
 
 CLASSES, TRAIN_COUNT, VAL_COUNT, SIZE = 3, 4, 5, 96
 SMALL = ('--classes', CLASSES, '--train', TRAIN_COUNT, '--val', VAL_COUNT, '--size', SIZE)

@@ -4,8 +4,9 @@ import sys
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import refused
+from conftest import encoded, refused
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'dataset'))
 
@@ -15,6 +16,7 @@ from utils.lists import cub_images
 
 SCRIPT = 'dataset/prepare_cub.py'
 EXCERPT = Path(__file__).parent / 'prepare'
+IMAGE = encoded(np.zeros((500, 500), np.uint8))
 TRAIN, VAL = ((EXCERPT / f'cub_{split}.txt').read_text() for split in ('train', 'val'))
 
 
@@ -40,7 +42,7 @@ def official(tmp_path) -> Path:
         box = f'{xmin}.0 {ymin}.0 {xmax - xmin}.0 {ymax - ymin}.0'
         for file, text in zip(prepare_cub.FILES, (name, label + 1, training, box), strict=True):
             columns[file] += f'{number} {text}\n'
-        write(root / 'images' / name, name.encode())
+        write(root / 'images' / name, IMAGE + name.encode())
         write(root.parent / 'segmentations' / name.replace('.jpg', '.png'), name.encode())
     for file, text in columns.items():
         write(root / file, text.encode())

@@ -4,8 +4,9 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import refused
+from conftest import encoded, refused
 
 from utils.imagenet import WNIDS as WNIDS_FILE
 from utils.imagenet import imagenet_images
@@ -20,9 +21,9 @@ VAL_LIST = [f'ILSVRC2012_val_{number:08d}.JPEG {WNIDS.index(wnid)}' for number, 
 BOXES = 'Annotations/CLS-LOC/val'
 
 
-def write(path: Path, content: str = '') -> None:
+def write(path: Path, content: str | bytes = '') -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def xml(*wnids: str) -> str:
@@ -41,7 +42,8 @@ def make_source(tmp_path):
             write(source / images / 'train' / wnid / f'{wnid}_{number}.JPEG', f'{number}')
         for number, wnid in VAL.items():
             name = f'ILSVRC2012_val_{number:08d}'
-            write(source / images / 'val' / (wnid if nested else '.') / f'{name}.JPEG', f'{number}')
+            write(source / images / 'val' / (wnid if nested else '.') / f'{name}.JPEG',
+                  encoded(np.full((50, 50), number, np.uint8)))
             write(source / boxes / f'{name}.xml', xml(wnid))
         return source
 
@@ -65,7 +67,8 @@ def check(out: Path) -> None:
     assert (out / 'val.txt').read_text().splitlines() == VAL_LIST
     assert all((out / 'train' / line.split()[0]).is_file() for line in TRAIN_LIST)
     for number in VAL:
-        assert (out / f'val/ILSVRC2012_val_{number:08d}.JPEG').read_text() == f'{number}'
+        image = (out / f'val/ILSVRC2012_val_{number:08d}.JPEG').read_bytes()
+        assert image == encoded(np.full((50, 50), number, np.uint8))
     assert [box.tolist() for box in imagenet_images(out, 'val.txt', 1000, 'val', True).boxes] == [
         [[1, 2, 30, 40]]] * len(VAL)
 
