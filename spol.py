@@ -90,10 +90,6 @@ class Prediction:
         best = ''.join(f'{name} {score:.2f}' for name, score in self.classes[:1])
         return f'{self.asked[0]} {self.asked[1]:.2f} (best: {best})' if self.asked else best
 
-    @property
-    def class_score(self) -> float | None:
-        return self.classes[0][1] if self.classes else None
-
     @cached_property
     def box(self) -> tuple[float, float, float, float] | None:
         """x0, y0, x1, y1 in pixels of the picture, x1 and y1 exclusive; None without foreground."""

@@ -52,7 +52,7 @@ def main():
         set_threshold(args, predict, read)
     crop, output = CentreCrop(args.resize, args.crop), RunFolder(args.savepath, vars(args))
     evaluate(predict, ('SPOL',), images, crop, args, output, hits, selection)
-    write_sheet(output.file('show.png'),
+    write_sheet(output.path / 'show.png',
                 seg_rows(predict, images, crop, args.show, args.threshold), SEG_TITLES)
 
 

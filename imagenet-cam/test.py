@@ -49,7 +49,7 @@ def main():
         evaluate(predict, ('fused',), images, crop, args, output)
     else:
         make_pseudo_masks(predict, images, args, output)
-    write_sheet(output.file('show.png'),
+    write_sheet(output.path / 'show.png',
                 cam_rows(predict, images, crop, args.show, args.threshold), CAM_TITLES)
 
 

@@ -51,7 +51,7 @@ def test_a_prediction_is_in_pixels_of_the_picture(model, picture):
     assert found.cam.shape == found.mask.shape == picture.shape[:2]
     assert found.mask.dtype == bool
     assert 0 <= found.cam.min() <= found.cam.max() <= 1 + 1e-6
-    assert found.classes[0] == (model.class_names[found.label], found.class_score)
+    assert found.classes[0][0] == model.class_names[found.label]
     assert sum(score for _, score in found.classes) == pytest.approx(1)
     assert found.at(1.0).box is None
     assert found.at(1.0).score is None
@@ -106,7 +106,7 @@ def test_each_network_may_be_missing(tiny_project, picture, stages):
     model = load_spol(**checkpoints(tiny_project, *stages), device='cpu')
     found = model(picture)
     assert (found.cam is None) == ('cam' not in stages)
-    assert (found.label is None) == (found.class_score is None) == (stages == ('seg',))
+    assert (found.label is None) == (not found.classes) == (stages == ('seg',))
     if 'cam' not in stages:
         assert 'load a CAM network' in complaint(model, picture, 0)
 
@@ -119,7 +119,7 @@ def test_a_list_is_as_picture_after_picture(model, picture, label):
         np.testing.assert_array_equal(found.image, image)
         np.testing.assert_allclose(found.score_map, alone.score_map, atol=CLOSE)
         np.testing.assert_allclose(found.cam, alone.cam, atol=CLOSE)
-        assert found.class_score == pytest.approx(alone.class_score, abs=CLOSE)
+        assert found.classes[0][1] == pytest.approx(alone.classes[0][1], abs=CLOSE)
 
 
 def test_a_picture_that_cannot_be_read_keeps_its_place(model, picture, tmp_path):
@@ -179,9 +179,9 @@ def test_what_is_wrong_is_said_in_a_line(tiny_project, arguments, message):
 @pytest.mark.parametrize(('stage', 'other', 'message'), [
     ('cam', 'cls', 'is not a checkpoint of the cam stage'),
     ('cam', 'seg', 'is not a checkpoint of the cam stage'),
-    ('seg', 'cam', 'is of another stage'),
+    ('seg', 'cam', 'is of another network'),
     ('cls', 'seg', 'is not a checkpoint of timm/')])
-def test_a_checkpoint_of_another_stage_is_named(tiny_project, stage, other, message):
+def test_a_checkpoint_of_another_stage_is_refused(tiny_project, stage, other, message):
     paths = {**checkpoints(tiny_project, 'seg'), stage: checkpoints(tiny_project, other)[other]}
     assert message in complaint(load_spol, **paths, backbone=TINY, arch=TINY, device='cpu')
 

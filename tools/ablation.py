@@ -32,9 +32,8 @@ from tqdm import tqdm
 from tools import results
 from utils.arguments import ROOT, Parser, nonnegative_int, positive_int
 from utils.datasets import TrainBatches
-from utils.drawing import png_of
 from utils.errors import InputError, run
-from utils.files import read_json, write_bytes, write_json
+from utils.files import read_json, write_json
 from utils.lists import cub_images
 
 STAGES, FUSIONS = ('45', '345', '2345'), ('add', 'concatenate', 'multiply')
@@ -227,7 +226,7 @@ def draw_figures(args: Namespace, folder: Path = results.RESULTS) -> None:
         lines = {fusion: [rows[name][metric] for name in (
             ONE_STAGE, *(f'{fusion} {stages}' for stages in STAGES))] for fusion in FUSIONS}
         draw(axes, 'last stages fused', metric, lines)
-    write_bytes(args.out / 'ablation.png', png_of(chart))
+    chart.savefig(args.out / 'ablation.png', dpi=120)
     lines = {}
     for label, name, epochs in (('fused CAM', PAPER, args.cam_epochs),
                                 (SPOL, SPOL, args.seg_epochs)):
@@ -236,7 +235,7 @@ def draw_figures(args: Namespace, folder: Path = results.RESULTS) -> None:
             for seed in args.seeds]) for epoch in range(1, epochs + 1)]
     chart = Figure(figsize=(6, 4), layout='constrained')
     draw(chart.subplots(), 'epochs of its stage', 'GT-known at 0.2', lines)
-    write_bytes(args.out / 'curve.png', png_of(chart))
+    chart.savefig(args.out / 'curve.png', dpi=120)
     print(f'wrote ablation.png and curve.png to {args.out}')
 
 

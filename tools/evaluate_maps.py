@@ -27,10 +27,10 @@ import numpy as np
 
 from tools.results import markdown
 from tools.score_maps import BASELINES, find_maps, measure_all, read_truth
-from utils import bootstrap, drawing, evaluation, metrics
+from utils import bootstrap, evaluation, metrics
 from utils.arguments import Parser, fraction, positive_int
 from utils.errors import InputError, run
-from utils.files import write_bytes, write_csv, write_json
+from utils.files import write_csv, write_json
 from utils.lists import ImageList, check_selection
 from utils.resampling import CONFIDENCE, RESAMPLES, resampling_weights, wilson
 from utils.results import versions
@@ -251,15 +251,20 @@ def table(corner: str, titles: dict, rows: dict[str, dict], sign: str = '') -> s
 
 def write_boxes(out: Path, methods: dict[str, Method], images: ImageList, sizes: list) -> None:
     """Write images.csv and evaluation.png."""
+    from matplotlib.figure import Figure  # slow
+
     rows = [(name, *known, f'{size:.4f}', f'{iou:.4f}', int(iou >= 0.5))
             for name, method in methods.items() for *known, size, iou in zip(
                 images.names, images.labels, sizes, method.iou, strict=True)]
     write_csv(out / 'images.csv', ('method', 'name', 'label', 'size', 'iou', 'correct'), rows)
-    figure, axes = drawing.threshold_axes('boxes with IoU >= 0.5')
+    figure = Figure(figsize=(6, 4), layout='constrained')
+    axes = figure.subplots()
+    axes.set(xlabel='threshold', ylabel='boxes with IoU >= 0.5', xlim=(0, 1), ylim=(0, 1))
+    axes.grid(alpha=0.3)
     for name, method in methods.items():
         axes.plot(metrics.THRESHOLDS, method.content['curve'], label=name)
     axes.legend()
-    write_bytes(out / 'evaluation.png', drawing.png_of(figure))
+    figure.savefig(out / 'evaluation.png', dpi=120)
 
 
 if __name__ == '__main__':

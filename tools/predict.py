@@ -188,7 +188,7 @@ def write_prediction(found: Any, name: str, path: Path, args: Namespace) -> dict
               'box': found.box and [round(value, 2) for value in found.box],
               'score': rounded(found.score), 'foreground': rounded(float(found.mask.mean())),
               'label': found.label, 'class': found.classes[0][0] if found.classes else None,
-              'class_score': rounded(found.class_score),
+              'class_score': rounded(found.classes[0][1]) if found.classes else None,
               'classes': [[title, rounded(score)] for title, score in found.classes]}
     if args.objects == 'all' or args.format == 'coco':
         regions = find_regions(found.score_map, found.threshold, (height, width), args.objects)

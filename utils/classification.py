@@ -27,7 +27,7 @@ def evaluate_classifier(predict: Predictor, images: ImageList, crop: CentreCrop,
     hits = np.zeros((len(images), 2), bool)
     for index, of_batch in chain(*parts):
         hits[index] = of_batch
-    path = run.file('top1top5.npy')
+    path = run.path / 'top1top5.npy'
     write_top1top5(path, images.names.tolist(), hits)
     top1, top5 = hits.mean(0).tolist()
     run.write_results({'count': len(images), 'top1': top1, 'top5': top5},

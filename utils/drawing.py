@@ -3,10 +3,9 @@
 All images are RGB, uint8, H x W x 3.
 """
 
-import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -118,24 +117,6 @@ def text_bar(text: str, height: int, width: int, colour: tuple = BLACK, backgrou
     scale = min(height / 50, (width - 4) / max(length, 1))
     return cv2.putText(bar, text, (2, 2 * height // 3), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1,
                        cv2.LINE_AA)
-
-
-def threshold_axes(label: str) -> tuple[Any, Any]:
-    """A matplotlib figure, and its axes for a share over thresholds."""
-    from matplotlib.figure import Figure  # slow to import
-
-    figure = Figure(figsize=(6, 4), layout='constrained')
-    axes = figure.subplots()
-    axes.set(xlabel='threshold', ylabel=label, xlim=(0, 1), ylim=(0, 1))
-    axes.grid(alpha=0.3)
-    return figure, axes
-
-
-def png_of(figure: Any) -> bytes:
-    """A matplotlib figure as the content of a PNG file."""
-    content = io.BytesIO()
-    figure.savefig(content, format='png', dpi=120)
-    return content.getvalue()
 
 
 # ---------------------------------------------------------------- contact sheets of a list

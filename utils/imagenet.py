@@ -29,17 +29,14 @@ def imagenet_images(datapath: Path, name: str, classes: int, split: str = 'train
     path, own, folder = list_path(datapath, name), datapath / 'wnids.txt', datapath / 'box'
     wnids = [line for _, line in read_lines(own if own.is_file() else WNIDS)] if boxes else []
     names, labels, xml = read_list(path, min(classes, len(wnids)) if boxes else classes,
-                                   'name label', split_line)
+                                   'name label', lambda line: (
+                                       [line] if ',' in line else line.rsplit(maxsplit=1)))
     if boxes:
         right = names != WRONG_LABEL
         names, labels = names[right], labels[right]
         if folder.is_dir():
             xml = XmlBoxes(names, [wnids[label] for label in labels], folder)
     return checked(ImageList(names, labels, xml, datapath / split, source=path), datapath)
-
-
-def split_line(line: str) -> list[str]:
-    return [line] if ',' in line else line.rsplit(maxsplit=1)
 
 
 @dataclass(frozen=True)

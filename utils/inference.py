@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from copy import deepcopy
-from itertools import chain, islice, pairwise
+from itertools import pairwise
 from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import Any
@@ -205,16 +205,13 @@ def in_threads(function: Callable[[Any], Any], items: Iterable, threads: int = 0
 
 def in_chunks(function: Callable[[list], Iterable], items: Iterable, size: int) -> Iterator[Any]:
     """Yield the results of function(chunk) for the chunks of `items`, in order. Chunks are smaller
-    if there are too few items for a whole one in each thread; a single item is computed in this
+    if there are too few items for a whole one in each thread; a single chunk is computed in this
     thread, with all cores."""
-    items, threads = iter(items), available_cores()
-    first = list(islice(items, threads * size))
-    if len(first) < 2:
-        yield from function(first)
-        return
-    size, rest = -(-len(first) // threads), chain(first, items)
-    chunks = iter(lambda: list(islice(rest, size)), [])
-    for results in in_threads(lambda chunk: list(function(chunk)), chunks):
+    items = list(items)
+    size = max(1, min(size, -(-len(items) // available_cores())))
+    chunks = [items[first:first + size] for first in range(0, len(items), size)]
+    work = map if len(chunks) < 2 else in_threads
+    for results in work(lambda chunk: list(function(chunk)), chunks):
         yield from results
 
 

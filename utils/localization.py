@@ -64,7 +64,7 @@ def evaluate(predict: Predictor, kinds: tuple[str, ...], images: ImageList, crop
     if options.metrics == 'all':
         views['whole'] = CentreCrop(BENCHMARK_SIDE)
     inference = ListInference(predict, images, views, Measuring(
-        images, crop, thresholds, kinds, run.file('maps') if options.save_maps else None), options)
+        images, crop, thresholds, kinds, run.path / 'maps' if options.save_maps else None), options)
     parts = list(chain(*gather_to_main(list(inference.run('localizing')))))
     if not parts:  # another rank than 0
         return
@@ -80,7 +80,7 @@ def evaluate(predict: Predictor, kinds: tuple[str, ...], images: ImageList, crop
             metrics[kind] = summarize(table, thresholds, threshold, options.sweep, **others)
             print(summary(TITLES[kind], threshold, metrics[kind]))
         prefix = '' if kind == 'SPOL' else f'{kind}-'
-        write_boxes(run.file(f'{prefix}boxes.csv'), images, crop, table, chosen)
+        write_boxes(run.path / f'{prefix}boxes.csv', images, crop, table, chosen)
     found, section = (metrics['SPOL'], None) if kinds == ('SPOL',) else (metrics, 'evaluation')
     path = run.write_results(found, time.monotonic() - begin, len(table.index), section)
     print(f'wrote {path} and the boxes beside it')

@@ -99,7 +99,7 @@ class TrainingLog:
         if not is_main_process():
             return
         self.events.close()
-        step, path = self.batches.stop, self.run.file('results.json')
+        step, path = self.batches.stop, self.run.path / 'results.json'
         is_done = self.batches.start == step
         recorded = read_json(path).get('training')
         if not is_done or not isinstance(recorded, dict) or recorded.get('steps') != step:

@@ -29,9 +29,6 @@ class RunFolder:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     class_names: Sequence[str] = ()
 
-    def file(self, name: str) -> Path:
-        return self.path / name
-
     def write_results(self, metrics: dict, seconds: float, images: int,
                       section: str | None = None) -> Path:
         """Write results.json and return its path.
@@ -40,7 +37,7 @@ class RunFolder:
         or `evaluation`). Writing `training` discards all earlier results; otherwise the other
         sections are kept.
         """
-        path = self.file('results.json')
+        path = self.path / 'results.json'
         record = {**metrics, 'arguments': _plain(self.arguments), 'versions': versions(),
                   'seconds': round(seconds, 3),
                   'images_per_second': round(images / max(seconds, 1e-9), 3)}

@@ -165,7 +165,7 @@ class Saves:
     def __init__(self, run: RunFolder, sgd: Sgd, batches: TrainBatches, options: Any,
                  dataset: TrainImages):
         self.run, self.sgd, self.batches, self.options = run, sgd, batches, options
-        self.path, self.saved_at = run.file('last.ckpt'), time.monotonic()
+        self.path, self.saved_at = run.path / 'last.ckpt', time.monotonic()
         names = ('epoch', 'batch_size', 'lr', 'momentum', 'nesterov', 'weight_decay', 'seed')
         self.settings = {
             **{f'--{name}': getattr(options, name) for name in names},
@@ -214,7 +214,7 @@ class Saves:
 
     def save_model(self, step: int, number: int) -> None:
         """Write `model-NUMBER`; the first removes those of the run before."""
-        path = self.run.file(f'model-{number}')
+        path = self.run.path / f'model-{number}'
         self._write(self.sgd.model.state_dict(), path, step)
         stale = [old for old in self.old_models if old != path]
         self.old_models = []
@@ -230,7 +230,7 @@ class Saves:
         """The file of the last step's model; written here if the run was killed before."""
         stop = self.batches.stop
         number = stop if save_model_every else math.ceil(stop / self.batches.per_epoch)
-        path = self.run.file(f'model-{number}')
+        path = self.run.path / f'model-{number}'
         if not path.is_file():
             self.save_model(stop, number)
         return path
