@@ -1,6 +1,5 @@
 """The environment of several processes. Their runs are tested in test_processes.py."""
 
-import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -10,11 +9,10 @@ from utils.distributed import (
     environment_size,
     gather_to_main,
     init_process_group,
-    largest_over_ranks,
     local_rank,
     local_world_size,
+    of_all_ranks,
     rank,
-    sum_over_ranks,
     world_size,
 )
 
@@ -44,9 +42,7 @@ def test_a_process_is_alone_unless_the_environment_names_others(environment, var
     init_process_group(CPU, test=False)
     assert not dist.is_initialized()
     assert (environment_size(), rank(), world_size(), local_rank()) == (1, 0, 1, 0)
-    assert gather_to_main('mine') == ['mine']
-    assert largest_over_ranks(3, -3) == [3, -3]
-    assert sum_over_ranks(np.array([1, 2])).tolist() == [1, 2]
+    assert gather_to_main('mine') == of_all_ranks('mine') == ['mine']
 
 
 @pytest.mark.parametrize(('variables', 'said'), [

@@ -42,9 +42,8 @@ def chain(tmp_path_factory, made_once):
 
     def stage(name, kind, *arguments):
         network = '--arch' if name == 'cls' else '--backbone'
-        show = () if name == 'cls' else ('--show', 2)
-        run(f'cub200-{name}/{kind}.py', '--savepath', f'out/{name}', network, LITE, *show,
-            *arguments, cwd=folder)
+        run(f'cub200-{name}/{kind}.py', '--savepath', f'out/{name}', network, LITE, *arguments,
+            cwd=folder)
 
     stage('cls', 'train', *train, '--epoch', 3)
     stage('cls', 'test', *data, *SIZES, '--snapshot', 'out/cls/model-3')
@@ -107,7 +106,7 @@ def test_the_networks_learn(chain):
 def test_the_same_seed_gives_the_same_bytes(chain):
     data = ('--datapath', chain / 'mini', '--clsnum', CLASSES)
     small = (*data, '--backbone', TINY, '--pretrained', 'none', *SIZES, '--batch_size', 8,
-             '--epoch', 3, '--show', 0)
+             '--epoch', 3)
     run('cub200-cam/train.py', *small, '--savepath', 'out/first', cwd=chain)
     run('cub200-cam/train.py', *small, '--max_steps', 17, '--savepath', 'out/again',
         '--num_workers', 2, cwd=chain)
@@ -130,7 +129,7 @@ def imagenet_chain(tmp_path_factory):
             '--clsnum', CLASSES)
 
     def stage(name, kind, *arguments):
-        network = ('--arch', TINY) if name == 'cls' else ('--backbone', LITE, '--show', 1)
+        network = ('--arch', TINY) if name == 'cls' else ('--backbone', LITE)
         assert call_script(f'imagenet-{name}/{kind}.py', *data, *SIZES, '--savepath',
                            folder / 'out' / name, *network, *arguments) == 0
 

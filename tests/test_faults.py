@@ -86,7 +86,7 @@ def test_errors_of_libraries_end_in_one_line_and_ours_keep_their_traceback(tmp_p
 
 
 @pytest.mark.parametrize('text', [
-    'CUDA out of memory. Tried to allocate 2 GiB', 'CUDA error: out of memory',
+    'CUDA out of memory. Tried to allocate 2 GiB',
     'OpenCV(4.11) error: (-4:Insufficient memory) Failed to allocate 900000000 bytes',
     "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's "
     'workers are out of shared memory.', 'unable to open shared memory object </torch_7>',

@@ -15,8 +15,7 @@ from PIL import Image
 
 from network.weights import read_state
 from utils.errors import InputError
-from utils.images import read_image, read_stored_mask
-from utils.true_masks import read_true_mask
+from utils.images import read_image, read_stored_mask, read_true_mask
 
 MAX_SECONDS = 10
 

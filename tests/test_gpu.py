@@ -7,12 +7,11 @@ import pytest
 import torch
 import torch.distributed as dist
 from conftest import TRAIN_NAMES
-from test_training import Colours, TinyNet, equal, interrupt_in_step, run
+from test_training import TinyNet, equal, interrupt_in_step, run
 from torch import nn
 
 from network import CamNet, SegNet, load_checkpoint
 from utils.boxes import CentreCrop, iou, largest_box
-from utils.datasets import TrainBatches, load_batches
 from utils.device import init_device
 from utils.distributed import data_parallel
 from utils.inference import Predictor
@@ -60,12 +59,6 @@ def test_a_run_is_resumed(cuda, tmp_path):
         torch.testing.assert_close(resumed[name], value, rtol=1e-3, atol=1e-4)
     loaded = torch.load(tmp_path / 'whole' / 'model-4', map_location='cpu', weights_only=True)
     assert equal(loaded, {name: value.cpu() for name, value in whole.items()})
-
-
-def test_batches_are_pinned(cuda):
-    batches = TrainBatches(10, 4, 0, stop=3)
-    for batch in load_batches(Colours(), batches, 1, pin_memory=True):
-        assert batch['image'].is_pinned()
 
 
 def test_batch_norm_is_synchronized_under_nccl(cuda, tmp_path, monkeypatch):

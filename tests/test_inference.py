@@ -1,4 +1,4 @@
-"""Inference over a list, by threads and by processes: order, errors, images that are left out."""
+"""Inference over a list, by threads and by processes: order, errors, interruptions."""
 
 import multiprocessing
 import os
@@ -9,19 +9,14 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import LITE, complaint, write_image
+from conftest import LITE, write_image
 from finishing import describe, die, fail
 from torch import nn
 
 from network import CamNet, SegNet, build_classifier
 from utils.boxes import CentreCrop
 from utils.errors import InputError, _message
-from utils.inference import (
-    ListInference,
-    Predictor,
-    fuse_batch_norm,
-    prefer_onednn,
-)
+from utils.inference import ListInference, Predictor, fuse_batch_norm, prefer_onednn
 from utils.lists import ImageList
 
 CPU = torch.device('cpu')
@@ -64,75 +59,54 @@ def _no_process_that_finishes_is_left():
     assert left == []
 
 
-def results(images, processes, finish=describe, indices=None, model=None, **options):
-    """The results of all batches, and the names that were left out."""
-    options = Namespace(**{'batch_size': 8, 'num_workers': 1, 'skip_bad': False, **options})
+def inference(images, processes, finish=describe, batch_size=8):
     views = {'image': CentreCrop(24, 16), 'whole': CentreCrop(18)}
-    runner = ListInference(Predictor(model or Net(), CPU), images, views, finish, options,
-                           processes)
-    return list(runner.run('testing', indices)), runner.bad
-
-
-def joined(parts):
-    """The columns of all batches: index, label, size, and the maps of each view."""
-    columns = [sum((list(part[number]) for part in parts), []) for number in range(3)]
-    return columns, {view: np.concatenate([part[3][view] for part in parts])
-                     for view in parts[0][3]}
+    options = Namespace(batch_size=batch_size, num_workers=1)
+    return ListInference(Predictor(Net(), CPU), images, views, finish, options,
+                         processes).run('testing')
 
 
 def test_processes_give_what_threads_give_in_the_order_of_the_list(images):
-    found = [joined(results(images, processes)[0]) for processes in (False, True)]
-    assert found[0][0] == found[1][0]
-    index, label, size = found[0][0]
-    assert index == list(range(COUNT))
-    assert label == (np.arange(COUNT) % 5).tolist()
-    assert size[:2] == [[20, 30], [33, 21]]
+    found = [list(zip(*inference(images, processes), strict=True)) for processes in (False, True)]
+    (index, label, size, maps), (*others, other_maps) = found
+    assert [sum(map(list, column), []) for column in others] == [
+        sum(map(list, column), []) for column in (index, label, size)] == [
+        list(range(COUNT)), (np.arange(COUNT) % 5).tolist(), [[20, 30], [33, 21], [24, 24]] * 10]
     for view, side in (('image', 14), ('whole', 16)):
-        assert found[0][1][view].shape == (COUNT, 2, side, side)
-        np.testing.assert_allclose(found[1][1][view], found[0][1][view], atol=1e-5)
-
-
-@both_ways
-def test_bad_images_are_left_out_and_listed_where_that_is_wanted(images, processes):
-    """A whole batch of them as well."""
-    bad = [1, 8, 9, 29]
-    for number in bad:
-        (images.folder / f'{number}.png').write_bytes(b'no image')
-    parts, names = results(images, processes, batch_size=2, skip_bad=True)
-    assert joined(parts)[0][0] == [number for number in range(COUNT) if number not in bad]
-    assert names == {f'{number}.png' for number in bad}
-    assert '1.png cannot be read' in complaint(results, images, processes)
+        one, other = (np.concatenate([part[view] for part in parts])
+                      for parts in (maps, other_maps))
+        assert one.shape == (COUNT, 2, side, side)
+        np.testing.assert_allclose(other, one, atol=1e-5)
 
 
 @both_ways
 @pytest.mark.parametrize(('part', 'error', 'said'), [
     ('finish', InputError, 'cannot write 9'), ('finish', ZeroDivisionError, 'cannot write 9'),
-    ('read', InputError, 'no image at'), ('network', RuntimeError, 'the network failed')])
+    ('read', InputError, 'no image at'), ('decode', InputError, '13.png cannot be read'),
+    ('network', RuntimeError, 'the network failed')])
 def test_an_error_of_each_part_is_raised_and_ends_the_work(images, processes, part, error, said):
-    """--skip_bad is for images that cannot be decoded, not for those that are missing."""
+    path = images.folder / '13.png'
     if part == 'read':
-        (images.folder / '13.png').unlink()
+        path.unlink()
+    if part == 'decode':
+        path.write_bytes(b'no image')
     if part == 'network':
-        write_image(images.folder / '13.png', np.full((9, 9, 3), 255, np.uint8))
+        write_image(path, np.full((9, 9, 3), 255, np.uint8))
     finish = partial(fail, error=error(said)) if part == 'finish' else describe
     with pytest.raises(error, match=said):
-        results(images, processes, finish, skip_bad=True)
+        list(inference(images, processes, finish))
 
 
 def test_a_process_that_dies_ends_the_work_in_one_line(images):
     with pytest.raises(RuntimeError) as caught:
-        results(images, True, die)
+        list(inference(images, True, die))
     assert 'a process has ended (out of memory?)' in _message(caught.value)
 
 
 @both_ways
 def test_an_interruption_ends_the_work(images, processes):
-    options = Namespace(batch_size=2, num_workers=1, skip_bad=False)
-    runner = ListInference(Predictor(Net(), CPU), images, {'image': CentreCrop(24)}, describe,
-                           options, processes)
-
     def interrupted():
-        for _ in runner.run('testing'):
+        for _ in inference(images, processes, batch_size=2):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
@@ -149,7 +123,7 @@ def test_a_smaller_last_batch_is_filled_up_for_the_gpu(images):
             return batch.sum((1, 2, 3)), labels
 
     runner = ListInference(Predict(), images, {'image': CentreCrop(8)}, describe,
-                           Namespace(batch_size=4, num_workers=1, skip_bad=False), False)
+                           Namespace(batch_size=4, num_workers=1), False)
     parts = list(runner.run('testing'))
     assert set(Predict.sizes) == {(4, 4)}
     assert [len(part[0]) for part in parts] == [4] * 7 + [2]
@@ -157,16 +131,11 @@ def test_a_smaller_last_batch_is_filled_up_for_the_gpu(images):
         np.arange(COUNT) % 5).tolist()
 
 
-# ---------------------------------------------------------------- threads
-
-
 # ---------------------------------------------------------------- networks prepared for inference
 
 BUILD = {
     'cam resnet50': lambda: CamNet(5, 'resnet50', pretrained='none'),
-    'cam lite0': lambda: CamNet(5, LITE, pretrained='none'),
     'seg lite0': lambda: SegNet(LITE, pretrained='none'),
-    'cls resnet50': lambda: build_classifier('resnet50', 5, 'none'),
     'cls densenet': lambda: build_classifier('densenet161', 5, 'none'),
 }
 

@@ -26,8 +26,8 @@ def test_an_iou_of_exactly_delta_is_right():
 
 @pytest.mark.parametrize('multi_contour', [False, True])
 @pytest.mark.parametrize('score_map', [
-    np.zeros(SQUARE), np.full(SQUARE, 7.5), np.where(BLOB > 0, np.nan, 0),
-    np.full(SQUARE, np.nan)], ids=['zero', 'constant', 'some NaN', 'all NaN'])
+    np.zeros(SQUARE), np.full(SQUARE, 7.5), np.where(BLOB > 0, np.nan, 0)],
+    ids=['zero', 'constant', 'some NaN'])
 def test_a_map_that_says_nothing_gives_the_box_0_0_0_0(score_map, multi_contour):
     """One pixel: 1 / 4 of the box 0 0 1 1."""
     found = hits(score_map, (0, 0, 1, 1), (0.25, 0.26), multi_contour)
@@ -35,19 +35,14 @@ def test_a_map_that_says_nothing_gives_the_box_0_0_0_0(score_map, multi_contour)
     assert not found[1].any()
 
 
-LEFT, TOP = np.zeros((2, *SQUARE), bool)
+LEFT = np.zeros(SQUARE, bool)
 LEFT[:, :112] = True
-TOP[:112] = True
 
 
 @pytest.mark.parametrize(('mask', 'expected'), [
-    (LEFT, 1),            # recall 1 at precision 1, from t = 1 on
-    (~LEFT, 0.5),         # nothing above t = 0, where precision is 1 / 2
-    (TOP, 0.5),           # recall 1 / 2 at precision 1 / 2, then the rest at 1 / 2
-    (LEFT & TOP, 0.5),    # recall 1 at precision 1 / 2
-    (LEFT | TOP, 2 / 3 + 1 / 3 * 3 / 4),
-    (LEFT & ~LEFT, np.nan),  # without foreground
-])
+    (LEFT, 1),                # recall 1 at precision 1, from t = 1 on
+    (~LEFT, 0.5),             # nothing above t = 0, where precision is 1 / 2
+    (LEFT & ~LEFT, np.nan)])  # without foreground
 def test_pxap_of_the_left_half(mask, expected):
     metric = PxAP()
     metric.accumulate(LEFT.astype(float), mask)

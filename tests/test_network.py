@@ -127,6 +127,6 @@ def test_checkpoints_build_their_networks(tmp_path, fusion):
     assert load_seg(tmp_path / 'seg', TINY).head.out_channels == 1
     model = load_cls(tmp_path / 'cls', TINY)
     assert model.get_submodule(model.head_name).out_features == 6
-    for load, name in ((load_cam, 'seg'), (load_cam, 'cls'), (load_cls, 'cam')):
-        with pytest.raises(InputError, match=f'{name} is not a checkpoint of'):
+    for load, name in ((load_cam, 'seg'), (load_cam, 'cls'), (load_seg, 'cam'), (load_cls, 'cam')):
+        with pytest.raises(InputError, match=f'{name} is (not a checkpoint|of another network)'):
             load(tmp_path / name, TINY)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.pseudo_mask import gaussian_prior, has_foreground, pseudo_mask, seg_target
+from utils.pseudo_mask import gaussian_prior, pseudo_mask, seg_target
 
 
 @pytest.fixture(autouse=True)
@@ -44,11 +44,3 @@ def test_the_seg_target_changes_at_the_right_bytes():
                                       False, True, False, True, False]
     assert valid[0].tolist() == [True, True, False, False, True, True,
                                   True, True, False, True, False]
-
-
-@pytest.mark.parametrize(('cam', 'prior'), [(0, 0), (63, 63), (64, 0), (0, 64), (255, 255)])
-def test_a_mask_has_foreground_where_its_seg_target_has(cam, prior):
-    stored = np.zeros((5, 7, 3), np.uint8)
-    stored[2, 3, :2] = cam, prior
-    for channels in (stored, stored[..., :2]):
-        assert has_foreground(channels) == seg_target(channels)[0].any() == (max(cam, prior) > 63)

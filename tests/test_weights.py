@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import TINY, complaint
+from conftest import complaint
 from torchvision.models import resnet50
 
 from network import CamNet, InputError, SegNet, build_classifier, load_checkpoint, weights
@@ -72,31 +72,20 @@ def test_our_checkpoints_and_those_in_half_precision(seg_net, tmp_path):
 # ---------------------------------------------------------------- checkpoints that do not
 
 
-def test_differing_keys_are_named(seg_net, released_state, tmp_path):
+def test_a_checkpoint_of_another_network_is_refused_with_what_differs(seg_net, released_state,
+                                                                      tmp_path):
     state = released_state('cam', classes=20)
     del state['bn51.weight']
     state['extra.weight'] = torch.zeros(1)
     torch.save(state, tmp_path / 'cam')
     message = complaint(load_checkpoint, seg_net, tmp_path / 'cam')
-    for part in ('Missing key(s) in state_dict: "mca.squeeze.5.1.weight"',
+    for part in ('another stage, --backbone, --arch or --clsnum?',
+                 'Missing key(s) in state_dict: "mca.squeeze.5.1.weight"',
                  'Unexpected key(s) in state_dict: "extra.weight"', 'size mismatch for head.weight',
                  'shape ([20, 128, 1, 1]) from checkpoint'):
         assert part in message
-
-
-@pytest.mark.parametrize(('build', 'said', 'never'), [
-    (lambda: CamNet(2, TINY, pretrained='none'), 'another stage', '--backbone'),
-    (lambda: CamNet(3, TINY, pretrained='none'), 'has 3 classes, not 5', 'stage'),
-    (lambda: CamNet(5, 'timm/resnet18', pretrained='none'), 'another network', '--backbone timm/N'),
-    (lambda: CamNet(5, TINY, pretrained='none', fusion='concatenate'), 'another network', 'classes')
-])
-def test_the_cause_is_told_where_it_is_known(tmp_path, build, said, never):
-    torch.save(build().state_dict(), tmp_path / 'model-8')
-    model = SegNet(TINY, 'none') if said == 'another stage' else CamNet(5, TINY, pretrained='none')
-    message = complaint(load_checkpoint, model, tmp_path / 'model-8')
-    assert said in message
-    assert never not in message
-    assert len(message) < 600
+    torch.save(CamNet(5, 'timm/resnet18', pretrained='none').state_dict(), tmp_path / 'cam')
+    assert len(complaint(load_checkpoint, seg_net, tmp_path / 'cam')) < 600
 
 
 @pytest.mark.parametrize('wrap', [lambda m: m, lambda m: {'head.weight': m},

@@ -5,7 +5,7 @@
 Prints a row for each run, GT-known (strict count, centre crop of the validation images, %) at
 
     0.2           the paper's
-    CAMs          that of `seg/test.py --threshold auto`, which the run has recorded; no boxes
+    pseudo masks  that of `seg/test.py --threshold auto`, which the run has recorded; no boxes
     pseudo boxes  as in the Realistic Protocol (Murtaza et al., WACV 2025), which selects models by
                   pseudo boxes: most boxes of training images agree (IoU > 0.5) with the boxes of
                   their fused CAMs at 0.2; no boxes
@@ -46,7 +46,7 @@ def main():
     parser.add_argument('--list', default='val.txt', help='the images to test on')
     parser.add_argument('--device', default='auto', help='auto | cpu | cuda | cuda:N')
     args = parser.parse_args()
-    print('| | 0.2 | CAMs | pseudo boxes | other boxes | best |')
+    print('| | 0.2 | pseudo masks | pseudo boxes | other boxes | best |')
     print('| --- | --- | --- | --- | --- | --- |')
     for name in args.names:
         checkpoint = newest_checkpoint(ROOT / 'cub200-seg' / 'out' / name)

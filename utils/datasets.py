@@ -8,6 +8,7 @@ does not depend on the worker or process, and a resumed run repeats it.
 import random
 import re
 import signal
+import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,5 +185,6 @@ def init_worker(worker: int = 0) -> None:
     """Set up a process that reads or computes beside the main one. A signal goes to all processes
     of a run: the main one decides when the others end."""
     cv2.setNumThreads(0)
+    sys.excepthook = lambda *error: None  # of a thread that the main process no longer answers
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

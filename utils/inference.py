@@ -6,7 +6,7 @@ What follows the network sees its small outputs on the CPU, and is one code on a
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from copy import deepcopy
 from itertools import pairwise
@@ -127,11 +127,12 @@ class ListInference:
                 if len(launched) > 1:
                     submit()
                 if len(waiting) > QUEUED * available_cores():
-                    yield finished(*waiting.popleft())
+                    count, future = waiting.popleft()
+                    yield count, future.result()
             if launched:
                 submit()
-            while waiting:
-                yield finished(*waiting.popleft())
+            for count, future in waiting:
+                yield count, future.result()
 
     def _outputs(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         """The network's outputs for each view. A smaller last batch is filled up on CUDA, where a
@@ -169,10 +170,6 @@ def init_finishing(finish: Finish) -> None:
 
 def finish_batch(known: dict[str, np.ndarray], outputs: dict[str, Any]) -> Any:
     return _finish(known, outputs)
-
-
-def finished(count: int, future: Future) -> tuple[int, Any]:
-    return count, future.result()
 
 
 @contextmanager

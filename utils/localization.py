@@ -35,18 +35,17 @@ from utils.pseudo_mask import scaled_cam
 from utils.results import RunFolder
 
 TITLES = {'SPOL': 'SPOL', 'deep': 'plain CAM', 'fused': 'fused CAM'}
-Hits = dict[str, tuple[bool, bool]]  # as `utils.top1top5.read_top1top5` returns them
 
 
 def evaluate(predict: Predictor, kinds: tuple[str, ...], images: ImageList, crop: CentreCrop,
-             options: Any, run: RunFolder, hits: Hits | None = None,
+             options: Any, run: RunFolder, hits: dict | None = None,
              selection: ImageList | None = None) -> None:
     """Evaluate the maps of a list; write the tables and results.json, and print the metrics.
 
     kinds: `SPOL`; or `fused` (the CAMs of each image's true class, of `CamNet.class_cams`), after
     `deep` (the plain CAMs) where they were trained. options: the flags of the test script; hits:
-    the classifier's, or None; selection: other images, on which a threshold is chosen as well.
-    Raises InputError for CAMs of images without boxes.
+    the classifier's, of `read_top1top5`; selection: other images, on which a threshold is chosen
+    as well. Raises InputError for CAMs of images without boxes.
     """
     if images.boxes is None and kinds != ('SPOL',):
         raise InputError(f'{images.source} has no boxes to compare with: add them, or leave out '

@@ -87,10 +87,16 @@ class TrainingLog:
             if step < self.batches.stop:
                 self._start_epoch(step)
 
+    def close(self) -> None:
+        """After the last step or an error, whose message begins a line below the progress."""
+        self.progress.close()
+        if self.events:
+            self.events.close()
+
     def stop(self, state: Path, step: int) -> None:
         """Say how to continue after a signal; the state is in the file `state`."""
+        self.close()
         if is_main_process():
-            self.events.close()
             print(f'stopped after step {step} of {self.batches.stop}, saved in {state}: continue '
                   'with the same command and --resume')
 
@@ -98,7 +104,6 @@ class TrainingLog:
         """Write results.json after the last step, whose model is in the file `model`."""
         if not is_main_process():
             return
-        self.events.close()
         step, path = self.batches.stop, self.run.path / 'results.json'
         is_done = self.batches.start == step
         recorded = read_json(path).get('training')

@@ -9,7 +9,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,10 @@ def train(model: nn.Module, dataset: TrainImages, groups: list[dict],
     saves = Saves(run, sgd, batches, options, dataset)
     loaded = load_batches(dataset, batches, default_workers(device, options.num_workers),
                           pin_memory=device.type == 'cuda')  # starts with the first batch
-    with locked(run.path), Interruption() as interruption, closing(loaded):
+    with ExitStack() as stack, locked(run.path), Interruption() as interruption, closing(loaded):
         batches.start = saves.first_step()
         log = TrainingLog(run, batches, options, sgd.precision, paper_steps)
+        stack.callback(log.close)
         for step, batch in enumerate(loaded, batches.start):
             epoch, size = step // batches.per_epoch, batches.size(step)
             sgd.set_rates(schedule(epoch, options.epoch))
