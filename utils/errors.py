@@ -9,8 +9,6 @@ from contextlib import contextmanager
 
 from network import InputError
 
-__all__ = ['InputError', 'about', 'run', 'warn']
-
 # What libraries say in their errors -> what to do about it.
 HINTS = {
     'out of memory|allocate memory|Insufficient memory':

@@ -1,8 +1,7 @@
 """The threshold of the segmentation, chosen on training images without boxes.
 
-Pseudo masks leave much undecided, and there the network's scores are of no use to a threshold. It
-is the one at which the masks of training images agree best with their pseudo masks where these are
-decided.
+It is the one at which the masks of training images agree best with their pseudo masks, on the
+pixels that these decide; in the conflict region, nothing tells which scores are right.
 """
 
 from collections.abc import Callable, Mapping

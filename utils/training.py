@@ -32,10 +32,6 @@ SECONDS_BETWEEN_CHECKS = 1  # for a signal that another rank has received
 STEPS_WORTH_A_SEARCH = 5_000
 
 
-def constant(epoch: int, epochs: int) -> float:
-    return 1.0
-
-
 def linear_decay(epoch: int, epochs: int) -> float:
     return 1 - epoch / epochs
 
@@ -52,7 +48,8 @@ def every_epoch(epoch: int, epochs: int) -> bool:
 
 def train(model: nn.Module, dataset: TrainImages, groups: list[dict],
           loss: Callable[[nn.Module, dict], dict[str, Tensor]], options: Any,
-          device: torch.device, run: RunFolder, schedule: Callable[[int, int], float] = constant,
+          device: torch.device, run: RunFolder,
+          schedule: Callable[[int, int], float] = lambda epoch, epochs: 1,
           should_save: Callable[[int, int], bool] = late_epochs,
           save_model_every: int | None = None, paper_steps: int = 0) -> None:
     """Train a model; write `model-N`, `last.ckpt`, and what `TrainingLog` writes.
