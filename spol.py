@@ -46,7 +46,7 @@ from utils.boxes import CentreCrop, largest_box
 from utils.device import choose_device
 from utils.drawing import draw_boxes, overlay
 from utils.errors import InputError, warn
-from utils.files import read_json, source_of
+from utils.files import read_json
 from utils.images import read_upright_image, resize
 from utils.inference import CPU_CHUNK, Predictor, in_chunks
 from utils.losses import segmentation_probability
@@ -283,8 +283,7 @@ def _open(stage: str, checkpoint: Path, given: dict[str, Any]) -> tuple[Any, dic
     else:
         net = load_cls(checkpoint, settings['arch'])
         classes = net.get_submodule(net.head_name).out_features
-    return net, {'checkpoint': str(checkpoint.absolute()), 'source': source_of(checkpoint),
-                 **settings, 'classes': classes}
+    return net, {'checkpoint': str(checkpoint.absolute()), **settings, 'classes': classes}
 
 
 def _class_names(networks: dict[str, dict[str, Any]]) -> list[str]:

@@ -30,14 +30,13 @@ def make_pseudo_masks(predict: Predictor, images: ImageList, options: Any, run: 
     """
     begin, folder = time.monotonic(), options.maskpath
     maker = f'{digest(options.snapshot)[:16]} {options.resize} {not options.no_prior}'
-    masks, todo = MaskWriter(folder, images.folder, not options.no_prior, maker), None
-    if is_main_process():  # decided once, before any rank writes
-        if not options.overwrite and (others := makers(stamps(folder, images)) - {maker}):
-            raise InputError(f'{folder} has masks of another checkpoint or other settings '
-                             f'({others.pop()}): give another --maskpath, or --overwrite')
-        todo = [index for index in range(len(images))
-                if not (options.resume and masks.is_current(images.name(index)))]
-    todo = of_all_ranks(todo)[0]
+    masks, todo = MaskWriter(folder, images.folder, not options.no_prior, maker), range(len(images))
+    if not options.overwrite and (others := makers(stamps(folder, images)) - {maker}):
+        raise InputError(f'{folder} has masks of another checkpoint or other settings '
+                         f'({min(others)}): give another --maskpath, or --overwrite')
+    if options.resume:  # decided once, before any rank writes
+        todo = of_all_ranks([index for index in todo if not masks.is_current(images.name(index))]
+                            if is_main_process() else None)[0]
     view = {'image': CentreCrop(options.resize)}
     inference = ListInference(predict, images, view, masks, options)
     counts = np.array(list(inference.run('making pseudo masks', todo))).reshape(-1, 2).sum(0, int)
